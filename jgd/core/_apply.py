@@ -1,0 +1,48 @@
+"""Adding updates to params."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jgd.core._checks import flatten, path_text
+from jgd.core._types import PyTree
+
+
+def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
+    """`params + updates`, leaf by leaf; every param keeps its dtype.
+
+    Args:
+        params: A tree of arrays.
+        updates: A tree of the same structure and shapes, as an optimizer's `update` returns it. A leaf may be None:
+            its param stays as it is.
+
+    Returns:
+        The new params. The sum is taken in the wider of both dtypes and rounded once to the param's.
+
+    Raises:
+        ValueError: The trees or the shapes of two leaves differ.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> print(jgd.apply_updates({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([0.5, -0.5])}))
+        {'w': Array([1.5, 1.5], dtype=float32)}
+    """
+    paths, leaves, treedef = flatten(params)
+    try:
+        update_leaves = treedef.flatten_up_to(updates)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"apply_updates: the trees of updates and params differ: {error}") from error
+
+    def add(path: tuple[Any, ...], param: Any, update: Any) -> Any:
+        if update is None:
+            return param
+        if jnp.shape(update) != jnp.shape(param):
+            raise ValueError(
+                f"apply_updates: the update at {path_text(path)} has shape {jnp.shape(update)};"
+                f" expected that of its param, {jnp.shape(param)}."
+            )
+        dtype = jnp.promote_types(jnp.result_type(param), jnp.result_type(update))
+        total = jnp.asarray(param, dtype=dtype) + jnp.asarray(update, dtype=dtype)
+        return total.astype(jnp.result_type(param))
+
+    return treedef.unflatten(add(*leaf) for leaf in zip(paths, leaves, update_leaves, strict=True))

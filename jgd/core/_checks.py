@@ -1,0 +1,95 @@
+"""Checks at trace time. Each message says where, what was found, and what was expected."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core._types import PyTree
+
+
+def path_text(path: tuple[Any, ...]) -> str:
+    """A leaf's path as one would write it to reach the leaf; the root has none."""
+    return jax.tree_util.keystr(path) or "the root"
+
+
+def flatten(tree: PyTree) -> tuple[list[tuple[Any, ...]], list[Any], Any]:
+    """Paths, leaves and treedef."""
+    with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    return [path for path, _ in with_paths], [leaf for _, leaf in with_paths], treedef
+
+
+def is_masked(node: Any) -> bool:
+    """Whether a leaf of a slot tree has no such slot."""
+    return isinstance(node, optax.MaskedNode)
+
+
+def is_trainable(owner: str, path: tuple[Any, ...], leaf: Any) -> bool:
+    """Whether a leaf is updated: float and complex leaves are, integers, booleans and keys are left alone.
+
+    Raises:
+        TypeError: The leaf is no array.
+    """
+    try:
+        dtype = jnp.result_type(leaf)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{owner}: the leaf at {path_text(path)} is a {type(leaf).__name__}, not an array. Keep only the arrays of"
+            " a model in its params (in Equinox: eqx.filter(model, eqx.is_inexact_array))."
+        ) from None
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def check_same_tree(owner: str, found_name: str, found: PyTree, expected_name: str, expected: PyTree) -> None:
+    """Refuses two trees of different structure, and names the first leaf that only one of them has.
+
+    Raises:
+        ValueError: The structures differ.
+    """
+    found_def, expected_def = jax.tree.structure(found), jax.tree.structure(expected, is_leaf=is_masked)
+    if found_def == expected_def:
+        return
+    found_paths = [path_text(path) for path in flatten(found)[0]]
+    expected_paths = [
+        path_text(path) for path, _ in jax.tree_util.tree_flatten_with_path(expected, is_leaf=is_masked)[0]
+    ]
+    missing = [path for path in expected_paths if path not in found_paths]
+    extra = [path for path in found_paths if path not in expected_paths]
+    if missing:
+        detail = f"{expected_name} has a leaf at {missing[0]} that {found_name} lacks"
+    elif extra:
+        detail = f"{found_name} has a leaf at {extra[0]} that {expected_name} lacks"
+    else:
+        detail = f"the leaves have the same paths in other containers: {found_def} against {expected_def}"
+    raise ValueError(f"{owner}: the trees of {found_name} and {expected_name} differ: {detail}.")
+
+
+def check_grad(owner: str, path: tuple[Any, ...], grad: Any, param: Any, param_name: str = "param") -> None:
+    """Refuses a gradient that cannot belong to its parameter.
+
+    Raises:
+        ValueError: Another shape.
+        TypeError: An integer gradient, or a complex one for a real parameter.
+    """
+    where = f"{owner}: the gradient at {path_text(path)}"
+    grad_dtype, param_dtype = jnp.result_type(grad), jnp.result_type(param)
+    if not jnp.issubdtype(grad_dtype, jnp.inexact):
+        raise TypeError(f"{where} has dtype {grad_dtype}; expected a float dtype, as its {param_name}'s {param_dtype}.")
+    if jnp.shape(grad) != jnp.shape(param):
+        raise ValueError(f"{where} has shape {jnp.shape(grad)}; expected that of its {param_name}, {jnp.shape(param)}.")
+    if jnp.issubdtype(grad_dtype, jnp.complexfloating) and not jnp.issubdtype(param_dtype, jnp.complexfloating):
+        raise TypeError(f"{where} is complex ({grad_dtype}); its {param_name} is real ({param_dtype}).")
+
+
+def check_complex(owner: str, path: tuple[Any, ...], leaf: Any) -> None:
+    """Refuses a complex leaf, for rules whose formula has no meaning there.
+
+    Raises:
+        TypeError: The leaf is complex.
+    """
+    if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+        raise TypeError(
+            f"{owner}: the leaf at {path_text(path)} is complex ({jnp.result_type(leaf)}), which this rule does not"
+            " support; expected real leaves. Keep the real and imaginary parts as two leaves."
+        )

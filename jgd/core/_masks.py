@@ -1,0 +1,35 @@
+"""Masks: which leaves a rule, or a part of it, applies to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jgd.core._checks import path_text
+from jgd.core._types import PyTree
+
+#: A tree of booleans shaped like the params or a prefix of them, a function from params to such a tree, or None.
+Mask = PyTree | Callable[[PyTree], PyTree] | None
+
+
+def broadcast_mask(owner: str, mask: Mask, tree: PyTree) -> PyTree:
+    """A tree of Python booleans shaped like `tree`; all true where the mask is None.
+
+    Raises:
+        ValueError: The mask is no prefix of the tree.
+        TypeError: An entry is no boolean known at trace time.
+    """
+    if mask is None:
+        return jax.tree.map(lambda _: True, tree)
+    resolved = mask(tree) if callable(mask) else mask
+
+    def spread(path: tuple[Any, ...], flag: Any, subtree: PyTree) -> PyTree:
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"{owner}: the mask at {path_text(path)} is {flag!r}; expected True or False.")
+        return jax.tree.map(lambda _: bool(flag), subtree)
+
+    try:
+        return jax.tree_util.tree_map_with_path(spread, resolved, tree)
+    except ValueError as error:
+        raise ValueError(f"{owner}: the mask is no prefix of the params: {error}") from error

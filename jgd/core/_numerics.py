@@ -1,0 +1,110 @@
+"""Arithmetic that more than one rule needs, each piece safe where the obvious formula is not."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core._types import Array, PyTree
+
+
+def default_float() -> jnp.dtype:
+    """float32, or float64 where x64 is on: the dtype of every stored hyperparameter."""
+    return jnp.dtype(jnp.result_type(float))
+
+
+def compute_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype that arithmetic on a leaf of `dtype` runs in: float32, or wider where the leaf is wider."""
+    return jnp.dtype(jnp.promote_types(dtype, jnp.float32))
+
+
+def real_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """float64 for complex128, float32 for complex64, and a real dtype as it is."""
+    return jnp.finfo(dtype).dtype
+
+
+def zeros(param: Array) -> Array:
+    """A slot that starts at zero, shaped and sharded like its parameter."""
+    return jnp.zeros_like(param)
+
+
+def real_zeros(param: Array) -> Array:
+    """As `zeros`, real also where the parameter is complex: the slot of squared magnitudes."""
+    return jnp.zeros_like(param, dtype=real_dtype(param.dtype))
+
+
+def abs_sq(x: Array) -> Array:
+    """`|x|^2`, real also for complex `x`."""
+    if jnp.iscomplexobj(x):
+        return jnp.square(x.real) + jnp.square(x.imag)
+    return jnp.square(x)
+
+
+def debias(decay: Array, step: Array) -> Array:
+    """`1 - decay**step`, the weight that an average started at zero has gathered after `step` updates.
+
+    For a decay near one the plain form cancels: in float32, `1 - 0.999**2` keeps four digits. Through `expm1` it
+    keeps them all. Below one half there is nothing to cancel, and the plain form has the better derivative at zero.
+    """
+    step = step.astype(decay.dtype)
+    near_one = decay > 0.5
+    log_decay = jnp.log(jnp.where(near_one, decay, 0.5))  # the unused branch must be finite for its gradient's sake
+    return jnp.where(near_one, -jnp.expm1(step * log_decay), 1 - jnp.where(near_one, 0.5, decay) ** step)
+
+
+def increment(count: Array) -> Array:
+    """`count + 1`, except at the largest integer, where it stays."""
+    return jnp.where(count < jnp.iinfo(count.dtype).max, count + 1, count)
+
+
+def sum_of_squares(leaves: Iterable[Array]) -> Array:
+    """The sum of `|x|^2` over all entries of all leaves, in float32 or wider."""
+    total = jnp.zeros((), jnp.float32)
+    for leaf in leaves:
+        wide = leaf.astype(compute_dtype(leaf.dtype))
+        square = jnp.sum(abs_sq(wide))
+        dtype = jnp.promote_types(total.dtype, square.dtype)
+        total = total.astype(dtype) + square.astype(dtype)
+    return total
+
+
+def global_norm(tree: PyTree) -> Array:
+    """The Euclidean norm over every entry of a tree: `sqrt(sum |x|^2)`.
+
+    Args:
+        tree: Arrays of any real or complex float dtype; integer leaves are left out.
+
+    Returns:
+        A scalar, float32 or wider, whatever the dtype of the leaves: float16 leaves do not overflow in the sum. Its
+        derivative at a zero tree is zero, not NaN.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.core import global_norm
+        >>> print(global_norm({"a": jnp.array([3.0]), "b": jnp.array(4.0)}))
+        5.0
+    """
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    total = sum_of_squares(leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
+    is_zero = total == 0
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, total)))
+
+
+def tree_size(tree: PyTree) -> int:
+    """How many numbers a tree holds."""
+    return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+def scale_tree(tree: PyTree, factor: Array) -> PyTree:
+    """`factor * leaf` for every float leaf, the product taken in float32 or wider; each leaf keeps its dtype."""
+
+    def scale(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        dtype = compute_dtype(leaf.dtype)
+        return (factor.astype(real_dtype(dtype)) * leaf.astype(dtype)).astype(leaf.dtype)
+
+    return jax.tree.map(scale, tree)

@@ -1,0 +1,45 @@
+"""An update rule: what is done to one leaf, and nothing about trees, layouts or storage."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+from jgd.core._types import Array, Hyper, Slots
+
+Kind = Literal["elementwise", "matrix", "leaf"]
+
+
+class LeafUpdate(Protocol):
+    """`update(grad, slots, param, hyper, step) -> (delta, slots)` on the arrays of one leaf.
+
+    `grad`, `param` and every slot have the same compute dtype (float32 or wider), hyperparameters are scalars of
+    the matching real dtype, `step` counts from 1. `delta` is added to the parameter. `param` is None where the
+    caller gave no params and the rule did not ask for them.
+    """
+
+    def __call__(
+        self, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array, /
+    ) -> tuple[Array, Slots]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One update rule, as the lift (`jgd.core.lift`) takes it.
+
+    Attributes:
+        update: The formula; see `LeafUpdate`.
+        slots: For each slot its name and the function that makes its first value from the parameter.
+        kind: What the formula looks at, and so how leaves may be laid out while it runs: `"elementwise"` sees each
+            entry alone (leaves may be packed into one vector), `"matrix"` and `"leaf"` see a whole leaf (leaves
+            of one shape may be stacked and `vmap`-ped).
+        needs_params: Whether the formula reads the parameter.
+        supports_complex: Whether the formula holds for complex leaves.
+    """
+
+    update: LeafUpdate
+    slots: Mapping[str, Callable[[Array], Array]] = dataclasses.field(default_factory=dict)
+    kind: Kind = "elementwise"
+    needs_params: bool = False
+    supports_complex: bool = True
+
+    __hash__ = object.__hash__  # a rule is itself; its slots are a dict, which has no hash

@@ -1,0 +1,28 @@
+"""The few names for types that the whole library shares."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+from jax.core import Tracer
+
+Array = jax.Array
+
+#: Any tree of arrays that JAX knows how to flatten: dicts, tuples, dataclasses, Equinox modules, ...
+PyTree = Any
+
+#: The hyperparameters of one update by name, as arrays.
+Hyper = Mapping[str, Array]
+
+#: The slots of one leaf by name (`mu`, `nu`, `trace`, ...), as arrays.
+Slots = Mapping[str, Array]
+
+#: A number, a scalar array, or a function from the step count to either. This is optax's own object, since tools
+#: (optax's tests among them) find the arguments that take a schedule by this annotation.
+ScalarOrSchedule = optax.ScalarOrSchedule
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is known only when the compiled program runs."""
+    return isinstance(value, Tracer)

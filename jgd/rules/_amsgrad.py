@@ -1,0 +1,94 @@
+r"""AMSGrad: Adam whose second moment never falls.
+
+$$
+\begin{aligned}
+\bar v_t &= \max(\bar v_{t-1},\, \hat v_t) \\
+\theta_t &= \theta_{t-1} - \eta\, \hat m_t / (\sqrt{\bar v_t + \epsilon_\text{root}} + \epsilon)
+\end{aligned}
+$$
+
+with $\hat m$ and $\hat v$ of `jgd.adam` and the slot $\bar v$ (`nu_max`). As in optax the largest
+value is taken of the *corrected* moment; the paper corrects neither, and `bias_correction_mu=False,
+bias_correction_nu=False` gives its form.
+
+References:
+    - Reddi, Kale and Kumar, "On the convergence of Adam and beyond", https://arxiv.org/abs/1904.09237, 2018,
+      Algorithm 2.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift, real_zeros
+from jgd.rules._adam import MOMENT_SLOTS, moments
+
+
+def amsgrad_rule(correct_mu: bool, correct_nu: bool) -> Rule:
+    """The rule with or without each of the two corrections."""
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del param
+        mu, nu = moments(grad, slots, hyper)
+        mu_hat = mu / debias(hyper["b1"], step) if correct_mu else mu
+        nu_hat = nu / debias(hyper["b2"], step) if correct_nu else nu
+        nu_max = jnp.maximum(slots["nu_max"], nu_hat)
+        delta = -hyper["learning_rate"] * mu_hat / (jnp.sqrt(nu_max + hyper["eps_root"]) + hyper["eps"])
+        return delta, {"mu": mu, "nu": nu, "nu_max": nu_max}
+
+    return Rule(update, slots=MOMENT_SLOTS | {"nu_max": real_zeros})
+
+
+def amsgrad(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: Any = "auto",
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    *,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """Adam with the largest second moment seen so far.
+
+    Arguments that are not described here are those of `jgd.adam`.
+
+    Args:
+        learning_rate: The largest size of a step in each parameter, about; at least 0.
+        b1: See `jgd.adam`.
+        b2: See `jgd.adam`.
+        eps: See `jgd.adam`.
+        eps_root: See `jgd.adam`.
+        mu_dtype: See `jgd.adam`.
+        bias_correction_mu: Whether to correct the first moment for its start at zero.
+        bias_correction_nu: Whether to correct the second, before the largest is taken.
+        state_dtype: See `jgd.adam`.
+        layout: See `jgd.adam`.
+
+    Returns:
+        An optimizer with the hyperparameters of `jgd.adam`, and the slots `mu`, `nu`, `nu_max`, three
+        numbers a parameter.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer = jgd.amsgrad(0.1)
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> for grad in (10.0, 1.0):
+        ...     updates, state = optimizer.update(jnp.array([grad]), state)
+        >>> print(updates.round(4))  # the second, smaller gradient is still divided by the first
+        [-0.0526]
+    """
+    return lift(
+        amsgrad_rule(bias_correction_mu, bias_correction_nu),
+        {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},
+        name="amsgrad",
+        slot_dtypes={"mu": mu_dtype},
+        state_dtype=state_dtype,
+        layout=layout,
+    )

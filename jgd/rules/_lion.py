@@ -1,0 +1,99 @@
+r"""Lion: steps of one size in every parameter, along the sign of an interpolated momentum.
+
+$$
+\begin{aligned}
+c_t &= \beta_1 m_{t-1} + (1-\beta_1)\, g_t \\
+\theta_t &= \theta_{t-1} - \eta\, (\operatorname{sign}(c_t) + \lambda\, \theta_{t-1}) \\
+m_t &= \beta_2 m_{t-1} + (1-\beta_2)\, g_t
+\end{aligned}
+$$
+
+with the slot $m$ (`mu`). The sign of zero is zero. Optax's default for $\lambda$, and so ours, is 1e-3; the
+authors' package has 0.
+
+References:
+    - Chen et al., "Symbolic discovery of optimization algorithms", https://arxiv.org/abs/2302.06675, 2023,
+      Algorithm 2.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift, zeros
+
+
+def lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    """Lion without weight decay, on one leaf."""
+    del param, step
+    b1, b2, mu = hyper["b1"], hyper["b2"], slots["mu"]
+    direction = jnp.sign(b1 * mu + (1 - b1) * grad)
+    return -hyper["learning_rate"] * direction, {"mu": b2 * mu + (1 - b2) * grad}
+
+
+def decaying_lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    """Lion with weight decay, on one leaf."""
+    delta, slots = lion_update(grad, slots, param, hyper, step)
+    return delta - hyper["learning_rate"] * hyper["weight_decay"] * param, slots
+
+
+# The sign of a complex number has no one meaning.
+LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False)
+DECAYING_LION = Rule(decaying_lion_update, slots={"mu": zeros}, needs_params=True, supports_complex=False)
+
+
+def lion(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
+    mu_dtype: Any = "auto",
+    weight_decay: ScalarOrSchedule = 1e-3,
+    mask: Mask = None,
+    *,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """Lion: evolved sign momentum.
+
+    Args:
+        learning_rate: The size of a step in each parameter, at least 0; three to ten times smaller than for AdamW.
+        b1: Weight of the momentum against the gradient in the direction, in [0, 1).
+        b2: Decay rate of the momentum, in [0, 1).
+        mu_dtype: The dtype of the slot `mu`: `"auto"` for float32, wider where the param is wider; None for the
+            param's dtype, as in optax; or a dtype.
+        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0, and
+            three to ten times that of AdamW.
+        mask: Which leaves decay; as for `jgd.adamw`.
+        state_dtype: The dtype of all slots; it goes before `mu_dtype`.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `weight_decay`, and the slot `mu`,
+        one number a parameter.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+            does not fit the params, or `update` is called without params.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> params = jnp.array([1.0, 1.0])
+        >>> optimizer = jgd.lion(0.1, weight_decay=0.5)
+        >>> updates, state = optimizer.update(jnp.array([3.0, -0.002]), optimizer.init(params), params)
+        >>> print(updates.round(3))
+        [-0.15  0.05]
+    """
+
+    def choose(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda decays: DECAYING_LION if decays else LION, broadcast_mask("lion", mask, params))
+
+    return lift(
+        DECAYING_LION,
+        {"learning_rate": learning_rate, "b1": b1, "b2": b2, "weight_decay": weight_decay},
+        name="lion",
+        choose=None if mask is None else choose,
+        slot_dtypes={"mu": mu_dtype},
+        state_dtype=state_dtype,
+        layout=layout,
+    )

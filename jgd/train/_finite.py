@@ -1,0 +1,50 @@
+"""Seeing that a loss or a gradient is not finite, and saying where."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, PyTree, path_text
+
+ALL_FINITE = -1
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient that is NaN or infinite.
+
+    Attributes:
+        step: The step at which it was met.
+        leaf: The path of the first bad gradient leaf, or `"loss"` where all gradients were finite.
+        state: The training state as it was before that step. Nothing of it was lost or changed.
+    """
+
+    def __init__(self, step: int, leaf: str, loss: float, state: Any = None):
+        what = "the loss" if leaf == "loss" else f"the gradient at {leaf}"
+        super().__init__(
+            f"step {step}: {what} is not finite (the loss is {loss}). The state from before this step is in this"
+            " error's .state. Look at the batch, lower the learning rate, or clip; on_nonfinite='skip' leaves such"
+            " batches out."
+        )
+        self.step, self.leaf, self.state = step, leaf, state
+
+
+def first_bad(loss: Array, grads: PyTree) -> Array:
+    """The position of the first gradient leaf that is not finite, the number of leaves if only the loss is not.
+
+    Returns:
+        int32 scalar; `ALL_FINITE` where there is nothing to report.
+    """
+    finite = [jnp.all(jnp.isfinite(leaf)) if _can_be_bad(leaf) else jnp.array(True) for leaf in jax.tree.leaves(grads)]
+    bad = ~jnp.stack([*finite, jnp.isfinite(loss)])
+    return jnp.where(jnp.any(bad), jnp.argmax(bad), ALL_FINITE).astype(jnp.int32)
+
+
+def _can_be_bad(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def leaf_name(position: int, params: PyTree) -> str:
+    """The path of the leaf at a position that `first_bad` gave, or `"loss"`."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    return path_text(paths[position]) if position < len(paths) else "loss"

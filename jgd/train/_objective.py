@@ -1,0 +1,114 @@
+"""Calling the user's loss: with the arguments that the state asks for, and a check of what it returns."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, PyTree
+from jgd.gradients import accumulate_micro_batches
+
+LossFn = Callable[..., Any]
+
+
+class Evaluated(NamedTuple):
+    """What one batch gave."""
+
+    loss: Array
+    grads: PyTree
+    model_state: PyTree
+    aux: PyTree
+
+
+def evaluate(
+    loss_fn: LossFn,
+    params: PyTree,
+    model_state: PyTree,
+    batch: PyTree,
+    key: Array | None,
+    *,
+    has_aux: bool,
+    accumulate: int,
+) -> Evaluated:
+    """Loss and gradients of one batch, in `accumulate` parts."""
+
+    def run(part: PyTree, part_model_state: PyTree, i: Array) -> tuple[Array, PyTree, PyTree, PyTree]:
+        part_key = key if key is None or accumulate == 1 else jax.random.fold_in(key, i)
+
+        def objective(p: PyTree) -> tuple[Array, tuple[PyTree, PyTree]]:
+            arguments = (p, part) if part_model_state is None else (p, part_model_state, part)
+            arguments = arguments if part_key is None else (*arguments, part_key)
+            return unpack(loss_fn(*arguments), part_model_state, has_aux)
+
+        (loss, (new_model_state, aux)), grads = jax.value_and_grad(objective, has_aux=True, allow_int=True)(params)
+        return loss, jax.tree.map(_no_float0, grads, params), new_model_state, aux
+
+    if accumulate == 1:
+        return Evaluated(*run(batch, model_state, jnp.zeros((), jnp.int32)))
+    return Evaluated(*accumulate_micro_batches(run, batch, model_state, accumulate))
+
+
+def unpack(returned: Any, model_state: PyTree, has_aux: bool) -> tuple[Array, tuple[PyTree, PyTree]]:
+    """`(loss, (model_state, aux))` from what the loss returned.
+
+    Raises:
+        TypeError: It returned another structure than `has_aux` and the model state ask for, or no real float.
+        ValueError: The loss is no scalar, or the new model state differs in structure, shape or dtype.
+    """
+    is_pair = isinstance(returned, tuple) and len(returned) == 2
+    if model_state is not None:
+        if not (is_pair and isinstance(returned[1], tuple) and len(returned[1]) == 2):
+            raise TypeError(
+                "loss_fn: with a model state expected (loss, (new_model_state, aux)), aux being None where there is"
+                f" none; got {_describe(returned)}."
+            )
+        loss, (new_model_state, aux) = returned
+        _check_model_state(new_model_state, model_state)
+    elif has_aux:
+        if not is_pair:
+            raise TypeError(f"loss_fn: with has_aux=True expected (loss, aux); got {_describe(returned)}.")
+        loss, aux = returned
+        new_model_state = None
+    else:
+        if isinstance(returned, tuple | list | dict):
+            raise TypeError(
+                f"loss_fn: expected one scalar; got {_describe(returned)}. If it returns (loss, aux), call"
+                " make_step(..., has_aux=True)."
+            )
+        loss, new_model_state, aux = returned, None, None
+    return _check_loss(loss), (new_model_state, aux)
+
+
+def _check_loss(loss: Any) -> Array:
+    try:
+        shape, dtype = jnp.shape(loss), jnp.result_type(loss)
+    except TypeError:
+        raise TypeError(f"loss_fn: expected a scalar array as the loss; got {_describe(loss)}.") from None
+    if shape != ():
+        raise ValueError(
+            f"loss_fn: expected a scalar loss; got shape {shape}. If it holds a loss per example, take jnp.mean of it."
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"loss_fn: expected a real float loss; got dtype {dtype}.")
+    return jnp.asarray(loss)
+
+
+def _check_model_state(new: PyTree, old: PyTree) -> None:
+    as_found = jax.tree.map(lambda leaf: (jnp.shape(leaf), str(jnp.result_type(leaf))), (new, old))
+    if jax.tree.structure(new) != jax.tree.structure(old) or as_found[0] != as_found[1]:
+        raise ValueError(
+            "loss_fn: the new model state must equal the old in structure, shapes and dtypes;"
+            f" got {as_found[0]}, expected {as_found[1]}."
+        )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def _no_float0(grad: Any, param: Any) -> Any:
+    """Integer leaves have gradients of a dtype without values; zeros in their own dtype stand for them."""
+    return jnp.zeros_like(param) if jnp.result_type(grad) == jax.dtypes.float0 else grad

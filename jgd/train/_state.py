@@ -1,0 +1,79 @@
+"""The state of a training run: one plain pytree."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import Array, PyTree
+
+
+class TrainState(NamedTuple):
+    """All that changes while a model trains, and nothing that does not.
+
+    Make it with `create`. It is a pytree of arrays: `jit`, `vmap`, `scan` and checkpoints take it as it is.
+    """
+
+    step: Array  # int32 scalar, batches seen so far, those that were skipped included
+    params: PyTree  # what is trained
+    opt_state: PyTree  # what the optimizer remembers
+    key: Array | None = None  # the run's random key; step t draws from fold_in(key, t), so this never changes
+    model_state: PyTree = None  # what the model itself remembers, such as the averages of batch norm
+
+    @classmethod
+    def create(
+        cls,
+        params: PyTree,
+        optimizer: optax.GradientTransformation,
+        *,
+        key: Array | int | None = None,
+        model_state: PyTree = None,
+    ) -> "TrainState":
+        """The state before the first step.
+
+        Args:
+            params: A tree of arrays. They are copied, so that yours stay valid when a step reuses the memory of the
+                state that it is given.
+            optimizer: Any optimizer of jgd or optax.
+            key: A random key or a seed, for a loss that draws random numbers. Where it is given, the loss is called
+                with a key.
+            model_state: A tree of arrays that the loss reads and replaces. Where it is given, the loss is called with
+                it and returns its successor.
+
+        Returns:
+            A state at step 0. None of its arrays shares memory with another or with the arguments.
+
+        Examples:
+            >>> import jax.numpy as jnp, jgd
+            >>> state = jgd.TrainState.create({"w": jnp.zeros(3)}, jgd.adam(1e-3), key=0)
+            >>> print(state.step, list(state.opt_state.slots))
+            0 ['mu', 'nu']
+        """
+        if isinstance(key, int):
+            key = jax.random.key(key)
+        params = _copy(params)
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=_unshare(optimizer.init(params), params),
+            key=None if key is None else jnp.copy(key),
+            model_state=_copy(model_state),
+        )
+
+
+def _copy(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+
+
+def _unshare(tree: PyTree, *others: PyTree) -> PyTree:
+    """Copies the leaves that stand in the tree twice or in one of the others; some of optax's optimizers make such."""
+    seen = {id(leaf) for other in others for leaf in jax.tree.leaves(other)}
+
+    def own(leaf: Any) -> Any:
+        if id(leaf) in seen:
+            return jnp.copy(leaf)
+        seen.add(id(leaf))
+        return leaf
+
+    return jax.tree.map(own, tree)

@@ -1,0 +1,53 @@
+"""Optimizers and transforms one after the other."""
+
+from typing import Any
+
+import optax
+
+from jgd.core import Optimizer, PyTree, make_optimizer
+
+
+def chain(*parts: optax.GradientTransformation) -> Optimizer:
+    """Applies transforms in order: each takes the updates that the one before it gave.
+
+    Args:
+        *parts: jgd's and optax's transforms, in any mixture. The first takes the gradients; what the last one gives is
+            added to the params, so the learning rate, with its sign, belongs to the last optimizer in the row.
+
+    Returns:
+        An optimizer whose state is the tuple of the parts' states. `jgd.get_hyperparams` and
+        `jgd.set_hyperparams` reach through it.
+
+    Raises:
+        ValueError: There are no parts; or `update` is given a state of another length.
+        TypeError: A part is no transform.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd, optax
+        >>> optimizer = jgd.chain(optax.clip(1.0), jgd.sgd(0.1))
+        >>> updates, state = optimizer.update(jnp.array([5.0]), optimizer.init(jnp.zeros(1)))
+        >>> print(updates)
+        [-0.1]
+    """
+    if not parts:
+        raise ValueError("chain: expected at least one transform; got none.")
+    for i, part in enumerate(parts):
+        if not (isinstance(part, tuple) and hasattr(part, "init") and hasattr(part, "update")):
+            raise TypeError(f"chain: part {i} is a {type(part).__name__}; expected an optimizer or transform.")
+    transforms = [optax.with_extra_args_support(part) for part in parts]
+
+    def init(params: PyTree) -> tuple[Any, ...]:
+        return tuple(transform.init(params) for transform in transforms)
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
+        if not isinstance(state, tuple) or len(state) != len(transforms):
+            found = f"{len(state)} states" if isinstance(state, tuple) else f"a {type(state).__name__}"
+            raise ValueError(f"chain: expected a tuple of {len(transforms)} states, one a part; got {found}.")
+        new_state = []
+        for transform, part_state in zip(transforms, state, strict=True):
+            updates, part_state = transform.update(updates, part_state, params, **extra)
+            new_state.append(part_state)
+        return updates, tuple(new_state)
+
+    shown = ", ".join(repr(part) if isinstance(part, Optimizer) else "<optax transform>" for part in parts)
+    return make_optimizer(init, update, f"jgd.chain({shown})")

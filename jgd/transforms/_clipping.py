@@ -1,0 +1,46 @@
+r"""Clipping by the global norm.
+
+$$
+u = g \cdot \frac{c}{\max(c, \lVert g \rVert)}
+$$
+
+so that $\lVert u \rVert \le c$ (`max_norm`) up to rounding, and a tree already inside comes out bit for bit.
+
+References:
+    - Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks",
+      https://arxiv.org/abs/1211.5063, 2012, Algorithm 1.
+"""
+
+import jax.numpy as jnp
+
+from jgd.core import Hyper, Optimizer, PyTree, ScalarOrSchedule, global_norm, lift_transform, scale_tree
+
+
+def clip_by_global_norm(max_norm: ScalarOrSchedule) -> Optimizer:
+    """Shortens the gradient of all leaves together to at most `max_norm`, keeping its direction.
+
+    Args:
+        max_norm: The largest Euclidean norm let through, above 0; a number, a scalar array or a schedule.
+
+    Returns:
+        A transform with the hyperparameter `max_norm`. The norm is taken in float32 or wider, so float16 leaves do
+        not overflow in it. A leaf that is NaN makes the whole tree NaN: it is not hidden.
+
+    Raises:
+        TypeError, ValueError: `max_norm` is no finite number, or not above 0.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> clip = jgd.clip_by_global_norm(1.0)
+        >>> updates, state = clip.update({"a": jnp.array([3.0]), "b": jnp.array([4.0])}, clip.init(None))
+        >>> print(updates["a"].round(3), updates["b"].round(3))
+        [0.6] [0.8]
+    """
+
+    def apply(updates: PyTree, params: PyTree, hyper: Hyper) -> PyTree:
+        del params
+        norm = global_norm(updates)
+        limit = hyper["max_norm"].astype(norm.dtype)
+        return scale_tree(updates, limit / jnp.maximum(limit, norm))
+
+    return lift_transform(apply, {"max_norm": max_norm}, name="clip_by_global_norm")
