@@ -1,15 +1,17 @@
 """Hyperparameters are data: change a learning rate in mid-run, sweep it, differentiate with respect to it.
 
-Run it:  python examples/live_hyperparameters.py    (6 seconds)
+Run it:  python examples/live_hyperparameters.py    (10 seconds)
 
 A small network learns a sine, four times over:
 1. the learning rate changes twice in mid-run, and the step is traced once;
-2. 16 learning rates train at once, as one program, traced once; the best of them is 0.107;
+2. 16 learning rates train at once, as one program, traced once; the best of them is 0.126;
 3. the final loss is differentiated with respect to the learning rate, through all 100 steps of Adam: it agrees with a
-   finite difference to 1e-7, and 12 steps of descent on the logarithm of the learning rate lead from 0.003 to 0.102;
+   finite difference to 1e-9, and 15 steps of descent on the *logarithm of the learning rate* lead from 0.003 to 0.075,
+   and the final loss from 9e-2 to 5e-5;
 4. a schedule, and `learning_rate_scale`, the factor on it, which is how a scheduled run is changed.
 """
 
+import textwrap
 from typing import Any
 
 import jax
@@ -92,7 +94,7 @@ def main() -> dict[str, float]:
         print("      ".join(halves))
     print(f"   traces of the loss for 16 runs of {STEPS} steps: {sweep_traces}; best rate {best:.3f}")
 
-    print("\n3. the derivative with respect to the learning rate")
+    print("\n3. the derivative of log(final loss) with respect to log(learning rate)")
 
     # The logarithm of the rate, since rates differ by factors and stay positive; that of the loss, which falls by
     # factors as well.
@@ -106,15 +108,16 @@ def main() -> dict[str, float]:
     relative_error = float(jnp.abs(exact / approximate - 1))
     print(f"   at rate 0.01: {exact:.8f}, finite difference {approximate:.8f}, relative error {relative_error:.0e}")
 
-    outer = jgd.adam(0.5)  # about the size of a step in log(rate): a factor of e^0.5 = 1.6
+    # Steps of 0.1 per unit of gradient: above a rate of about 0.1 the objective turns jagged, and long steps leap off.
+    outer = jgd.gradient_descent(0.1)
     log_rate = jnp.log(0.003)
     outer_state = outer.init(log_rate)
-    first_loss = tuned_loss = float(final_loss(jnp.exp(log_rate)))
-    for i in range(13):
+    path: list[tuple[float, float]] = []
+    for i in range(16):
         value, grad = derivative(log_rate)
-        tuned_rate, tuned_loss = float(jnp.exp(log_rate)), float(jnp.exp(value))
+        path.append((float(jnp.exp(log_rate)), float(jnp.exp(value))))
         if i % 3 == 0:
-            print(f"   after {i:>2} steps on log(rate): rate {tuned_rate:.4f}, final loss {tuned_loss:.2e}")
+            print(f"   after {i:>2} steps on log(rate): rate {path[-1][0]:.4f}, final loss {path[-1][1]:.2e}")
         updates, outer_state = outer.update(grad, outer_state, log_rate)
         log_rate = jgd.apply_updates(log_rate, updates)
 
@@ -130,13 +133,14 @@ def main() -> dict[str, float]:
         state, metrics = step(state, batch)
         if i in (0, 49, 50, 75, 99):
             scale = jgd.get_hyperparams(state)["learning_rate_scale"]
-            print(f"   step {i:>2}  scale {scale:.1f}  learning rate {metrics['learning_rate']:.2e}  loss {metrics['loss']:.2e}")
+            rate, loss = metrics["learning_rate"], metrics["loss"]
+            print(f"   step {i:>2}  scale {scale:.1f}  learning rate {rate:.2e}  loss {loss:.2e}")
     schedule_traces = count_traces()
     print(f"   traces of the loss in {STEPS} steps: {schedule_traces}")
     try:
         jgd.set_hyperparams(state, learning_rate=0.1)
-    except ValueError as error:
-        print(f"   ValueError: {error}")
+    except ValueError as error:  # it would be lost at the next step, so it is refused
+        print(textwrap.fill(f"ValueError: {error}", 110, initial_indent="   ", subsequent_indent="   "))
     return {
         "step_traces": step_traces,
         "sweep_traces": sweep_traces,
@@ -144,9 +148,9 @@ def main() -> dict[str, float]:
         "best_rate": float(best),
         "best_loss": float(jnp.min(losses)),
         "relative_error": relative_error,
-        "first_loss": first_loss,
-        "tuned_rate": tuned_rate,
-        "tuned_loss": tuned_loss,
+        "first_loss": path[0][1],
+        "tuned_rate": path[-1][0],
+        "tuned_loss": path[-1][1],
         "scheduled_loss": float(metrics["loss"]),
     }
 

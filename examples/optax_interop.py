@@ -1,10 +1,11 @@
 """jgd and optax side by side: an optimizer of jgd is one of optax, and the other way round.
 
-Run it:  python examples/optax_interop.py    (10 seconds)
+Run it:  python examples/optax_interop.py    (20 seconds)
 
 Each row of the table trains the same small network twice for 50 steps, once with pure optax and once with jgd in it
-somewhere, and compares the params at the end. They are the same up to the last bits of float32: every difference is at
-most 1e-6, of params around 1.
+somewhere, and prints the largest difference of the params, which are around 1, at the end. It is at most 1e-5 in every
+row, and that is float32's rounding: in float64 the last line finds a difference of 1e-15. The same line says on whose
+side the rounding is: from the float64 result, optax's Adam is 3e-06 away and jgd's 6e-07.
 """
 
 from collections.abc import Callable
@@ -174,7 +175,19 @@ def main() -> dict[str, float]:
     ):
         results[name] = difference(train(optax.adamw, batches), train(jgd.adamw, batches))
         columns = (f"{results[name]:.0e}", "") if train is train_nnx else ("", f"{results[name]:.0e}")
-        print(f"{name:<30}  {columns[0]:>8}  {columns[1]:>10}")
+        print(f"{name:<30}  {columns[0]:>8}  {columns[1]:>10}".rstrip())
+
+    # Adam divides by 1 - b2^t, which starts at 0.001: taken as a difference in float32 it has lost three digits.
+    single = [by_hand(make(1e-2), params, batches) for make in (optax.adamw, jgd.adamw)]
+    with jax.enable_x64(True):
+        params, batches = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float64), (params, batches))
+        double = [by_hand(make(1e-2), params, batches) for make in (optax.adamw, jgd.adamw)]
+        results["float64"] = difference(*double)
+        results["optax_rounding"], results["jgd_rounding"] = (difference(one, double[0]) for one in single)
+    print(
+        f"\nadamw in float64: {results['float64']:.0e} apart. In float32 optax is {results['optax_rounding']:.0e}"
+        f" and jgd {results['jgd_rounding']:.0e} away from that."
+    )
     return results
 
 

@@ -41,8 +41,10 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
                 f"apply_updates: the update at {path_text(path)} has shape {jnp.shape(update)};"
                 f" expected that of its param, {jnp.shape(param)}."
             )
-        dtype = jnp.promote_types(jnp.result_type(param), jnp.result_type(update))
-        total = jnp.asarray(param, dtype=dtype) + jnp.asarray(update, dtype=dtype)
-        return total.astype(jnp.result_type(param))
+        param, update = jnp.asarray(param), jnp.asarray(update)
+        if param.dtype == update.dtype:
+            return param + update
+        dtype = jnp.promote_types(param.dtype, update.dtype)
+        return (param.astype(dtype) + update.astype(dtype)).astype(param.dtype)
 
     return treedef.unflatten(add(*leaf) for leaf in zip(paths, leaves, update_leaves, strict=True))

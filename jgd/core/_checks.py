@@ -82,6 +82,18 @@ def check_grad(owner: str, path: tuple[Any, ...], grad: Any, param: Any, param_n
         raise TypeError(f"{where} is complex ({grad_dtype}); its {param_name} is real ({param_dtype}).")
 
 
+def refuse_integer_grad(owner: str, path: tuple[Any, ...], grad: Any) -> None:
+    """Refuses a gradient without fractions, where no param says that its leaf is one to be left alone.
+
+    Raises:
+        TypeError: Always.
+    """
+    raise TypeError(
+        f"{owner}: the gradient at {path_text(path)} has dtype {jnp.result_type(grad)}; expected a float dtype. If its"
+        " param is an integer that stays as it is, pass the params: update(grads, state, params)."
+    )
+
+
 def check_complex(owner: str, path: tuple[Any, ...], leaf: Any) -> None:
     """Refuses a complex leaf, for rules whose formula has no meaning there.
 

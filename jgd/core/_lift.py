@@ -87,6 +87,8 @@ def lift(
         like = grads if params is None else params
         paths, leaves, treedef = _checks.flatten(like)
         leaf_rules = _rules_of(name, rules, choose, like, paths, leaves)
+        if params is None and None in leaf_rules:
+            _checks.refuse_integer_grad(name, paths[leaf_rules.index(None)], leaves[leaf_rules.index(None)])
         grad_leaves = treedef.flatten_up_to(grads)
         stored = {slot: jax.tree.leaves(state.slots[slot], is_leaf=_checks.is_masked) for slot in slot_names}
         # A traced value given to an optimizer that did not make the state is its caller's word on this very update:
@@ -94,7 +96,12 @@ def lift(
         hyper = given.at_step(state.hyperparams, state.count, bound=not made_a_state)
         count = increment(state.count)
 
-        deltas = [None if params is None else _zero_update(leaf) for leaf in leaves]
+        deltas = [_zero_update(leaf) if rule is None else None for leaf, rule in zip(leaves, leaf_rules, strict=True)]
+
+        @functools.cache
+        def prepared(rule: Rule, dtype: Any) -> Hyper:
+            return rule.prepare({key: value.astype(real_dtype(dtype)) for key, value in hyper.items()}, count)
+
         for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
             members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule]
             for i in members:
@@ -106,7 +113,8 @@ def lift(
                 for i, delta, new in _run_block(
                     block,
                     runs(rule),
-                    (hyper, count),
+                    functools.partial(prepared, rule),
+                    count,
                     block_members,
                     grad_leaves,
                     {slot: [storages[slot].load(stored[slot][i]) for i in block_members] for slot in rule.slots},
@@ -125,9 +133,8 @@ def _leaf_update(rule: Rule) -> Callable[..., tuple[Array, Slots]]:
     """The rule with the dtypes seen to: arithmetic in float32 or wider, an update as precise as grad and param."""
 
     def run(hyper: Hyper, step: Array, grad: Array, slots: Slots, param: Array | None) -> tuple[Array, Slots]:
-        update_dtype = grad.dtype if param is None else jnp.promote_types(grad.dtype, param.dtype)
+        update_dtype = _update_dtype(grad, param)
         dtype = compute_dtype(update_dtype)
-        hyper = {key: value.astype(real_dtype(dtype)) for key, value in hyper.items()}
         slots = {
             key: value.astype(dtype if jnp.iscomplexobj(value) else real_dtype(dtype)) for key, value in slots.items()
         }
@@ -138,10 +145,15 @@ def _leaf_update(rule: Rule) -> Callable[..., tuple[Array, Slots]]:
     return run
 
 
+def _update_dtype(grad: Array, param: Array | None) -> jnp.dtype:
+    return grad.dtype if param is None else jnp.promote_types(grad.dtype, param.dtype)
+
+
 def _run_block(
     block: Block,
     run: Callable[..., tuple[Array, Slots]],
-    shared: tuple[Hyper, Array],
+    prepared: Callable[[Any], Hyper],
+    step: Array,
     members: Sequence[int],
     grads: Sequence[Any],
     slots: Mapping[str, Sequence[Array]],
@@ -151,7 +163,8 @@ def _run_block(
     grad = block.pack([jnp.asarray(grads[i]) for i in members])
     param = None if params is None else block.pack([jnp.asarray(params[i]) for i in members])
     packed = {slot: block.pack(values) for slot, values in slots.items()}
-    delta, packed = block.wrap(run)(*shared, grad, packed, param)
+    hyper = prepared(compute_dtype(_update_dtype(grad, param)))
+    delta, packed = block.wrap(run)(hyper, step, grad, packed, param)
     deltas = block.unpack(delta)
     new = {slot: block.unpack(value) for slot, value in packed.items()}
     return [(i, deltas[j], {slot: values[j] for slot, values in new.items()}) for j, i in enumerate(members)]

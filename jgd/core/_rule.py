@@ -34,6 +34,8 @@ class Rule:
             of one shape may be stacked and `vmap`-ped).
         needs_params: Whether the formula reads the parameter.
         supports_complex: Whether the formula holds for complex leaves.
+        prepare: `prepare(hyper, step) -> hyper`: what depends on the step and not on the leaf, such as the correction
+            of a bias. It is computed once an update, instead of once a leaf.
     """
 
     update: LeafUpdate
@@ -41,5 +43,6 @@ class Rule:
     kind: Kind = "elementwise"
     needs_params: bool = False
     supports_complex: bool = True
+    prepare: Callable[[Hyper, Array], Hyper] = lambda hyper, _: hyper
 
     __hash__ = object.__hash__  # a rule is itself; its slots are a dict, which has no hash

@@ -13,7 +13,7 @@ Array = jax.Array
 PyTree = Any
 
 #: The hyperparameters of one update by name, as arrays.
-Hyper = Mapping[str, Array]
+Hyper = dict[str, Array]
 
 #: The slots of one leaf by name (`mu`, `nu`, `trace`, ...), as arrays.
 Slots = Mapping[str, Array]

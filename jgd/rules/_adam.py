@@ -43,35 +43,51 @@ from jgd.core import (
 
 def adam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Kingma and Ba's Adam, on one leaf."""
-    del param
+    del param, step
     mu, nu = moments(grad, slots, hyper)
-    mu_hat = mu / debias(hyper["b1"], step)
-    return -hyper["learning_rate"] * mu_hat / denominator(nu, hyper, step), {"mu": mu, "nu": nu}
+    mu_hat = hyper["mu_scale"] * mu
+    return -mu_hat / denominator(nu, hyper), {"mu": mu, "nu": nu}
 
 
 def nadam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Adam with Nesterov momentum, on one leaf."""
-    del param
-    b1 = hyper["b1"]
+    del param, step
     mu, nu = moments(grad, slots, hyper)
-    mu_hat = b1 / debias(b1, increment(step)) * mu + (1 - b1) / debias(b1, step) * grad
-    return -hyper["learning_rate"] * mu_hat / denominator(nu, hyper, step), {"mu": mu, "nu": nu}
+    mu_hat = hyper["mu_scale"] * mu + hyper["grad_scale"] * grad
+    return -mu_hat / denominator(nu, hyper), {"mu": mu, "nu": nu}
 
 
 def moments(grad: Array, slots: Slots, hyper: Hyper) -> tuple[Array, Array]:
     """The averages of the gradient and of its square."""
-    b1, b2 = hyper["b1"], hyper["b2"]
-    return b1 * slots["mu"] + (1 - b1) * grad, b2 * slots["nu"] + (1 - b2) * abs_sq(grad)
+    mu, nu = slots["mu"], slots["nu"]
+    return mu + hyper["1-b1"] * (grad - mu), nu + hyper["1-b2"] * (abs_sq(grad) - nu)
 
 
-def denominator(nu: Array, hyper: Hyper, step: Array) -> Array:
+def denominator(nu: Array, hyper: Hyper) -> Array:
     """The root of the corrected second moment, kept from zero."""
-    return jnp.sqrt(nu / debias(hyper["b2"], step) + hyper["eps_root"]) + hyper["eps"]
+    return jnp.sqrt(hyper["nu_scale"] * nu + hyper["eps_root"]) + hyper["eps"]
+
+
+# The corrections and the learning rate are numbers of the step: joined here, they cost nothing on the leaves.
+
+
+def adam_scales(hyper: Hyper, step: Array) -> Hyper:
+    """What to multiply the moments with: the corrections of their start at zero, the learning rate in the first."""
+    b1, b2 = hyper["b1"], hyper["b2"]
+    scales = {"mu_scale": hyper["learning_rate"] / debias(b1, step), "nu_scale": 1 / debias(b2, step)}
+    return hyper | scales | {"1-b1": 1 - b1, "1-b2": 1 - b2}
+
+
+def nadam_scales(hyper: Hyper, step: Array) -> Hyper:
+    """The same for the Nesterov form, whose momentum is one step ahead."""
+    rate, b1 = hyper["learning_rate"], hyper["b1"]
+    ahead = {"mu_scale": rate * b1 / debias(b1, increment(step)), "grad_scale": rate * (1 - b1) / debias(b1, step)}
+    return adam_scales(hyper, step) | ahead
 
 
 MOMENT_SLOTS = {"mu": zeros, "nu": real_zeros}
-ADAM = Rule(adam_update, slots=MOMENT_SLOTS)
-NADAM = Rule(nadam_update, slots=MOMENT_SLOTS)
+ADAM = Rule(adam_update, slots=MOMENT_SLOTS, prepare=adam_scales)
+NADAM = Rule(nadam_update, slots=MOMENT_SLOTS, prepare=nadam_scales)
 
 
 def adam(

@@ -14,28 +14,39 @@ References:
       Algorithm 2.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
-from jgd.rules._adam import ADAM, MOMENT_SLOTS, NADAM, adam_update, nadam_update
+from jgd.rules._adam import ADAM, NADAM, adam_update, nadam_update
 
 
 def adamw_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """AdamW, on one leaf."""
     delta, slots = adam_update(grad, slots, param, hyper, step)
-    return delta - hyper["learning_rate"] * hyper["weight_decay"] * param, slots
+    return delta - hyper["decay"] * param, slots
 
 
 def nadamw_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """AdamW with Nesterov momentum, on one leaf."""
     delta, slots = nadam_update(grad, slots, param, hyper, step)
-    return delta - hyper["learning_rate"] * hyper["weight_decay"] * param, slots
+    return delta - hyper["decay"] * param, slots
 
 
-ADAMW = Rule(adamw_update, slots=MOMENT_SLOTS, needs_params=True)
-NADAMW = Rule(nadamw_update, slots=MOMENT_SLOTS, needs_params=True)
+def with_decay(rule: Rule) -> Callable[[Hyper, Array], Hyper]:
+    """What the rule prepares, and the share of the parameter that this step takes away."""
+
+    def prepare(hyper: Hyper, step: Array) -> Hyper:
+        return rule.prepare(hyper, step) | {"decay": hyper["learning_rate"] * hyper["weight_decay"]}
+
+    return prepare
+
+
+ADAMW = dataclasses.replace(ADAM, update=adamw_update, needs_params=True, prepare=with_decay(ADAM))
+NADAMW = dataclasses.replace(NADAM, update=nadamw_update, needs_params=True, prepare=with_decay(NADAM))
 
 
 def adamw(

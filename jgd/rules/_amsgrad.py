@@ -20,23 +20,23 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift, real_zeros
-from jgd.rules._adam import MOMENT_SLOTS, moments
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift, real_zeros
+from jgd.rules._adam import MOMENT_SLOTS, adam_scales, moments
 
 
 def amsgrad_rule(correct_mu: bool, correct_nu: bool) -> Rule:
     """The rule with or without each of the two corrections."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-        del param
+        del param, step
         mu, nu = moments(grad, slots, hyper)
-        mu_hat = mu / debias(hyper["b1"], step) if correct_mu else mu
-        nu_hat = nu / debias(hyper["b2"], step) if correct_nu else nu
+        mu_hat = hyper["mu_scale" if correct_mu else "learning_rate"] * mu
+        nu_hat = hyper["nu_scale"] * nu if correct_nu else nu
         nu_max = jnp.maximum(slots["nu_max"], nu_hat)
-        delta = -hyper["learning_rate"] * mu_hat / (jnp.sqrt(nu_max + hyper["eps_root"]) + hyper["eps"])
+        delta = -mu_hat / (jnp.sqrt(nu_max + hyper["eps_root"]) + hyper["eps"])
         return delta, {"mu": mu, "nu": nu, "nu_max": nu_max}
 
-    return Rule(update, slots=MOMENT_SLOTS | {"nu_max": real_zeros})
+    return Rule(update, slots=MOMENT_SLOTS | {"nu_max": real_zeros}, prepare=adam_scales)
 
 
 def amsgrad(

@@ -16,6 +16,7 @@ References:
       Algorithm 2.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -27,20 +28,27 @@ from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedu
 def lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Lion without weight decay, on one leaf."""
     del param, step
-    b1, b2, mu = hyper["b1"], hyper["b2"], slots["mu"]
-    direction = jnp.sign(b1 * mu + (1 - b1) * grad)
-    return -hyper["learning_rate"] * direction, {"mu": b2 * mu + (1 - b2) * grad}
+    mu = slots["mu"]
+    direction = jnp.sign(hyper["b1"] * mu + hyper["1-b1"] * grad)
+    return -hyper["learning_rate"] * direction, {"mu": mu + hyper["1-b2"] * (grad - mu)}
 
 
 def decaying_lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Lion with weight decay, on one leaf."""
     delta, slots = lion_update(grad, slots, param, hyper, step)
-    return delta - hyper["learning_rate"] * hyper["weight_decay"] * param, slots
+    return delta - hyper["decay"] * param, slots
+
+
+def weights(hyper: Hyper, step: Array) -> Hyper:
+    """The numbers of the step: what the gradient weighs in either average, and what a parameter loses."""
+    del step
+    decay = hyper["learning_rate"] * hyper["weight_decay"]
+    return hyper | {"1-b1": 1 - hyper["b1"], "1-b2": 1 - hyper["b2"], "decay": decay}
 
 
 # The sign of a complex number has no one meaning.
-LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False)
-DECAYING_LION = Rule(decaying_lion_update, slots={"mu": zeros}, needs_params=True, supports_complex=False)
+LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False, prepare=weights)
+DECAYING_LION = dataclasses.replace(LION, update=decaying_lion_update, needs_params=True)
 
 
 def lion(

@@ -20,6 +20,7 @@ References:
     - Bernstein and Newhouse, "Old optimizer, new norm", https://arxiv.org/abs/2409.20325, 2024 (`adaptive`).
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -44,8 +45,7 @@ from jgd.core import (
     lift,
     zeros,
 )
-from jgd.rules._adam import MOMENT_SLOTS
-from jgd.rules._adamw import adamw_update, nadamw_update
+from jgd.rules._adamw import ADAMW, NADAMW
 from jgd.rules._matrix_axes import as_matrices, axes_of, from_matrices
 from jgd.rules._newton_schulz import NS_COEFFS, Preconditioning, check_preconditioning, orthogonalize
 
@@ -60,13 +60,19 @@ def muon_rule(
 ) -> Rule:
     """The rule for leaves whose matrix axes are `axes`."""
 
+    def prepare(hyper: Hyper, step: Array) -> Hyper:
+        beta = hyper["beta"]
+        if nesterov:
+            weights = beta / debias(beta, increment(step)), (1 - beta) / debias(beta, step)
+        else:
+            weights = 1 / debias(beta, step), jnp.zeros_like(beta)
+        return {**hyper, "momentum_weight": weights[0], "gradient_weight": weights[1]}
+
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del step
         beta = hyper["beta"]
         mu = beta * slots["mu"] + (1 - beta) * grad
-        if nesterov:
-            mu_hat = beta / debias(beta, increment(step)) * mu + (1 - beta) / debias(beta, step) * grad
-        else:
-            mu_hat = mu / debias(beta, step)
+        mu_hat = hyper["momentum_weight"] * mu + hyper["gradient_weight"] * grad
         matrices = as_matrices(mu_hat, axes)
         direction = orthogonalize(matrices, hyper["ns_coeffs"], steps, hyper["eps"], preconditioning)
         if adaptive:
@@ -76,7 +82,7 @@ def muon_rule(
             direction = direction + hyper["weight_decay"] * param
         return -hyper["learning_rate"] * direction, {"mu": mu}
 
-    return Rule(update, slots={"mu": zeros}, kind="matrix", needs_params=True)
+    return Rule(update, slots={"mu": zeros}, kind="matrix", needs_params=True, prepare=prepare)
 
 
 def _shape_scale(shape: tuple[int, ...], hyper: Hyper) -> Array | float:
@@ -88,13 +94,13 @@ def _shape_scale(shape: tuple[int, ...], hyper: Hyper) -> Array | float:
 
 def auxiliary_rule(nesterov: bool) -> Rule:
     """AdamW under the hyperparameters that have `adam_` before their names."""
-    formula = nadamw_update if nesterov else adamw_update
+    rule = NADAMW if nesterov else ADAMW
 
-    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    def prepare(hyper: Hyper, step: Array) -> Hyper:
         own = {name.removeprefix("adam_"): value for name, value in hyper.items() if name.startswith("adam_")}
-        return formula(grad, slots, param, {**hyper, **own}, step)
+        return rule.prepare({"learning_rate": hyper["learning_rate"], "eps": hyper["eps"]} | own, step)
 
-    return Rule(update, slots=MOMENT_SLOTS, needs_params=True)
+    return dataclasses.replace(rule, prepare=prepare)
 
 
 def muon(
