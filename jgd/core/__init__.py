@@ -5,6 +5,7 @@ an update rule needs these two, and the arithmetic helpers beside them.
 """
 
 from jgd.core._apply import apply_updates as apply_updates
+from jgd.core._checks import check_arrays as check_arrays
 from jgd.core._checks import path_text as path_text
 from jgd.core._extras import require as require
 from jgd.core._hyperparams import check_hyperparam as check_hyperparam

@@ -36,9 +36,19 @@ def is_trainable(owner: str, path: tuple[Any, ...], leaf: Any) -> bool:
     except (TypeError, ValueError):
         raise TypeError(
             f"{owner}: the leaf at {path_text(path)} is a {type(leaf).__name__}, not an array. Keep only the arrays of"
-            " a model in its params (in Equinox: eqx.filter(model, eqx.is_inexact_array))."
+            " a model in its params (in Equinox: params, static = eqx.partition(model, eqx.is_inexact_array))."
         ) from None
     return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def check_arrays(owner: str, tree: PyTree) -> None:
+    """Refuses a tree with a leaf that is no array.
+
+    Raises:
+        TypeError: There is one; the message names it.
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        is_trainable(owner, path, leaf)
 
 
 def check_same_tree(owner: str, found_name: str, found: PyTree, expected_name: str, expected: PyTree) -> None:

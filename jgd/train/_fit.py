@@ -52,14 +52,17 @@ def fit(
             epoch, counted from 0, that returns one; the function is how each epoch gets an order of its own.
         epochs: How many times to go through the data, at least 1.
         eval_fn: `eval_fn(state) -> {name: scalar}`, called after each epoch.
-        callbacks: Each called as `callback(state, summary)` after each epoch, `summary` holding the epoch's mean
-            training loss as `loss` and what `eval_fn` returned. One that returns True ends the run.
+        callbacks: Each called as `callback(state, summary)` after each epoch; `summary` holds `epoch`, `step` (so many
+            were made), the epoch's means of `loss` and of the scalars of `aux`, and what `eval_fn` returned. One that
+            returns True ends the run.
         checkpoint_dir: A folder that holds the state as of the last finished epoch, and its number. None for none.
         resume: Whether to start from what `checkpoint_dir` holds, if it holds something.
         log_dir: A folder for `history.jsonl`: a line a step and a line an epoch. None for none.
         progress: Whether to show a bar and a line an epoch.
         fetch_every: How many steps go by between two fetches of their numbers.
-        tol: End the run once the gradient norm of a step is at most this. None for no such test.
+        tol: End the run once the gradient norm of a step is at most this. None for no such test. It is noticed when
+            the numbers of that step are fetched, so some steps may follow. A decay in the optimizer is no part of the
+            gradient: for a penalty that counts, put it into the loss.
         patience: End it after so many epochs in which `monitor` has not fallen by more than `min_delta`. None for
             no such test.
         min_delta: See `patience`.
@@ -68,7 +71,7 @@ def fit(
     Returns:
         `(state, history)`. `history` maps names to plain arrays: `step`, `epoch` and the scalar metrics of the
         step, one entry a step; `epoch_<name>` for each number of the epoch's summary, one entry an epoch; and
-        `stopped`, one of `"epochs"`, `"converged"` (`tol`, `patience`), `"callback"`, `"interrupted"`.
+        `stopped`, the text `"epochs"`, `"converged"` (`tol`, `patience`), `"callback"` or `"interrupted"`.
         Ctrl-C ends the run after the step at hand and returns what there is; pressed again, it raises.
 
     Raises:
@@ -101,15 +104,16 @@ def fit(
         with interrupt:
             for epoch in range(first_epoch, epochs):
                 run.epoch(epoch, data, interrupt)
-                if run.stopped:
+                if run.stopped == "interrupted":
                     break
                 summary = run.summarise(epoch, eval_fn)
                 if checkpoint_dir is not None:
                     _save(checkpoint_dir, run.state, epoch)
-                if True in [callback(run.state, summary) for callback in callbacks]:
-                    run.stopped = "callback"
-                elif plateau.reached(summary):
-                    run.stopped = "converged"
+                place = {"epoch": epoch, "step": run.position}
+                if True in [callback(run.state, place | summary) for callback in callbacks]:
+                    run.stopped = run.stopped or "callback"
+                if plateau.reached(summary):
+                    run.stopped = run.stopped or "converged"
                 if run.stopped:
                     break
     except KeyboardInterrupt:
@@ -129,7 +133,8 @@ class _Run:
     ):
         self.step, self.state, self.fetch_every, self.tol = step, state, fetch_every, tol
         self.progress, self.log, self.recorder = progress, log, Recorder()
-        self.position = int(state.step)  # the state's own counter would have to be fetched
+        self.position = int(state.step)  # counted here, since the state's own counter would have to be fetched
+        self.first_position = self.epoch_start = self.position
         self.alive: Any = ALIVE
         self.stopped = ""
 
@@ -137,16 +142,16 @@ class _Run:
         """Goes through the data once, or until there is a reason to stop."""
         batches = data(epoch) if callable(data) else data
         self.progress.start(epoch, len(batches) if isinstance(batches, Sized) else None)
-        start = self.position
+        self.epoch_start = self.position
         for batch in batches:
             self._advance(epoch, batch)
-            if (self.position - start) % self.fetch_every == 0:
+            if (self.position - self.epoch_start) % self.fetch_every == 0:
                 self._fetch()
             if interrupt.requested and not self.stopped:
                 self.stopped = "interrupted"
             if self.stopped:
                 break
-        if self.position == start:
+        if self.position == self.epoch_start:
             raise ValueError(_no_batches(epoch, batches))
         self._fetch()
 
@@ -172,9 +177,9 @@ class _Run:
 
     def summarise(self, epoch: int, eval_fn: Callable[[TrainState], Mapping[str, Any]] | None) -> dict[str, float]:
         """The epoch in numbers."""
-        of_epoch = np.asarray(self.recorder.steps["epoch"]) == epoch
-        summary = {"loss": float(np.mean(np.asarray(self.recorder.steps["loss"])[of_epoch]))}
-        skipped = int(np.sum(~np.asarray(self.recorder.steps["finite"])[of_epoch]))
+        start = self.epoch_start - self.first_position
+        summary = self.recorder.means(start)
+        skipped = int(np.sum(~np.asarray(self.recorder.steps["finite"][start:])))
         if skipped:
             summary["nonfinite"] = skipped
         if eval_fn is not None:

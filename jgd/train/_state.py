@@ -1,12 +1,13 @@
 """The state of a training run: one plain pytree."""
 
+import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, check_arrays
 
 
 class TrainState(NamedTuple):
@@ -44,14 +45,18 @@ class TrainState(NamedTuple):
         Returns:
             A state at step 0. None of its arrays shares memory with another or with the arguments.
 
+        Raises:
+            TypeError: A leaf of the params is no array, such as a function within a model.
+
         Examples:
             >>> import jax.numpy as jnp, jgd
             >>> state = jgd.TrainState.create({"w": jnp.zeros(3)}, jgd.adam(1e-3), key=0)
             >>> print(state.step, list(state.opt_state.slots))
             0 ['mu', 'nu']
         """
-        if isinstance(key, int):
-            key = jax.random.key(key)
+        if isinstance(key, numbers.Integral):
+            key = jax.random.key(int(key))
+        check_arrays("TrainState.create", params)
         params = _copy(params)
         return cls(
             step=jnp.zeros((), jnp.int32),
