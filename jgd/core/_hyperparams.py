@@ -44,6 +44,11 @@ def _range_of(name: str) -> tuple[float, bool, float] | None:
     return _RANGES.get(name, _RANGES.get(name.removeprefix("adam_")))
 
 
+def is_decay_rate(name: str) -> bool:
+    """Whether a hyperparameter of this name is the decay rate of an average, between 0 and 1."""
+    return _range_of(name) is _DECAY_RATE
+
+
 def check_hyperparam(owner: str, name: str, value: Any, *, shape: tuple[int, ...] = ()) -> None:
     """Refuses a value that cannot be right; a traced value is checked for its shape and dtype alone.
 
@@ -141,6 +146,22 @@ class Hyperparams:
             traced = {name: value for name, value in self.values.items() if is_traced(value)}
             used |= {name: jnp.asarray(value, dtype=stored[name].dtype) for name, value in traced.items()}
         return used
+
+    def complements(self, used: Mapping[str, Array]) -> dict[str, Array]:
+        """For each decay rate `b` its complement, under the name `1-b`.
+
+        Rounding 0.999 to float32 puts `1 - 0.999` off by 1e-5. Where the state still holds the rounded form of the
+        number that the factory was given, the complement is that number's; its derivative is -1 in either case.
+        """
+        return {f"1-{name}": self._complement(name, value) for name, value in used.items() if is_decay_rate(name)}
+
+    def _complement(self, name: str, used: Array) -> Array:
+        given = self.values.get(name)
+        if given is None or isinstance(given, jax.Array):
+            return 1 - used
+        rounded = np.asarray(given, used.dtype)
+        missing = np.asarray((1.0 - float(given)) - (1.0 - float(rounded)), used.dtype)
+        return (1 - used) + jnp.where(used == rounded, missing, 0)
 
     def _scheduled(self, name: str, count: Array) -> Array:
         value = self.schedules[name](count)

@@ -100,7 +100,8 @@ def lift(
 
         @functools.cache
         def prepared(rule: Rule, dtype: Any) -> Hyper:
-            return rule.prepare({key: value.astype(real_dtype(dtype)) for key, value in hyper.items()}, count)
+            full = hyper | given.complements(hyper)
+            return rule.prepare({key: value.astype(real_dtype(dtype)) for key, value in full.items()}, count)
 
         for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
             members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule]

@@ -42,16 +42,28 @@ def abs_sq(x: Array) -> Array:
     return jnp.square(x)
 
 
-def debias(decay: Array, step: Array) -> Array:
-    """`1 - decay**step`, the weight that an average started at zero has gathered after `step` updates.
+def debias(rate: Array, step: Array) -> Array:
+    """`1 - (1 - rate)**step`: the weight that an average started at zero has gathered after `step` updates.
 
-    For a decay near one the plain form cancels: in float32, `1 - 0.999**2` keeps four digits. Through `expm1` it
-    keeps them all. Below one half there is nothing to cancel, and the plain form has the better derivative at zero.
+    Args:
+        rate: What a new value weighs in the average, one minus the decay rate; a scalar in (0, 1].
+        step: Updates made, counted from 1.
+
+    Returns:
+        A scalar of `rate`'s dtype. For small rates the plain form cancels: in float32, `1 - 0.999**2` keeps four digits.
+        Through `expm1` all are kept. Above one half there is nothing to cancel, and the plain form has a derivative at
+        a rate of one.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.core import debias
+        >>> print(debias(jnp.array(0.5), jnp.array(2)))
+        0.75
     """
-    step = step.astype(decay.dtype)
-    near_one = decay > 0.5
-    log_decay = jnp.log(jnp.where(near_one, decay, 0.5))  # the unused branch must be finite for its gradient's sake
-    return jnp.where(near_one, -jnp.expm1(step * log_decay), 1 - jnp.where(near_one, 0.5, decay) ** step)
+    step = step.astype(rate.dtype)
+    small = rate < 0.5
+    log_decay = jnp.log1p(-jnp.where(small, rate, 0.5))  # the unused branch must be finite for its gradient's sake
+    return jnp.where(small, -jnp.expm1(step * log_decay), 1 - (1 - jnp.where(small, 0.5, rate)) ** step)
 
 
 def increment(count: Array) -> Array:

@@ -13,7 +13,8 @@ class LeafUpdate(Protocol):
     """`update(grad, slots, param, hyper, step) -> (delta, slots)` on the arrays of one leaf.
 
     `grad`, `param` and every slot have the same compute dtype (float32 or wider), hyperparameters are scalars of
-    the matching real dtype, `step` counts from 1. `delta` is added to the parameter. `param` is None where the
+    the matching real dtype, `step` counts from 1. For each decay rate, such as `b1`, `hyper` also holds `1-b1`, more
+    exactly than one could compute it from a rounded `b1`. `delta` is added to the parameter. `param` is None where the
     caller gave no params and the rule did not ask for them.
     """
 

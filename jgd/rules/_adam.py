@@ -60,7 +60,7 @@ def nadam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Ar
 def moments(grad: Array, slots: Slots, hyper: Hyper) -> tuple[Array, Array]:
     """The averages of the gradient and of its square."""
     mu, nu = slots["mu"], slots["nu"]
-    return mu + hyper["1-b1"] * (grad - mu), nu + hyper["1-b2"] * (abs_sq(grad) - nu)
+    return hyper["b1"] * mu + hyper["1-b1"] * grad, nu + hyper["1-b2"] * (abs_sq(grad) - nu)
 
 
 def denominator(nu: Array, hyper: Hyper) -> Array:
@@ -73,16 +73,15 @@ def denominator(nu: Array, hyper: Hyper) -> Array:
 
 def adam_scales(hyper: Hyper, step: Array) -> Hyper:
     """What to multiply the moments with: the corrections of their start at zero, the learning rate in the first."""
-    b1, b2 = hyper["b1"], hyper["b2"]
-    scales = {"mu_scale": hyper["learning_rate"] / debias(b1, step), "nu_scale": 1 / debias(b2, step)}
-    return hyper | scales | {"1-b1": 1 - b1, "1-b2": 1 - b2}
+    mu_scale = hyper["learning_rate"] / debias(hyper["1-b1"], step)
+    return hyper | {"mu_scale": mu_scale, "nu_scale": 1 / debias(hyper["1-b2"], step)}
 
 
 def nadam_scales(hyper: Hyper, step: Array) -> Hyper:
     """The same for the Nesterov form, whose momentum is one step ahead."""
-    rate, b1 = hyper["learning_rate"], hyper["b1"]
-    ahead = {"mu_scale": rate * b1 / debias(b1, increment(step)), "grad_scale": rate * (1 - b1) / debias(b1, step)}
-    return adam_scales(hyper, step) | ahead
+    rate, b1, weight = hyper["learning_rate"], hyper["b1"], hyper["1-b1"]
+    mu_scale = rate * b1 / debias(weight, increment(step))
+    return adam_scales(hyper, step) | {"mu_scale": mu_scale, "grad_scale": rate * weight / debias(weight, step)}
 
 
 MOMENT_SLOTS = {"mu": zeros, "nu": real_zeros}

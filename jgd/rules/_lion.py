@@ -39,15 +39,14 @@ def decaying_lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, 
     return delta - hyper["decay"] * param, slots
 
 
-def weights(hyper: Hyper, step: Array) -> Hyper:
-    """The numbers of the step: what the gradient weighs in either average, and what a parameter loses."""
+def decay_of_step(hyper: Hyper, step: Array) -> Hyper:
+    """The share of the parameter that this step takes away."""
     del step
-    decay = hyper["learning_rate"] * hyper["weight_decay"]
-    return hyper | {"1-b1": 1 - hyper["b1"], "1-b2": 1 - hyper["b2"], "decay": decay}
+    return hyper | {"decay": hyper["learning_rate"] * hyper["weight_decay"]}
 
 
 # The sign of a complex number has no one meaning.
-LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False, prepare=weights)
+LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False, prepare=decay_of_step)
 DECAYING_LION = dataclasses.replace(LION, update=decaying_lion_update, needs_params=True)
 
 

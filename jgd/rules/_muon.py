@@ -61,18 +61,18 @@ def muon_rule(
     """The rule for leaves whose matrix axes are `axes`."""
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
-        beta = hyper["beta"]
-        if nesterov:
-            weights = beta / debias(beta, increment(step)), (1 - beta) / debias(beta, step)
-        else:
-            weights = 1 / debias(beta, step), jnp.zeros_like(beta)
-        return {**hyper, "momentum_weight": weights[0], "gradient_weight": weights[1]}
+        beta, weight = hyper["beta"], hyper["1-beta"]
+        if not nesterov:
+            return hyper | {"mu_scale": 1 / debias(weight, step)}
+        scales = {"mu_scale": beta / debias(weight, increment(step)), "grad_scale": weight / debias(weight, step)}
+        return hyper | scales
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del step
-        beta = hyper["beta"]
-        mu = beta * slots["mu"] + (1 - beta) * grad
-        mu_hat = hyper["momentum_weight"] * mu + hyper["gradient_weight"] * grad
+        mu = slots["mu"] + hyper["1-beta"] * (grad - slots["mu"])
+        mu_hat = hyper["mu_scale"] * mu
+        if nesterov:
+            mu_hat = mu_hat + hyper["grad_scale"] * grad
         matrices = as_matrices(mu_hat, axes)
         direction = orthogonalize(matrices, hyper["ns_coeffs"], steps, hyper["eps"], preconditioning)
         if adaptive:
@@ -97,7 +97,7 @@ def auxiliary_rule(nesterov: bool) -> Rule:
     rule = NADAMW if nesterov else ADAMW
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
-        own = {name.removeprefix("adam_"): value for name, value in hyper.items() if name.startswith("adam_")}
+        own = {name.replace("adam_", ""): value for name, value in hyper.items() if "adam_" in name}
         return rule.prepare({"learning_rate": hyper["learning_rate"], "eps": hyper["eps"]} | own, step)
 
     return dataclasses.replace(rule, prepare=prepare)
