@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jgd.core._types import PyTree
 
@@ -18,11 +17,6 @@ def flatten(tree: PyTree) -> tuple[list[tuple[Any, ...]], list[Any], Any]:
     """Paths, leaves and treedef."""
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
     return [path for path, _ in with_paths], [leaf for _, leaf in with_paths], treedef
-
-
-def is_masked(node: Any) -> bool:
-    """Whether a leaf of a slot tree has no such slot."""
-    return isinstance(node, optax.MaskedNode)
 
 
 def is_trainable(owner: str, path: tuple[Any, ...], leaf: Any) -> bool:
@@ -57,13 +51,11 @@ def check_same_tree(owner: str, found_name: str, found: PyTree, expected_name: s
     Raises:
         ValueError: The structures differ.
     """
-    found_def, expected_def = jax.tree.structure(found), jax.tree.structure(expected, is_leaf=is_masked)
+    found_def, expected_def = jax.tree.structure(found), jax.tree.structure(expected)
     if found_def == expected_def:
         return
     found_paths = [path_text(path) for path in flatten(found)[0]]
-    expected_paths = [
-        path_text(path) for path, _ in jax.tree_util.tree_flatten_with_path(expected, is_leaf=is_masked)[0]
-    ]
+    expected_paths = [path_text(path) for path in flatten(expected)[0]]
     missing = [path for path in expected_paths if path not in found_paths]
     extra = [path for path in found_paths if path not in expected_paths]
     if missing:
@@ -73,6 +65,19 @@ def check_same_tree(owner: str, found_name: str, found: PyTree, expected_name: s
     else:
         detail = f"the leaves have the same paths in other containers: {found_def} against {expected_def}"
     raise ValueError(f"{owner}: the trees of {found_name} and {expected_name} differ: {detail}.")
+
+
+def flatten_slot(owner: str, slot: str, tree: PyTree, grads: PyTree) -> list[Any]:
+    """What a slot holds for each leaf of the gradients: an array, a storage's own tree, or the marker of no slot.
+
+    Raises:
+        ValueError: The slot is another tree's.
+    """
+    try:
+        return jax.tree.structure(grads).flatten_up_to(tree)
+    except (ValueError, TypeError, KeyError) as error:
+        check_same_tree(owner, "grads", grads, f"the state's slot {slot!r}", tree)
+        raise ValueError(f"{owner}: grads do not fit the state's slot {slot!r}: {error}") from error
 
 
 def check_grad(owner: str, path: tuple[Any, ...], grad: Any, param: Any, param_name: str = "param") -> None:

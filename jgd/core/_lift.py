@@ -90,7 +90,7 @@ def lift(
         if params is None and None in leaf_rules:
             _checks.refuse_integer_grad(name, paths[leaf_rules.index(None)], leaves[leaf_rules.index(None)])
         grad_leaves = treedef.flatten_up_to(grads)
-        stored = {slot: jax.tree.leaves(state.slots[slot], is_leaf=_checks.is_masked) for slot in slot_names}
+        stored = {slot: _checks.flatten_slot(name, slot, state.slots[slot], grads) for slot in slot_names}
         # A traced value given to an optimizer that did not make the state is its caller's word on this very update:
         # so does optax.inject_hyperparams call a factory.
         hyper = given.at_step(state.hyperparams, state.count, bound=not made_a_state)
@@ -220,8 +220,6 @@ def _check_trees(
         raise ValueError(f"{name}: this rule reads the params: call update(grads, state, params); got params=None.")
     if params is not None:
         _checks.check_same_tree(name, "grads", grads, "params", params)
-    for slot in slot_names:
-        _checks.check_same_tree(name, "grads", grads, f"the state's slot {slot!r}", state.slots[slot])
 
 
 def _check_leaf(name: str, rule: Rule, path: Any, grad: Any, like: Any, slots: Mapping[str, Any]) -> None:

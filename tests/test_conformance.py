@@ -1,0 +1,263 @@
+"""What every rule owes its users: rows of `cases.py` times the properties below."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import CASES
+
+import jgd
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+FLOATS = ["float16", "bfloat16", "float32"]
+
+
+def wide_gradients(rng, shape, steps=20):
+    """Gradients over eight decades, exact zeros among them: what exposes an epsilon in the wrong place."""
+    grads = rng.normal(size=(steps, *shape)) * 10.0 ** rng.uniform(-6, 2, size=(steps, *shape))
+    return np.where(rng.uniform(size=grads.shape) < 0.05, 0.0, grads)
+
+
+def params_of(dtype="float32"):
+    rng = np.random.default_rng(1)
+    tree = {"kernel": rng.normal(size=(4, 3)), "layers": [rng.normal(size=3), rng.normal(size=(2, 2, 3))], "s": 0.5}
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
+def descend(optimizer, params, grads):
+    """All steps as one scan over stacked gradients."""
+
+    def body(carry, grad):
+        params, state = carry
+        updates, state = optimizer.update(grad, state, params)
+        return (jgd.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(body, (params, optimizer.init(params)), grads)[0]
+
+
+def assert_same_types(before, after):
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
+
+
+@every_case
+def test_it_equals_the_formula_of_its_paper(case, rng, x64):
+    param, grads = rng.normal(size=(5, 7)), wide_gradients(rng, (5, 7))
+    expected_param, expected_slots = case.expected(param, grads)
+    found_param, state = descend(case.optimizer(), jnp.asarray(param), jnp.asarray(grads))
+    # 1e-9 is the promise of DESIGN; float64 leaves four more digits for the Newton-Schulz iteration.
+    np.testing.assert_allclose(found_param, expected_param, rtol=1e-9, atol=1e-12)
+    for slot, value in expected_slots.items():
+        np.testing.assert_allclose(state.slots[slot], value, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.complex_leaves and not case.matrix_only],
+    ids=lambda case: case.name,
+)
+def test_it_equals_the_formula_on_complex_leaves(case, rng, x64):
+    param = rng.normal(size=6) + 1j * rng.normal(size=6)
+    grads = wide_gradients(rng, (6,)) + 1j * wide_gradients(rng, (6,))
+    expected, _ = case.expected(param, grads)
+    found, state = descend(case.optimizer(), jnp.asarray(param), jnp.asarray(grads))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert "nu" not in state.slots or not jnp.iscomplexobj(state.slots["nu"])
+
+
+@every_case
+def test_it_equals_itself_under_jit(case, rng):
+    optimizer, params = case.optimizer(), params_of()
+    grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
+    state = optimizer.init(params)
+    plain, jitted = optimizer.update(grads, state, params), jax.jit(optimizer.update)(grads, state, params)
+    # Fusion may contract a product and a sum, which moves the last bit; Newton-Schulz amplifies it.
+    tolerance = 1e-6 if case.elementwise else 1e-4
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=1e-7), plain, jitted)
+
+
+@every_case
+def test_a_second_call_does_not_trace_again(case):
+    optimizer, params, traces = case.optimizer(), params_of(), []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(1)
+        updates, state = optimizer.update(params, state, params)
+        return jgd.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(3):
+        params, state = step(params, state)
+    assert len(traces) == 1
+
+
+@every_case
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_types_of_the_state_never_change(case, dtype):
+    optimizer, params = case.optimizer(), params_of(dtype)
+    state = optimizer.init(params)
+    for grad_dtype in (dtype, "float32"):
+        grads = jax.tree.map(lambda p, dtype=grad_dtype: jnp.ones_like(p, dtype=dtype), params)
+        updates, new_state = optimizer.update(grads, state, params)
+        assert_same_types(state, new_state)
+        assert_same_types(params, jgd.apply_updates(params, updates))
+
+
+@every_case
+def test_the_types_of_the_state_hold_in_float64(case, x64):
+    optimizer, params = case.optimizer(), {"a": jnp.ones((2, 2)), "b": jnp.ones(3, jnp.float32)}
+    state = optimizer.init(params)
+    updates, new_state = optimizer.update(params, state, params)
+    assert_same_types(state, new_state)
+    assert (updates["a"].dtype, updates["b"].dtype) == (jnp.float64, jnp.float32)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_zero_gradient_leaves_a_finite_update(case, dtype):
+    params = params_of(dtype)
+    optimizer = case.make(0.1)  # the defaults, whose eps of 1e-8 is zero in float16
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, state = optimizer.update(zeros, optimizer.init(params), params)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((updates, state)))
+
+
+@every_case
+def test_a_stack_of_problems_under_vmap_equals_a_loop(case, rng):
+    optimizer = case.optimizer()
+    params = jnp.asarray(rng.normal(size=(3, 4, 2)), jnp.float32)
+    grads = jnp.asarray(rng.normal(size=(3, 4, 2)), jnp.float32)
+
+    def one(param, grad):
+        return optimizer.update(grad, optimizer.init(param), param)[0]
+
+    looped = jnp.stack([one(p, g) for p, g in zip(params, grads, strict=True)])
+    np.testing.assert_allclose(jax.vmap(one)(params, grads), looped, rtol=1e-5, atol=1e-7)
+
+
+@every_case
+def test_no_two_leaves_share_memory_so_that_the_state_can_be_donated(case):
+    optimizer, params = case.optimizer(), params_of()
+    state = optimizer.init(params)
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((params, state))]
+    assert len(set(pointers)) == len(pointers)
+    step = jax.jit(lambda params, state: optimizer.update(params, state, params), donate_argnums=(1,))
+    _, new_state = step(params, state)
+    jax.block_until_ready(step(params, new_state))
+
+
+def test_a_state_made_from_an_array_does_not_take_that_array_along():
+    rate = jnp.array(0.1)
+    assert jgd.sgd(rate).init(jnp.zeros(1)).hyperparams["learning_rate"] is not rate
+
+
+@every_case
+def test_names_and_nesting_do_not_matter(case, rng):
+    optimizer = case.optimizer()
+    leaves = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 2), (4,), ())]
+    flat, _ = optimizer.update(leaves, optimizer.init(leaves), leaves)
+    nested = {"z": leaves[0], "a": {"k": (leaves[1], [leaves[2]])}}
+    other, _ = optimizer.update(nested, optimizer.init(nested), nested)
+    for found, expected in zip((other["z"], other["a"]["k"][0], other["a"]["k"][1][0]), flat, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@every_case
+@pytest.mark.parametrize(
+    "params",
+    [
+        jax.ShapeDtypeStruct((3, 2), jnp.float32),
+        {"a": 1.0, "b": np.ones((2, 2))},
+        {},
+        {"a": None, "b": jnp.ones(2)},
+        {"n": jnp.arange(3), "w": jnp.ones(2), "flag": jnp.array(True)},
+        {"empty": jnp.zeros((0, 3))},
+    ],
+    ids=["abstract", "python_and_numpy", "no_leaves", "none", "integers", "zero_size"],
+)
+def test_it_starts_from_any_params(case, params):
+    optimizer = case.optimizer()
+    state = optimizer.init(params)
+    assert set(state.slots) == set(case.slots)
+    assert all(leaf.dtype != jnp.float64 for leaf in jax.tree.leaves(state))
+    jax.eval_shape(optimizer.init, params)
+
+
+@every_case
+def test_integer_leaves_are_left_alone(case):
+    optimizer, params = case.optimizer(), {"n": jnp.arange(3), "w": jnp.ones(2), "key": jax.random.key(0)}
+    grads = {"n": np.zeros(3, jax.dtypes.float0), "w": jnp.ones(2), "key": np.zeros((), jax.dtypes.float0)}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    new = jgd.apply_updates(params, updates)
+    np.testing.assert_array_equal(new["n"], params["n"])
+    assert new["key"] is params["key"]
+    assert np.all(new["w"] != params["w"])
+
+
+@every_case
+def test_optax_finds_its_way_in_the_state(case):
+    optimizer, params = case.optimizer(), {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    state = optimizer.init(params)
+    assert int(optax.tree.get(state, "count")) == 0
+    assert float(optax.tree.get(state, "learning_rate")) == pytest.approx(case.settings["learning_rate"])
+    for slot in case.slots:
+        assert optax.tree.get(state, slot) is state.slots[slot]
+    doubled = optax.tree.map_params(optimizer, lambda leaf: leaf + 1, state)
+    assert jax.tree.structure(doubled) == jax.tree.structure(state)
+    assert all(np.all(leaf == 1) for leaf in jax.tree.leaves(doubled.slots))
+
+
+@every_case
+def test_slots_are_float32_unless_asked_otherwise(case):
+    params = params_of("bfloat16")
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(case.optimizer().init(params).slots)}
+    assert dtypes <= {jnp.dtype("float32")}
+    state = case.optimizer(state_dtype="bfloat16").init(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.slots)} <= {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize(("make", "slot"), [(jgd.adam, "mu"), (jgd.adamw, "mu"), (jgd.lion, "mu"), (jgd.muon, "mu")])
+def test_mu_dtype_none_means_what_it_means_in_optax(make, slot):
+    state = make(0.1, mu_dtype=None).init(jnp.ones((2, 2), jnp.bfloat16))
+    assert state.slots[slot].dtype == jnp.bfloat16
+    assert make(0.1, mu_dtype="float16").init(jnp.ones((2, 2))).slots[slot].dtype == jnp.float16
+
+
+def test_the_second_moment_does_not_stall_for_bfloat16_params():
+    params = jnp.ones(4, jnp.bfloat16)
+    _, state = descend(jgd.adam(1e-3), params, jnp.ones((2000, 4), jnp.bfloat16))
+    np.testing.assert_allclose(state.slots["nu"], 1 - 0.999**2000, rtol=1e-4)
+
+
+@every_case
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda opt: optax.chain(optax.clip(1.0), opt),
+        lambda opt: optax.MultiSteps(opt, 2),
+        lambda opt: optax.masked(opt, {"kernel": True, "layers": [True, False], "s": False}),
+        lambda opt: optax.apply_if_finite(opt, 3),
+        lambda opt: jgd.chain(optax.clip(1.0), opt),
+    ],
+    ids=["optax.chain", "MultiSteps", "masked", "apply_if_finite", "jgd.chain"],
+)
+def test_it_works_inside_of_what_optax_wraps_around_it(case, wrap):
+    optimizer, params = wrap(case.optimizer()), params_of()
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = jax.jit(optimizer.update)(params, state, params)
+    assert np.any(updates["kernel"] != 0)
+
+
+def test_a_schedule_given_to_inject_hyperparams_takes_effect():
+    optimizer = optax.inject_hyperparams(jgd.sgd)(learning_rate=optax.linear_schedule(1.0, 0.0, 4))
+    state = optimizer.init(jnp.zeros(1))
+    found = []
+    for _ in range(4):
+        updates, state = jax.jit(optimizer.update)(jnp.ones(1), state)
+        found.append(float(updates[0]))
+    assert found == [-1.0, -0.75, -0.5, -0.25]
+    assert float(jgd.get_hyperparams(state)["learning_rate"]) == 0.25
