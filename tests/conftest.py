@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("jgd", derandomize=True, deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "jgd", derandomize=True, deadline=None, max_examples=20, suppress_health_check=list(HealthCheck)
+)
 settings.load_profile("jgd")
 
 

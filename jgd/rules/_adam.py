@@ -59,8 +59,9 @@ def nadam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Ar
 
 def moments(grad: Array, slots: Slots, hyper: Hyper) -> tuple[Array, Array]:
     """The averages of the gradient and of its square."""
-    mu, nu = slots["mu"], slots["nu"]
-    return hyper["b1"] * mu + hyper["1-b1"] * grad, nu + hyper["1-b2"] * (abs_sq(grad) - nu)
+    mu = hyper["b1"] * slots["mu"] + hyper["1-b1"] * grad
+    nu = hyper["b2"] * slots["nu"] + hyper["1-b2"] * abs_sq(grad)
+    return mu, nu
 
 
 def denominator(nu: Array, hyper: Hyper) -> Array:

@@ -16,7 +16,6 @@ References:
       Algorithm 2.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -28,26 +27,27 @@ from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedu
 def lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Lion without weight decay, on one leaf."""
     del param, step
-    mu = slots["mu"]
-    direction = jnp.sign(hyper["b1"] * mu + hyper["1-b1"] * grad)
-    return -hyper["learning_rate"] * direction, {"mu": mu + hyper["1-b2"] * (grad - mu)}
+    direction, slots = sign_of_momentum(grad, slots, hyper)
+    return -hyper["learning_rate"] * direction, slots
 
 
 def decaying_lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Lion with weight decay, on one leaf."""
-    delta, slots = lion_update(grad, slots, param, hyper, step)
-    return delta - hyper["decay"] * param, slots
-
-
-def decay_of_step(hyper: Hyper, step: Array) -> Hyper:
-    """The share of the parameter that this step takes away."""
     del step
-    return hyper | {"decay": hyper["learning_rate"] * hyper["weight_decay"]}
+    direction, slots = sign_of_momentum(grad, slots, hyper)
+    return -hyper["learning_rate"] * (direction + hyper["weight_decay"] * param), slots
+
+
+def sign_of_momentum(grad: Array, slots: Slots, hyper: Hyper) -> tuple[Array, Slots]:
+    """The direction, and the momentum after it."""
+    mu = slots["mu"]
+    direction = jnp.sign(hyper["b1"] * mu + hyper["1-b1"] * grad)
+    return direction, {"mu": hyper["b2"] * mu + hyper["1-b2"] * grad}
 
 
 # The sign of a complex number has no one meaning.
-LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False, prepare=decay_of_step)
-DECAYING_LION = dataclasses.replace(LION, update=decaying_lion_update, needs_params=True)
+LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False)
+DECAYING_LION = Rule(decaying_lion_update, slots={"mu": zeros}, needs_params=True, supports_complex=False)
 
 
 def lion(

@@ -69,7 +69,7 @@ def muon_rule(
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del step
-        mu = slots["mu"] + hyper["1-beta"] * (grad - slots["mu"])
+        mu = hyper["beta"] * slots["mu"] + hyper["1-beta"] * grad
         mu_hat = hyper["mu_scale"] * mu
         if nesterov:
             mu_hat = mu_hat + hyper["grad_scale"] * grad
