@@ -28,6 +28,7 @@ from jgd.core._optimizer import Optimizer as Optimizer
 from jgd.core._optimizer import OptState as OptState
 from jgd.core._optimizer import make_optimizer as make_optimizer
 from jgd.core._rule import Rule as Rule
+from jgd.core._rule import under_prefix as under_prefix
 from jgd.core._storage import Storage as Storage
 from jgd.core._transform import lift_transform as lift_transform
 from jgd.core._types import Array as Array

@@ -47,3 +47,16 @@ class Rule:
     prepare: Callable[[Hyper, Array], Hyper] = lambda hyper, _: hyper
 
     __hash__ = object.__hash__  # a rule is itself; its slots are a dict, which has no hash
+
+
+def under_prefix(rule: Rule, prefix: str) -> Rule:
+    """The rule, reading each hyperparameter under a name with the prefix where there is one.
+
+    It is how a second rule stands beside the first in one optimizer, with its `adam_b1` beside the other's `b1`.
+    """
+
+    def prepare(hyper: Hyper, step: Array) -> Hyper:
+        own = {name.replace(prefix, "", 1): value for name, value in hyper.items() if prefix in name}
+        return rule.prepare(hyper | own, step)
+
+    return dataclasses.replace(rule, prepare=prepare)

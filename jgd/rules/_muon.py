@@ -20,14 +20,12 @@ References:
     - Bernstein and Newhouse, "Old optimizer, new norm", https://arxiv.org/abs/2409.20325, 2024 (`adaptive`).
 """
 
-import dataclasses
 import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import (
@@ -43,11 +41,12 @@ from jgd.core import (
     debias,
     increment,
     lift,
+    under_prefix,
     zeros,
 )
 from jgd.rules._adamw import ADAMW, NADAMW
 from jgd.rules._matrix_axes import as_matrices, axes_of, from_matrices
-from jgd.rules._newton_schulz import NS_COEFFS, Preconditioning, check_preconditioning, orthogonalize
+from jgd.rules._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs, check_preconditioning, orthogonalize
 
 
 def muon_rule(
@@ -90,17 +89,6 @@ def _shape_scale(shape: tuple[int, ...], hyper: Hyper) -> Array | float:
     if "consistent_rms" in hyper:
         return hyper["consistent_rms"] * math.sqrt(max(fan_in, fan_out))
     return math.sqrt(max(1.0, fan_out / fan_in))
-
-
-def auxiliary_rule(nesterov: bool) -> Rule:
-    """AdamW under the hyperparameters that have `adam_` before their names."""
-    rule = NADAMW if nesterov else ADAMW
-
-    def prepare(hyper: Hyper, step: Array) -> Hyper:
-        own = {name.replace("adam_", ""): value for name, value in hyper.items() if "adam_" in name}
-        return rule.prepare({"learning_rate": hyper["learning_rate"], "eps": hyper["eps"]} | own, step)
-
-    return dataclasses.replace(rule, prepare=prepare)
 
 
 def muon(
@@ -172,11 +160,11 @@ def muon(
          [-0.   -0.11]]
     """
     check_preconditioning("muon", preconditioning)
-    coeffs = _check_coeffs(ns_coeffs)
+    coeffs = check_coeffs("muon", ns_coeffs)
     make_rule = functools.cache(
         lambda axes, decays: muon_rule(axes, decays, ns_steps, nesterov, adaptive, preconditioning)
     )
-    auxiliary = auxiliary_rule(nesterov)
+    auxiliary = under_prefix(NADAMW if nesterov else ADAMW, "adam_")
 
     def choose(params: PyTree) -> PyTree:
         axes = axes_of("muon", params, muon_weight_dimension_numbers)
@@ -208,19 +196,3 @@ def muon(
         state_dtype=state_dtype,
         layout=layout,
     )
-
-
-def _check_coeffs(ns_coeffs: Any) -> Any:
-    if isinstance(ns_coeffs, str):
-        if ns_coeffs not in NS_COEFFS:
-            known = ", ".join(repr(name) for name in NS_COEFFS)
-            raise ValueError(f"muon: ns_coeffs must be numbers or one of {known}; got {ns_coeffs!r}.")
-        ns_coeffs = NS_COEFFS[ns_coeffs]
-    coeffs = jnp.asarray(ns_coeffs) if _holds_arrays(ns_coeffs) else np.asarray(ns_coeffs)
-    if coeffs.ndim not in (1, 2) or coeffs.shape[-1] != 3:
-        raise ValueError(f"muon: ns_coeffs must have shape (3,) or (n, 3); got {coeffs.shape}.")
-    return coeffs
-
-
-def _holds_arrays(ns_coeffs: Any) -> bool:
-    return any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(ns_coeffs))

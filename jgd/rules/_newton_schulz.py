@@ -15,9 +15,11 @@ References:
       (`"schatten"`).
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jgd.core import Array
 
@@ -40,6 +42,27 @@ def check_preconditioning(owner: str, preconditioning: str) -> None:
     if preconditioning not in get_args(Preconditioning):
         known = ", ".join(repr(name) for name in get_args(Preconditioning))
         raise ValueError(f"{owner}: preconditioning must be one of {known}; got {preconditioning!r}.")
+
+
+def check_coeffs(owner: str, ns_coeffs: Any) -> Any:
+    """Coefficients as an array: those of a preset, or those given, which must be triples.
+
+    Raises:
+        ValueError: They are no triples, or there is no such preset.
+    """
+    if isinstance(ns_coeffs, str):
+        if ns_coeffs not in NS_COEFFS:
+            known = ", ".join(repr(name) for name in NS_COEFFS)
+            raise ValueError(f"{owner}: ns_coeffs must be numbers or one of {known}; got {ns_coeffs!r}.")
+        ns_coeffs = NS_COEFFS[ns_coeffs]
+    coeffs = jnp.asarray(ns_coeffs) if _holds_arrays(ns_coeffs) else np.asarray(ns_coeffs)
+    if coeffs.ndim not in (1, 2) or coeffs.shape[-1] != 3:
+        raise ValueError(f"{owner}: ns_coeffs must have shape (3,) or (n, 3); got {coeffs.shape}.")
+    return coeffs
+
+
+def _holds_arrays(ns_coeffs: Any) -> bool:
+    return any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(ns_coeffs))
 
 
 def orthogonalize(

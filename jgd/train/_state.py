@@ -68,7 +68,8 @@ class TrainState(NamedTuple):
 
 
 def _copy(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+    # With a dtype said, no copy is weakly typed, as a Python number's is: the next state's arrays are not either.
+    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True), tree)
 
 
 def _unshare(tree: PyTree, *others: PyTree) -> PyTree:

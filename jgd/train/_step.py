@@ -26,6 +26,7 @@ class Step:
         advance: The pure function behind it, `advance(state, batch, alive) -> (state, metrics, bad, alive)`, for
             `scan_steps` and `fit`. `bad` says which leaf was not finite; where that is to raise,
             `alive` turns false and leaves the state as it is from there on.
+        compiled: `advance`, compiled, donating if the step does; `traceable` is the same without donation.
         on_nonfinite: What is done about a loss or gradient that is not finite.
         donate: Whether the memory of the state that goes in is reused.
     """
@@ -40,10 +41,13 @@ class Step:
         self.on_nonfinite = on_nonfinite
         self.donate = donate
         self.compiled = jax.jit(advance, donate_argnums=(0,) if donate else ())
+        self.traceable = jax.jit(advance)
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         check_state(state)
-        state, metrics, bad, _ = self.compiled(state, batch, ALIVE)
+        # While it is differentiated or mapped over, others hold on to what stands in the state.
+        run = self.traceable if any(map(is_traced, jax.tree.leaves(state))) else self.compiled
+        state, metrics, bad, _ = run(state, batch, ALIVE)
         if self.on_nonfinite == "raise" and not is_traced(bad):
             raise_if_bad(bad, metrics["loss"], state)
         return state, metrics
@@ -192,11 +196,13 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
         return state, metrics, bad
 
     compiled = jax.jit(scan, donate_argnums=(0,) if step.donate else ())
+    traceable = jax.jit(scan)
 
     def run(state: TrainState, batches: PyTree) -> tuple[TrainState, Metrics]:
         check_state(state)
         _check_batches(batches)
-        state, metrics, bad = compiled(state, batches)
+        go = traceable if any(map(is_traced, jax.tree.leaves(state))) else compiled
+        state, metrics, bad = go(state, batches)
         if step.on_nonfinite == "raise" and not is_traced(bad):
             found = np.flatnonzero(np.asarray(bad) != ALL_FINITE)
             if found.size:

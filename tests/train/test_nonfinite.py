@@ -1,0 +1,113 @@
+"""A loss or gradient that is not finite: seen, named, and never let into the state unasked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jgd
+
+OPTIMIZER = jgd.chain(jgd.clip_by_global_norm(1.0), jgd.adam(0.1))
+
+
+def loss_fn(params, batch):
+    """The gradient at `b` alone is poisoned by the batch's `b`, that at `c` as well by its `c`."""
+    return jnp.sum(params["a"] ** 2) + jnp.sum(params["b"]) * batch["b"] + jnp.sum(params["c"]) * batch["c"]
+
+
+def batch(b=1.0, c=1.0):
+    return {"b": jnp.float32(b), "c": jnp.float32(c)}
+
+
+def start():
+    return jgd.TrainState.create({"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}, OPTIMIZER, key=None)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def after(steps):
+    step, state = jgd.make_step(loss_fn, OPTIMIZER), start()
+    for _ in range(steps):
+        state, _ = step(state, batch())
+    return state
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_error_names_the_first_bad_leaf_and_the_step_and_holds_the_state_before(bad):
+    step, state = jgd.make_step(loss_fn, OPTIMIZER), after(3)
+    with pytest.raises(jgd.NonFiniteError, match=r"step 3: the gradient at \['b'\] is not finite") as caught:
+        step(state, batch(b=bad, c=bad))
+    assert isinstance(caught.value, FloatingPointError)
+    assert (caught.value.step, caught.value.leaf) == (3, "['b']")
+    assert_equal(caught.value.state, after(3))
+    state, metrics = step(caught.value.state, batch())  # and one can go on from there
+    assert bool(metrics["finite"])
+    assert_equal(state, after(4))
+
+
+def test_a_loss_that_is_bad_by_itself_is_named():
+    step = jgd.make_step(lambda p, batch: jnp.sum(p) + jax.lax.stop_gradient(batch), OPTIMIZER)
+    with pytest.raises(jgd.NonFiniteError, match=r"step 0: the loss is not finite \(the loss is nan\)"):
+        step(jgd.TrainState.create(jnp.ones(2), OPTIMIZER), jnp.nan)
+
+
+def test_skipping_moves_nothing_but_the_step():
+    step = jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite="skip")
+    state, metrics = step(after(3), batch(b=float("nan")))
+    assert not bool(metrics["finite"])
+    assert_equal(state, after(3)._replace(step=jnp.int32(4)))
+    state, _ = step(state, batch())
+    assert_equal(state, after(4)._replace(step=jnp.int32(5)))
+
+
+def test_ignoring_makes_the_update():
+    step = jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite="ignore")
+    state, metrics = step(start(), batch(b=float("nan")))
+    assert not bool(metrics["finite"])
+    assert np.any(np.isnan(state.params["b"]))
+
+
+def test_large_finite_gradients_count_as_finite():
+    # Their squares overflow float32, and so does their norm.
+    step = jgd.make_step(lambda p, batch: jnp.sum(p * batch), jgd.gradient_descent(0.1))
+    state = jgd.TrainState.create(jnp.zeros(2), jgd.gradient_descent(0.1))
+    state, metrics = step(state, jnp.float32(1e30))
+    assert bool(metrics["finite"])
+    np.testing.assert_allclose(state.params, -1e29, rtol=1e-6)
+
+
+def stacked(bad_at):
+    b = np.ones(6, np.float32)
+    b[list(bad_at)] = np.nan
+    return {"b": jnp.asarray(b), "c": jnp.ones(6)}
+
+
+def test_a_scan_stops_at_the_bad_step_and_names_it():
+    run = jgd.scan_steps(jgd.make_step(loss_fn, OPTIMIZER))
+    with pytest.raises(jgd.NonFiniteError, match=r"step 2: the gradient at \['b'\]") as caught:
+        run(start(), stacked([2, 4]))
+    assert_equal(caught.value.state, after(2))
+
+
+def test_a_scan_that_skips_goes_on():
+    run = jgd.scan_steps(jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite="skip"))
+    state, metrics = run(start(), stacked([2, 4]))
+    np.testing.assert_array_equal(metrics["finite"], [1, 1, 0, 1, 0, 1])
+    assert_equal(state, after(4)._replace(step=jnp.int32(6)))
+
+
+def test_fit_stops_at_the_bad_step_however_late_it_looks():
+    batches = [batch(), batch(), batch(b=float("nan")), batch(), batch()]
+    with pytest.raises(jgd.NonFiniteError, match=r"step 2: the gradient at \['b'\]") as caught:
+        jgd.fit(start(), jgd.make_step(loss_fn, OPTIMIZER), batches, epochs=2, progress=False, fetch_every=100)
+    assert_equal(caught.value.state, after(2))
+
+
+def test_fit_counts_what_it_skips():
+    batches = [batch(), batch(b=float("nan")), batch()]
+    step = jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite="skip")
+    state, history = jgd.fit(start(), step, batches, epochs=1, progress=False)
+    assert history["epoch_nonfinite"].tolist() == [1]
+    assert_equal(state.params, after(2).params)
