@@ -1,7 +1,7 @@
 """Runs the tests that optax ships with jgd's names in the place of optax's.
 
-The modules under test look their optimizers up in a module global. Here that global is replaced by a stand-in that looks
-in jgd first, and skips the case where jgd has no such name.
+The modules under test look their optimizers up in a module global. Here that global is replaced by a stand-in that
+looks in jgd first, and skips the case where jgd has no such name.
 
     python tests/optax_suite.py optax._src.alias_test alias AliasTest
 """

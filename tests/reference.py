@@ -1,7 +1,7 @@
-"""The update rules in plain NumPy, float64, written from the papers: one loop over steps, one array, no library of ours.
+"""The update rules in plain NumPy, float64, written from the papers: one loop over steps, one array, nothing of jgd.
 
-Each function takes the first params, the gradients of all steps, and the hyperparameters; it returns the last params and
-the slots by name.
+Each function takes the first params, the gradients of all steps, and the hyperparameters; it returns the last params
+and the slots by name.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What holds the house in shape: imports run downward, files stay small, every rule is tested and every name documented."""
+"""What holds the house in shape: imports run downward, files stay small, rules are tested and names documented."""
 
 import ast
 import doctest

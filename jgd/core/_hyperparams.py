@@ -7,7 +7,7 @@ which a scheduled run is changed, swept or differentiated.
 
 import collections
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -97,15 +97,16 @@ class Hyperparams:
     Args:
         owner: The factory's name, for messages.
         given: Numbers, arrays and schedules by name.
+        arrays: Names whose values are arrays of any shape; all others are scalars.
     """
 
-    def __init__(self, owner: str, given: Mapping[str, ScalarOrSchedule]):
+    def __init__(self, owner: str, given: Mapping[str, ScalarOrSchedule], arrays: Sequence[str] = ()):
         self.schedules = {name: value for name, value in given.items() if callable(value)}
         self.values = {name: value for name, value in given.items() if not callable(value)}
         self.owner = owner
         self.names = tuple(given)
         for name, value in self.values.items():
-            check_hyperparam(owner, name, value, shape=np.shape(value) if name == "ns_coeffs" else ())
+            check_hyperparam(owner, name, value, shape=np.shape(value) if name in arrays else ())
 
     def text(self) -> str:
         """As one would write them in the factory's call."""

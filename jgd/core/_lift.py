@@ -26,6 +26,7 @@ def lift(
     *,
     name: str,
     choose: Callable[[PyTree], PyTree] | None = None,
+    arrays: Sequence[str] = (),
     slot_dtypes: Mapping[str, Any] | None = None,
     state_dtype: Any = None,
     layout: str | Layout = "auto",
@@ -38,6 +39,7 @@ def lift(
             state.
         name: The factory's name, for messages and for `print`.
         choose: `choose(params) -> tree` of rules, one for each leaf. Not needed where there is one rule.
+        arrays: Names of hyperparameters that are arrays of any shape; all others are scalars.
         slot_dtypes: For each slot with a dtype argument of its own that argument; see `state_dtype`.
         state_dtype: The dtype in which every slot is stored; None leaves it to `slot_dtypes`, and float32 (wider
             where the param is wider) for the rest.
@@ -60,7 +62,7 @@ def lift(
         [-0.5  0.5]
     """
     rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
-    given = Hyperparams(name, hyperparams)
+    given = Hyperparams(name, hyperparams, arrays)
     slot_names = tuple(dict.fromkeys(slot for rule in rules for slot in rule.slots))
     storages = {slot: resolve_storage(slot, slot_dtypes or {}, state_dtype) for slot in slot_names}
     lay_out = resolve_layout(layout)
@@ -101,7 +103,8 @@ def lift(
         @functools.cache
         def prepared(rule: Rule, dtype: Any) -> Hyper:
             full = hyper | given.complements(hyper)
-            return rule.prepare({key: value.astype(real_dtype(dtype)) for key, value in full.items()}, count)
+            cast = {key: value.astype(real_dtype(dtype)) for key, value in full.items()}
+            return rule.prepare(cast, count)
 
         for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
             members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule]

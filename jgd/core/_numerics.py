@@ -50,9 +50,9 @@ def debias(rate: Array, step: Array) -> Array:
         step: Updates made, counted from 1.
 
     Returns:
-        A scalar of the same dtype. For small rates the plain form cancels: in float32, `1 - 0.999**2` keeps four digits.
-        Through `expm1` all are kept. Above one half there is nothing to cancel, and the plain form has a derivative at
-        a rate of one.
+        A scalar of the same dtype. For small rates the plain form cancels: in float32, `1 - 0.999**2` keeps four
+        digits. Through `expm1` all are kept. Above one half there is nothing to cancel, and the plain form has a
+        derivative at a rate of one.
 
     Examples:
         >>> import jax.numpy as jnp

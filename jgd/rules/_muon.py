@@ -192,6 +192,7 @@ def muon(
         hyperparams | {key: value for key, value in optional.items() if value is not None},
         name="muon",
         choose=choose,
+        arrays=("ns_coeffs",),
         slot_dtypes={"mu": mu_dtype},
         state_dtype=state_dtype,
         layout=layout,
