@@ -11,7 +11,9 @@ from hypothesis.extra import numpy as hnp
 
 import jgd
 
-finite = hnp.arrays(np.float32, hnp.array_shapes(max_dims=2, max_side=4), elements=st.floats(-1e6, 1e6, width=32))
+# Subnormal numbers are left out: XLA flushes them to zero, whatever is computed with them.
+numbers = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
+finite = hnp.arrays(np.float32, hnp.array_shapes(max_dims=2, max_side=4), elements=numbers)
 
 
 def clip(tree, max_norm):

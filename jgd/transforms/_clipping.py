@@ -4,7 +4,8 @@ $$
 u = g \cdot \frac{c}{\max(c, \lVert g \rVert)}
 $$
 
-so that $\lVert u \rVert \le c$ (`max_norm`) up to rounding, and a tree already inside comes out bit for bit.
+so that $\lVert u \rVert \le c$ (`max_norm`) up to rounding, and a tree already inside comes out bit for bit
+(subnormal numbers aside, which XLA flushes to zero).
 
 References:
     - Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks",
