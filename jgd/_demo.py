@@ -213,6 +213,7 @@ def draw(plot: Any, history: jgd.History, optimizer_name: str, path: Path) -> No
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for axes in (left, right):
         axes.grid(alpha=0.25)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     figure.suptitle(
