@@ -1,5 +1,6 @@
 """Checks at trace time. Each message says where, what was found, and what was expected."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -120,3 +121,21 @@ def check_complex(owner: str, path: tuple[Any, ...], leaf: Any) -> None:
             f"{owner}: the leaf at {path_text(path)} is complex ({jnp.result_type(leaf)}), which this rule does not"
             " support; expected real leaves. Keep the real and imaginary parts as two leaves."
         )
+
+
+def given_numbers(owner: str, needs: Iterable[str], extra: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The numbers that a rule needs beside the gradients, as arrays.
+
+    Raises:
+        TypeError: One is missing, or no real number.
+        ValueError: One is no scalar.
+    """
+    for name in needs:
+        if extra.get(name) is None:
+            raise TypeError(f"{owner}: this rule reads {name}: call update(grads, state, params, {name}=...).")
+        dtype, shape = jnp.result_type(extra[name]), jnp.shape(extra[name])
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(f"{owner}: {name} must be a real number; got dtype {dtype}.")
+        if shape:
+            raise ValueError(f"{owner}: {name} must be a scalar; got shape {shape}.")
+    return {name: jnp.asarray(extra[name]) for name in needs}

@@ -18,20 +18,14 @@ from jgd.core._numerics import default_float
 from jgd.core._types import Array, PyTree, ScalarOrSchedule, is_traced
 
 # Where each hyperparameter may lie: lowest value, whether it is allowed, and the bound that it stays below.
-_NOT_NEGATIVE = (0.0, True, math.inf)
-_DECAY_RATE = (0.0, True, 1.0)
-_POSITIVE = (0.0, False, math.inf)
-_RANGES: dict[str, tuple[float, bool, float]] = {
-    "learning_rate": _NOT_NEGATIVE,
-    "weight_decay": _NOT_NEGATIVE,
-    "eps": _NOT_NEGATIVE,
-    "eps_root": _NOT_NEGATIVE,
-    "consistent_rms": _POSITIVE,
-    "max_norm": _POSITIVE,
-    "momentum": _DECAY_RATE,
-    "beta": _DECAY_RATE,
-    "b1": _DECAY_RATE,
-    "b2": _DECAY_RATE,
+Range = tuple[float, bool, float]
+NOT_NEGATIVE: Range = (0.0, True, math.inf)
+DECAY_RATE: Range = (0.0, True, 1.0)
+POSITIVE: Range = (0.0, False, math.inf)
+_RANGES: dict[str, Range] = {
+    **dict.fromkeys(("learning_rate", "max_learning_rate", "weight_decay", "eps", "eps_root"), NOT_NEGATIVE),
+    **dict.fromkeys(("consistent_rms", "max_norm", "threshold", "clip_threshold", "max_delta", "clipping"), POSITIVE),
+    **dict.fromkeys(("momentum", "beta", "b1", "b2", "b3", "rho", "decay", "shampoo_beta"), DECAY_RATE),
 }
 _HINTS = {
     "learning_rate": " To climb instead of descend, negate the loss.",
@@ -40,17 +34,21 @@ _HINTS = {
 SCALE_SUFFIX = "_scale"
 
 
-def _range_of(name: str) -> tuple[float, bool, float] | None:
+def _range_of(name: str) -> Range | None:
     return _RANGES.get(name, _RANGES.get(name.removeprefix("adam_")))
 
 
 def is_decay_rate(name: str) -> bool:
     """Whether a hyperparameter of this name is the decay rate of an average, between 0 and 1."""
-    return _range_of(name) is _DECAY_RATE
+    return _range_of(name) is DECAY_RATE
 
 
-def check_hyperparam(owner: str, name: str, value: Any, *, shape: tuple[int, ...] = ()) -> None:
+def check_hyperparam(
+    owner: str, name: str, value: Any, *, shape: tuple[int, ...] = (), bounds: Range | None = None
+) -> None:
     """Refuses a value that cannot be right; a traced value is checked for its shape and dtype alone.
+
+    `bounds` are the range, where it is not that of the name.
 
     Raises:
         TypeError: It is no real number.
@@ -73,14 +71,13 @@ def check_hyperparam(owner: str, name: str, value: Any, *, shape: tuple[int, ...
             f"{where} must be {expected}; got shape {found_shape}. To sweep several values, vmap over the state."
         )
     if not is_traced(value):
-        _check_range(where, name, np.asarray(value))
+        _check_range(where, np.asarray(value), bounds or _range_of(name), _HINTS.get(name, ""))
 
 
-def _check_range(where: str, name: str, value: np.ndarray) -> None:
+def _check_range(where: str, value: np.ndarray, bounds: Range | None, hint: str) -> None:
     shown = value.item() if value.ndim == 0 else value.tolist()
     if not np.all(np.isfinite(value)):
         raise ValueError(f"{where} must be finite; got {shown}.")
-    bounds = _range_of(name)
     if bounds is None:
         return
     low, low_allowed, high = bounds
@@ -88,7 +85,7 @@ def _check_range(where: str, name: str, value: np.ndarray) -> None:
     if not np.all(inside):
         at_least = f"at least {low:g}" if low_allowed else f"above {low:g}"
         below = "" if math.isinf(high) else f" and below {high:g}"
-        raise ValueError(f"{where} must be {at_least}{below}; got {shown}.{_HINTS.get(name, '')}")
+        raise ValueError(f"{where} must be {at_least}{below}; got {shown}.{hint}")
 
 
 class Hyperparams:
@@ -98,15 +95,26 @@ class Hyperparams:
         owner: The factory's name, for messages.
         given: Numbers, arrays and schedules by name.
         arrays: Names whose values are arrays of any shape; all others are scalars.
+        ranges: Ranges that differ from those of the names.
     """
 
-    def __init__(self, owner: str, given: Mapping[str, ScalarOrSchedule], arrays: Sequence[str] = ()):
+    def __init__(
+        self,
+        owner: str,
+        given: Mapping[str, ScalarOrSchedule],
+        arrays: Sequence[str] = (),
+        ranges: Mapping[str, Range] | None = None,
+    ):
         self.schedules = {name: value for name, value in given.items() if callable(value)}
         self.values = {name: value for name, value in given.items() if not callable(value)}
         self.owner = owner
         self.names = tuple(given)
         for name, value in self.values.items():
-            check_hyperparam(owner, name, value, shape=np.shape(value) if name in arrays else ())
+            shape = np.shape(value) if name in arrays else ()
+            check_hyperparam(owner, name, value, shape=shape, bounds=(ranges or {}).get(name))
+        # A traced value given to an optimizer that did not make the state is its caller's word on this very update:
+        # so does optax.inject_hyperparams call a factory.
+        self._made_a_state = False
 
     def text(self) -> str:
         """As one would write them in the factory's call."""
@@ -116,6 +124,7 @@ class Hyperparams:
 
     def init(self) -> dict[str, Array]:
         """Fresh arrays, none shared with the caller's, so that the state may be donated."""
+        self._made_a_state = True
         dtype = default_float()
         arrays = {name: jnp.array(value, dtype=dtype, copy=True) for name, value in self.values.items()}
         for name in self.schedules:
@@ -123,13 +132,12 @@ class Hyperparams:
             arrays[name] = self._scheduled(name, jnp.zeros((), jnp.int32))
         return arrays
 
-    def at_step(self, stored: Mapping[str, Array], count: Array, *, bound: bool) -> dict[str, Array]:
+    def at_step(self, stored: Mapping[str, Array], count: Array) -> dict[str, Array]:
         """The values for the update that follows `count` updates.
 
         Args:
             stored: The state's hyperparameters. They are what counts, not the numbers that the factory was given.
             count: Updates made so far.
-            bound: Whether traced values that the factory was given take the place of the stored ones.
 
         Raises:
             ValueError: `stored` has other names than the factory's: the state is another optimizer's.
@@ -143,7 +151,7 @@ class Hyperparams:
         used = dict(stored)
         for name in self.schedules:
             used[name] = self._scheduled(name, count) * stored[name + SCALE_SUFFIX]
-        if bound:
+        if not self._made_a_state:
             traced = {name: value for name, value in self.values.items() if is_traced(value)}
             used |= {name: jnp.asarray(value, dtype=stored[name].dtype) for name, value in traced.items()}
         return used

@@ -11,22 +11,25 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import _checks
-from jgd.core._hyperparams import Hyperparams
-from jgd.core._layouts import Block, Layout, resolve_layout
+from jgd.core._hyperparams import Hyperparams, Range
+from jgd.core._layouts import Layout, resolve_layout
 from jgd.core._numerics import compute_dtype, increment, real_dtype
 from jgd.core._optimizer import Optimizer, OptState, make_optimizer
-from jgd.core._rule import Rule
+from jgd.core._rule import Rule, TreeRule
+from jgd.core._run import leaf_update, run_block, run_tree, widest_dtype
 from jgd.core._storage import Storage, resolve_storage
-from jgd.core._types import Array, Hyper, PyTree, ScalarOrSchedule, Slots
+from jgd.core._types import Hyper, PyTree, ScalarOrSchedule
 
 
 def lift(
-    rules: Rule | Sequence[Rule],
+    rules: Rule | TreeRule | Sequence[Rule],
     hyperparams: Mapping[str, ScalarOrSchedule],
     *,
     name: str,
     choose: Callable[[PyTree], PyTree] | None = None,
+    before: Callable[[PyTree, PyTree, Hyper], PyTree] | None = None,
     arrays: Sequence[str] = (),
+    ranges: Mapping[str, Range] | None = None,
     slot_dtypes: Mapping[str, Any] | None = None,
     state_dtype: Any = None,
     layout: str | Layout = "auto",
@@ -39,7 +42,10 @@ def lift(
             state.
         name: The factory's name, for messages and for `print`.
         choose: `choose(params) -> tree` of rules, one for each leaf. Not needed where there is one rule.
+        before: `before(grads, params, hyper) -> grads` on whole trees, what happens to the gradients first. It needs
+            params.
         arrays: Names of hyperparameters that are arrays of any shape; all others are scalars.
+        ranges: Where hyperparameters may lie, for those whose range is not that of their name.
         slot_dtypes: For each slot with a dtype argument of its own that argument; see `state_dtype`.
         state_dtype: The dtype in which every slot is stored; None leaves it to `slot_dtypes`, and float32 (wider
             where the param is wider) for the rest.
@@ -61,31 +67,38 @@ def lift(
         >>> print(updates)
         [-0.5  0.5]
     """
-    rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
-    given = Hyperparams(name, hyperparams, arrays)
+    rules = (rules,) if isinstance(rules, Rule | TreeRule) else tuple(rules)
+    given = Hyperparams(name, hyperparams, arrays, ranges)
     slot_names = tuple(dict.fromkeys(slot for rule in rules for slot in rule.slots))
+    scalars = rules[0].scalars if isinstance(rules[0], TreeRule) else {}
+    needs = tuple(dict.fromkeys(need for rule in rules for need in rule.needs))
     storages = {slot: resolve_storage(slot, slot_dtypes or {}, state_dtype) for slot in slot_names}
     lay_out = resolve_layout(layout)
     # One jitted function a rule: leaves of one shape and dtype share its trace, and its text in the compiled program.
-    runs = functools.cache(lambda rule: jax.jit(_leaf_update(rule)))
-    made_a_state = False
+    runs = functools.cache(lambda rule: jax.jit(leaf_update(rule)))
 
     def init(params: PyTree) -> OptState:
-        nonlocal made_a_state
-        made_a_state = True
         paths, leaves, treedef = _checks.flatten(params)
         leaf_rules = _rules_of(name, rules, choose, params, paths, leaves)
-        slots = {
+        slots: dict[str, Any] = {
             slot: treedef.unflatten(
                 _new_slot(rule, slot, storages[slot], leaf) for rule, leaf in zip(leaf_rules, leaves, strict=True)
             )
             for slot in slot_names
         }
+        trained = [_wide_copy(leaf) for leaf, rule in zip(leaves, leaf_rules, strict=True) if rule is not None]
+        for slot, make in scalars.items():
+            value = jnp.asarray(make(trained))
+            is_number = jnp.issubdtype(value.dtype, jnp.inexact)
+            slots[slot] = jnp.array(value, widest_dtype(trained) if is_number else value.dtype, copy=True)
         return OptState(count=jnp.zeros((), jnp.int32), hyperparams=given.init(), slots=slots)
 
     def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
-        del extra  # optax's protocol: an optimizer is handed what its neighbours in a chain need
-        _check_trees(name, rules, slot_names, grads, state, params)
+        _check_trees(name, rules, (*slot_names, *scalars), grads, state, params, needs_params=before is not None)
+        hyper = given.at_step(state.hyperparams, state.count)
+        count = increment(state.count)
+        if before is not None:
+            grads = before(grads, params, hyper)
         like = grads if params is None else params
         paths, leaves, treedef = _checks.flatten(like)
         leaf_rules = _rules_of(name, rules, choose, like, paths, leaves)
@@ -93,95 +106,76 @@ def lift(
             _checks.refuse_integer_grad(name, paths[leaf_rules.index(None)], leaves[leaf_rules.index(None)])
         grad_leaves = treedef.flatten_up_to(grads)
         stored = {slot: _checks.flatten_slot(name, slot, state.slots[slot], grads) for slot in slot_names}
-        # A traced value given to an optimizer that did not make the state is its caller's word on this very update:
-        # so does optax.inject_hyperparams call a factory.
-        hyper = given.at_step(state.hyperparams, state.count, bound=not made_a_state)
-        count = increment(state.count)
-
-        deltas = [_zero_update(leaf) if rule is None else None for leaf, rule in zip(leaves, leaf_rules, strict=True)]
+        shared = {slot: state.slots[slot] for slot in scalars}
+        given_numbers = _checks.given_numbers(name, needs, extra)
 
         @functools.cache
         def prepared(rule: Rule, dtype: Any) -> Hyper:
-            full = hyper | given.complements(hyper)
+            full = hyper | given.complements(hyper) | given_numbers
             cast = {key: value.astype(real_dtype(dtype)) for key, value in full.items()}
             return rule.prepare(cast, count)
 
+        deltas = [_zero_update(leaf) if rule is None else None for leaf, rule in zip(leaves, leaf_rules, strict=True)]
         for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
             members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule]
             for i in members:
-                _check_leaf(
-                    name, rule, paths[i], grad_leaves[i], leaves[i], {slot: stored[slot][i] for slot in rule.slots}
-                )
-            for block in lay_out(rule, [_shape_of(grad_leaves[i]) for i in members]):
-                block_members = [members[j] for j in block.indices]
-                for i, delta, new in _run_block(
-                    block,
-                    runs(rule),
-                    functools.partial(prepared, rule),
-                    count,
-                    block_members,
-                    grad_leaves,
-                    {slot: [storages[slot].load(stored[slot][i]) for i in block_members] for slot in rule.slots},
-                    None if params is None else leaves,
-                ):
-                    deltas[i] = delta
-                    for slot, value in new.items():
-                        stored[slot][i] = storages[slot].save(value, stored[slot][i])
+                own = {slot: stored[slot][i] for slot in rule.slots}
+                _check_leaf(name, rule, paths[i], grad_leaves[i], leaves[i], own)
+            member_grads = [jnp.asarray(grad_leaves[i]) for i in members]
+            member_params = None if params is None else [jnp.asarray(leaves[i]) for i in members]
+            loaded = {slot: [storages[slot].load(stored[slot][i]) for i in members] for slot in rule.slots}
+            ready = functools.partial(prepared, rule)
+            if isinstance(rule, TreeRule):
+                found, new = run_tree(rule, ready, count, member_grads, loaded | shared, member_params)
+                shared = {slot: new[slot].astype(value.dtype) for slot, value in shared.items()}
+                by_leaf = [(delta, {slot: new[slot][j] for slot in rule.slots}) for j, delta in enumerate(found)]
+            else:
+                by_leaf = _run_blocks(lay_out, rule, runs(rule), ready, count, member_grads, loaded, member_params)
+            for i, (delta, new) in zip(members, by_leaf, strict=True):
+                deltas[i] = delta
+                for slot, value in new.items():
+                    stored[slot][i] = storages[slot].save(value, stored[slot][i])
         slots = {slot: treedef.unflatten(stored[slot]) for slot in slot_names}
-        return treedef.unflatten(deltas), OptState(count=count, hyperparams=hyper, slots=slots)
+        return treedef.unflatten(deltas), OptState(count=count, hyperparams=hyper, slots=slots | shared)
 
     return make_optimizer(init, update, f"jgd.{name}({given.text()})")
 
 
-def _leaf_update(rule: Rule) -> Callable[..., tuple[Array, Slots]]:
-    """The rule with the dtypes seen to: arithmetic in float32 or wider, an update as precise as grad and param."""
-
-    def run(hyper: Hyper, step: Array, grad: Array, slots: Slots, param: Array | None) -> tuple[Array, Slots]:
-        update_dtype = _update_dtype(grad, param)
-        dtype = compute_dtype(update_dtype)
-        slots = {
-            key: value.astype(dtype if jnp.iscomplexobj(value) else real_dtype(dtype)) for key, value in slots.items()
-        }
-        wide_param = None if param is None else param.astype(dtype)
-        delta, slots = rule.update(grad.astype(dtype), slots, wide_param, hyper, step)  # pyright: ignore[reportArgumentType]
-        return delta.astype(update_dtype), slots
-
-    return run
-
-
-def _update_dtype(grad: Array, param: Array | None) -> jnp.dtype:
-    return grad.dtype if param is None else jnp.promote_types(grad.dtype, param.dtype)
-
-
-def _run_block(
-    block: Block,
-    run: Callable[..., tuple[Array, Slots]],
+def _run_blocks(
+    lay_out: Layout,
+    rule: Rule,
+    run: Callable[..., Any],
     prepared: Callable[[Any], Hyper],
-    step: Array,
-    members: Sequence[int],
-    grads: Sequence[Any],
-    slots: Mapping[str, Sequence[Array]],
-    params: Sequence[Any] | None,
-) -> list[tuple[int, Array, Slots]]:
-    """Updates the leaves of one block; gives back each one's position, update and new slots."""
-    grad = block.pack([jnp.asarray(grads[i]) for i in members])
-    param = None if params is None else block.pack([jnp.asarray(params[i]) for i in members])
-    packed = {slot: block.pack(values) for slot, values in slots.items()}
-    hyper = prepared(compute_dtype(_update_dtype(grad, param)))
-    delta, packed = block.wrap(run)(hyper, step, grad, packed, param)
-    deltas = block.unpack(delta)
-    new = {slot: block.unpack(value) for slot, value in packed.items()}
-    return [(i, deltas[j], {slot: values[j] for slot, values in new.items()}) for j, i in enumerate(members)]
+    step: jax.Array,
+    grads: Sequence[jax.Array],
+    slots: Mapping[str, Sequence[PyTree]],
+    params: Sequence[jax.Array] | None,
+) -> list[Any]:
+    """Each leaf's update and slots, the leaves laid out in blocks while they run."""
+    by_leaf: list[Any] = [None] * len(grads)
+    for block in lay_out(rule, [jax.ShapeDtypeStruct(grad.shape, grad.dtype) for grad in grads]):
+        found = run_block(
+            block,
+            run,
+            prepared,
+            step,
+            [grads[i] for i in block.indices],
+            {slot: [values[i] for i in block.indices] for slot, values in slots.items()},
+            None if params is None else [params[i] for i in block.indices],
+        )
+        for i, result in zip(block.indices, found, strict=True):
+            by_leaf[i] = result
+    return by_leaf
 
 
 def _rules_of(
     name: str,
-    rules: Sequence[Rule],
+    rules: Sequence[Rule | TreeRule],
     choose: Callable[[PyTree], PyTree] | None,
     tree: PyTree,
     paths: Sequence[Any],
     leaves: Sequence[Any],
-) -> list[Rule | None]:
+) -> list[Any]:
     """Each leaf's rule; None for leaves that are no floats, which are left alone."""
     chosen = [rules[0]] * len(leaves) if choose is None or not leaves else jax.tree.leaves(choose(tree))
     trainable = [_checks.is_trainable(name, path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
@@ -195,9 +189,15 @@ def _new_slot(rule: Rule | None, slot: str, storage: Storage, leaf: Any) -> Any:
     """The first value of one leaf's slot, a marker without arrays where the leaf has no such slot."""
     if rule is None or slot not in rule.slots:
         return optax.MaskedNode()
-    dtype = jnp.result_type(leaf)
-    wide = jnp.zeros_like(leaf, dtype=compute_dtype(dtype)) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-    return storage.create(rule.slots[slot](jnp.asarray(wide).astype(compute_dtype(dtype))), dtype)
+    return storage.create(rule.slots[slot](_wide_copy(leaf)), jnp.result_type(leaf))
+
+
+def _wide_copy(leaf: Any) -> jax.Array:
+    """The leaf in its compute dtype, in a buffer of its own: state and params may both be donated."""
+    dtype = compute_dtype(jnp.result_type(leaf))
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jnp.zeros_like(leaf, dtype=dtype)
+    return jnp.array(leaf, dtype=dtype, copy=True)
 
 
 def _zero_update(leaf: Any) -> Any:
@@ -205,12 +205,15 @@ def _zero_update(leaf: Any) -> Any:
     return None if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.extended) else jnp.zeros_like(leaf)
 
 
-def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
-
-
 def _check_trees(
-    name: str, rules: Sequence[Rule], slot_names: Sequence[str], grads: PyTree, state: Any, params: PyTree
+    name: str,
+    rules: Sequence[Rule | TreeRule],
+    slot_names: Sequence[str],
+    grads: PyTree,
+    state: Any,
+    params: PyTree,
+    *,
+    needs_params: bool,
 ) -> None:
     if not isinstance(state, OptState):
         raise TypeError(f"{name}: expected the OptState that this optimizer's init made; got {type(state).__name__}.")
@@ -219,7 +222,7 @@ def _check_trees(
             f"{name}: the state has the slots {sorted(state.slots)}, this optimizer has {sorted(slot_names)}."
             " Pass the state that this optimizer's init made."
         )
-    if params is None and any(rule.needs_params for rule in rules):
+    if params is None and (needs_params or any(rule.needs_params for rule in rules)):
         raise ValueError(f"{name}: this rule reads the params: call update(grads, state, params); got params=None.")
     if params is not None:
         _checks.check_same_tree(name, "grads", grads, "params", params)

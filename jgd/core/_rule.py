@@ -1,8 +1,8 @@
-"""An update rule: what is done to one leaf, and nothing about trees, layouts or storage."""
+"""Update rules: what is done to one leaf, or to all leaves at once, and nothing about layouts or storage."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from jgd.core._types import Array, Hyper, Slots
 
@@ -15,12 +15,23 @@ class LeafUpdate(Protocol):
     `grad`, `param` and every slot have the same compute dtype (float32 or wider), hyperparameters are scalars of
     the matching real dtype, `step` counts from 1. For each decay rate, such as `b1`, `hyper` also holds `1-b1`, more
     exactly than one could compute it from a rounded `b1`. `delta` is added to the parameter. `param` is None where the
-    caller gave no params and the rule did not ask for them.
+    caller gave no params and the rule did not ask for them. A slot may be a tree of arrays.
     """
 
     def __call__(
         self, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array, /
     ) -> tuple[Array, Slots]: ...
+
+
+class TreeUpdate(Protocol):
+    """As `LeafUpdate`, on the lists of all leaves at once: for rules that join what they know of every leaf.
+
+    Slots named in `TreeRule.scalars` are single arrays, the others lists in the order of the leaves.
+    """
+
+    def __call__(
+        self, grads: list[Array], slots: Mapping[str, Any], params: list[Array], hyper: Hyper, step: Array, /
+    ) -> tuple[list[Array], Mapping[str, Any]]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +48,46 @@ class Rule:
         supports_complex: Whether the formula holds for complex leaves.
         prepare: `prepare(hyper, step) -> hyper`: what depends on the step and not on the leaf, such as the correction
             of a bias. It is computed once an update, instead of once a leaf.
+        needs: Names of numbers that `update` must be given beside the gradients, such as `"value"`, the loss. They
+            arrive in `hyper`.
     """
 
     update: LeafUpdate
-    slots: Mapping[str, Callable[[Array], Array]] = dataclasses.field(default_factory=dict)
+    slots: Mapping[str, Callable[[Array], Any]] = dataclasses.field(default_factory=dict)
     kind: Kind = "elementwise"
     needs_params: bool = False
     supports_complex: bool = True
     prepare: Callable[[Hyper, Array], Hyper] = lambda hyper, _: hyper
+    needs: Sequence[str] = ()
 
     __hash__ = object.__hash__  # a rule is itself; its slots are a dict, which has no hash
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeRule:
+    """An update rule that sees all leaves at once, such as one whose step follows from a norm over the whole tree.
+
+    Attributes:
+        update: The formula; see `TreeUpdate`.
+        slots: As for `Rule`, one value a leaf.
+        scalars: Slots that are one array for the whole tree: name, and the function that makes its first value from
+            the list of params.
+        needs_params: Whether the formula reads the params.
+        supports_complex: Whether the formula holds for complex leaves.
+        prepare: As for `Rule`.
+        needs: As for `Rule`.
+    """
+
+    update: TreeUpdate
+    slots: Mapping[str, Callable[[Array], Any]] = dataclasses.field(default_factory=dict)
+    scalars: Mapping[str, Callable[[list[Array]], Array]] = dataclasses.field(default_factory=dict)
+    needs_params: bool = False
+    supports_complex: bool = True
+    prepare: Callable[[Hyper, Array], Hyper] = lambda hyper, _: hyper
+    needs: Sequence[str] = ()
+    kind = "tree"
+
+    __hash__ = object.__hash__
 
 
 def under_prefix(rule: Rule, prefix: str) -> Rule:

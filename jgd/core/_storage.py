@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jgd.core._types import Array, PyTree
@@ -17,9 +18,9 @@ class Storage(NamedTuple):
         save: `save(value, stored) -> stored`, after each update, in the form and dtype of the one before.
     """
 
-    create: Callable[[Array, jnp.dtype], PyTree]
-    load: Callable[[PyTree], Array]
-    save: Callable[[Array, PyTree], PyTree]
+    create: Callable[[PyTree, jnp.dtype], PyTree]
+    load: Callable[[PyTree], PyTree]
+    save: Callable[[PyTree, PyTree], PyTree]
 
 
 def cast_storage(dtype: Any) -> Storage:
@@ -30,20 +31,28 @@ def cast_storage(dtype: Any) -> Storage:
             what optax's `mu_dtype=None` means; or a dtype.
     """
 
-    def create(value: Array, param_dtype: jnp.dtype) -> Array:
-        if dtype == "auto":
-            return value  # in the compute dtype already
-        if dtype is not None:
-            return jnp.zeros_like(value, dtype=dtype) if _drops_imaginary(value, dtype) else value.astype(dtype)
-        # The slot of squared magnitudes stays real where the param is complex.
-        return value if _drops_imaginary(jnp.zeros((), param_dtype), value.dtype) else value.astype(param_dtype)
+    def create(value: PyTree, param_dtype: jnp.dtype) -> PyTree:
+        return jax.tree.map(lambda leaf: _stored(leaf, dtype, param_dtype), value)
 
-    def save(value: Array, stored: Array) -> Array:
-        if _drops_imaginary(value, stored.dtype):
-            raise TypeError(f"a {value.dtype} slot cannot be stored as {stored.dtype}: it has an imaginary part.")
-        return value.astype(stored.dtype)
+    def save(value: PyTree, stored: PyTree) -> PyTree:
+        return jax.tree.map(_saved, value, stored)
 
     return Storage(create=create, load=lambda stored: stored, save=save)
+
+
+def _stored(value: Array, dtype: Any, param_dtype: jnp.dtype) -> Array:
+    if dtype == "auto" or not jnp.issubdtype(value.dtype, jnp.inexact):
+        return value  # in the compute dtype already; counters and random keys are no fractions
+    if dtype is not None:
+        return jnp.zeros_like(value, dtype=dtype) if _drops_imaginary(value, dtype) else value.astype(dtype)
+    # The slot of squared magnitudes stays real where the param is complex.
+    return value if _drops_imaginary(jnp.zeros((), param_dtype), value.dtype) else value.astype(param_dtype)
+
+
+def _saved(value: Array, stored: Array) -> Array:
+    if _drops_imaginary(value, stored.dtype):
+        raise TypeError(f"a {value.dtype} slot cannot be stored as {stored.dtype}: it has an imaginary part.")
+    return value.astype(stored.dtype)
 
 
 def _drops_imaginary(value: Array, dtype: Any) -> bool:

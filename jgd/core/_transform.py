@@ -31,11 +31,8 @@ def lift_transform(
         An optimizer whose state is `OptState(count, hyperparams, {})`.
     """
     given = Hyperparams(name, hyperparams)
-    made_a_state = False
 
     def init(params: PyTree) -> OptState:
-        nonlocal made_a_state
-        made_a_state = True
         del params
         return OptState(count=jnp.zeros((), jnp.int32), hyperparams=given.init(), slots={})
 
@@ -45,7 +42,7 @@ def lift_transform(
             raise ValueError(f"{name}: it reads the params: call update(updates, state, params); got params=None.")
         if needs_params:
             check_same_tree(name, "updates", updates, "params", params)
-        hyper = given.at_step(state.hyperparams, state.count, bound=not made_a_state)
+        hyper = given.at_step(state.hyperparams, state.count)
         return apply(updates, params, hyper), OptState(increment(state.count), hyper, {})
 
     return make_optimizer(init, update, f"jgd.{name}({given.text()})")
