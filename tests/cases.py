@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import formulas
 import optax
-import reference
 
 import jgd
 
@@ -36,27 +36,27 @@ class Case:
 _ADAM = {"learning_rate": 0.02, "b1": 0.85, "b2": 0.98, "eps": 1e-5}
 
 CASES = [
-    Case("gradient_descent", jgd.gradient_descent, {"learning_rate": 0.03}, optax.sgd, reference.gradient_descent),
-    Case("sgd", jgd.sgd, {"learning_rate": 0.03, "momentum": 0.8}, optax.sgd, reference.sgd, slots=("trace",)),
+    Case("gradient_descent", jgd.gradient_descent, {"learning_rate": 0.03}, optax.sgd, formulas.gradient_descent),
+    Case("sgd", jgd.sgd, {"learning_rate": 0.03, "momentum": 0.8}, optax.sgd, formulas.sgd, slots=("trace",)),
     Case(
         "sgd_nesterov",
         jgd.sgd,
         {"learning_rate": 0.03, "momentum": 0.8, "nesterov": True},
         optax.sgd,
-        reference.sgd,
+        formulas.sgd,
         slots=("trace",),
     ),
-    Case("adam", jgd.adam, _ADAM | {"eps_root": 1e-9}, optax.adam, reference.adam, slots=("mu", "nu")),
-    Case("nadam", jgd.nadam, _ADAM, optax.nadam, reference.nadam, slots=("mu", "nu")),
-    Case("adamw", jgd.adamw, _ADAM | {"weight_decay": 0.1}, optax.adamw, reference.adam, slots=("mu", "nu")),
-    Case("nadamw", jgd.nadamw, _ADAM | {"weight_decay": 0.1}, optax.nadamw, reference.nadam, slots=("mu", "nu")),
-    Case("amsgrad", jgd.amsgrad, _ADAM, optax.amsgrad, reference.amsgrad, slots=("mu", "nu", "nu_max")),
+    Case("adam", jgd.adam, _ADAM | {"eps_root": 1e-9}, optax.adam, formulas.adam, slots=("mu", "nu")),
+    Case("nadam", jgd.nadam, _ADAM, optax.nadam, formulas.nadam, slots=("mu", "nu")),
+    Case("adamw", jgd.adamw, _ADAM | {"weight_decay": 0.1}, optax.adamw, formulas.adam, slots=("mu", "nu")),
+    Case("nadamw", jgd.nadamw, _ADAM | {"weight_decay": 0.1}, optax.nadamw, formulas.nadam, slots=("mu", "nu")),
+    Case("amsgrad", jgd.amsgrad, _ADAM, optax.amsgrad, formulas.amsgrad, slots=("mu", "nu", "nu_max")),
     Case(
         "amsgrad_as_published",
         jgd.amsgrad,
         _ADAM | {"bias_correction_mu": False, "bias_correction_nu": False},
         optax.amsgrad,
-        reference.amsgrad,
+        formulas.amsgrad,
         formula_settings=_ADAM | {"correct": False},
         slots=("mu", "nu", "nu_max"),
     ),
@@ -65,7 +65,7 @@ CASES = [
         jgd.lion,
         {"learning_rate": 0.02, "b1": 0.85, "b2": 0.97, "weight_decay": 0.1},
         optax.lion,
-        reference.lion,
+        formulas.lion,
         slots=("mu",),
         complex_leaves=False,
     ),
@@ -74,7 +74,7 @@ CASES = [
         jgd.muon,
         {"learning_rate": 0.02, "beta": 0.9, "eps": 1e-7, "weight_decay": 0.1},
         optax.contrib.muon,
-        reference.muon,
+        formulas.muon,
         slots=("mu", "nu"),
         matrix_only=True,
         elementwise=False,

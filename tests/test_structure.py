@@ -135,4 +135,4 @@ def test_arguments_have_the_names_order_and_defaults_that_optax_gives_them(name)
         else:
             assert ours[argument].default == theirs[argument].default, argument
             assert ours[argument].kind == theirs[argument].kind, argument
-    assert {p for p in ours if p not in theirs} <= {"state_dtype", "layout"}
+    assert {p for p in ours if p not in theirs} <= {"state_dtype", "layout", "decay_form"}

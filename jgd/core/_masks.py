@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jgd.core._checks import path_text
 from jgd.core._types import PyTree
 
-#: A tree of booleans shaped like the params or a prefix of them, a function from params to such a tree, or None.
+#: A tree of booleans shaped like the params or a prefix of them, a function from params to such a tree, None for all
+#: leaves, or "matrices": leaves of two axes and more, which leaves out biases and the scales of norms.
 Mask = PyTree | Callable[[PyTree], PyTree] | None
 
 
@@ -22,6 +24,10 @@ def broadcast_mask(owner: str, mask: Mask, tree: PyTree) -> PyTree:
     """
     if mask is None:
         return jax.tree.map(lambda _: True, tree)
+    if isinstance(mask, str):
+        if mask != "matrices":
+            raise ValueError(f"{owner}: the one mask that has a name is 'matrices'; got {mask!r}.")
+        return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, tree)
     resolved = mask(tree) if callable(mask) else mask
 
     def spread(path: tuple[Any, ...], flag: Any, subtree: PyTree) -> PyTree:

@@ -14,39 +14,11 @@ References:
       Algorithm 2.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import jax
-
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
-from jgd.rules._adam import ADAM, NADAM, adam_update, nadam_update
-
-
-def adamw_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """AdamW, on one leaf."""
-    delta, slots = adam_update(grad, slots, param, hyper, step)
-    return delta - hyper["decay"] * param, slots
-
-
-def nadamw_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """AdamW with Nesterov momentum, on one leaf."""
-    delta, slots = nadam_update(grad, slots, param, hyper, step)
-    return delta - hyper["decay"] * param, slots
-
-
-def with_decay(rule: Rule) -> Callable[[Hyper, Array], Hyper]:
-    """What the rule prepares, and the share of the parameter that this step takes away."""
-
-    def prepare(hyper: Hyper, step: Array) -> Hyper:
-        return rule.prepare(hyper, step) | {"decay": hyper["learning_rate"] * hyper["weight_decay"]}
-
-    return prepare
-
-
-ADAMW = dataclasses.replace(ADAM, update=adamw_update, needs_params=True, prepare=with_decay(ADAM))
-NADAMW = dataclasses.replace(NADAM, update=nadamw_update, needs_params=True, prepare=with_decay(NADAM))
+from jgd.core import Mask, Optimizer, ScalarOrSchedule
+from jgd.rules._adam import ADAM, NADAM
+from jgd.rules._weight_decay import DecayForm, lift_decayed
 
 
 def adamw(
@@ -60,6 +32,7 @@ def adamw(
     mask: Mask = None,
     *,
     nesterov: bool = False,
+    decay_form: DecayForm = "scaled",
     state_dtype: Any = None,
     layout: Any = "auto",
 ) -> Optimizer:
@@ -78,6 +51,8 @@ def adamw(
         mask: Which leaves decay: a tree of booleans shaped like the params or a prefix of them, a function from params
             to such a tree, or None for all. Biases and the scales of norms are often left out.
         nesterov: Whether to use Nesterov momentum; `nadamw` is the same thing.
+        decay_form: How the decay enters: `"scaled"` by the learning rate, `"independent"` of it, `"squared"`, `"after"`
+            the step, `"proximal"`, or `"coupled"` into the gradient; see `jgd.rules.decayed`.
         state_dtype: See `jgd.adam`.
         layout: See `jgd.adam`.
 
@@ -97,17 +72,14 @@ def adamw(
         >>> print(updates["kernel"].round(3), updates["bias"].round(3))
         [-0.15 -0.15] [-0.1 -0.1]
     """
-    decaying, plain = (NADAMW, NADAM) if nesterov else (ADAMW, ADAM)
-
-    def choose(params: PyTree) -> PyTree:
-        return jax.tree.map(lambda decays: decaying if decays else plain, broadcast_mask("adamw", mask, params))
-
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return lift(
-        decaying,
-        hyperparams | {"weight_decay": weight_decay},
+    return lift_decayed(
+        NADAM if nesterov else ADAM,
+        hyperparams,
+        weight_decay,
+        mask,
+        decay_form,
         name="adamw",
-        choose=None if mask is None else choose,
         slot_dtypes={"mu": mu_dtype},
         state_dtype=state_dtype,
         layout=layout,

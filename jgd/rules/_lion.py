@@ -18,36 +18,22 @@ References:
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift, zeros
+from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
+from jgd.rules._weight_decay import DecayForm, lift_decayed
 
 
 def lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Lion without weight decay, on one leaf."""
     del param, step
-    direction, slots = sign_of_momentum(grad, slots, hyper)
-    return -hyper["learning_rate"] * direction, slots
-
-
-def decaying_lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """Lion with weight decay, on one leaf."""
-    del step
-    direction, slots = sign_of_momentum(grad, slots, hyper)
-    return -hyper["learning_rate"] * (direction + hyper["weight_decay"] * param), slots
-
-
-def sign_of_momentum(grad: Array, slots: Slots, hyper: Hyper) -> tuple[Array, Slots]:
-    """The direction, and the momentum after it."""
     mu = slots["mu"]
     direction = jnp.sign(hyper["b1"] * mu + hyper["1-b1"] * grad)
-    return direction, {"mu": hyper["b2"] * mu + hyper["1-b2"] * grad}
+    return -hyper["learning_rate"] * direction, {"mu": hyper["b2"] * mu + hyper["1-b2"] * grad}
 
 
 # The sign of a complex number has no one meaning.
 LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False)
-DECAYING_LION = Rule(decaying_lion_update, slots={"mu": zeros}, needs_params=True, supports_complex=False)
 
 
 def lion(
@@ -58,6 +44,7 @@ def lion(
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
     *,
+    decay_form: DecayForm = "scaled",
     state_dtype: Any = None,
     layout: Any = "auto",
 ) -> Optimizer:
@@ -72,6 +59,7 @@ def lion(
         weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0, and
             three to ten times that of AdamW.
         mask: Which leaves decay; as for `jgd.adamw`.
+        decay_form: How the decay enters; as for `jgd.adamw`.
         state_dtype: The dtype of all slots; it goes before `mu_dtype`.
         layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
@@ -91,15 +79,13 @@ def lion(
         >>> print(updates.round(3))
         [-0.15  0.05]
     """
-
-    def choose(params: PyTree) -> PyTree:
-        return jax.tree.map(lambda decays: DECAYING_LION if decays else LION, broadcast_mask("lion", mask, params))
-
-    return lift(
-        DECAYING_LION,
-        {"learning_rate": learning_rate, "b1": b1, "b2": b2, "weight_decay": weight_decay},
+    return lift_decayed(
+        LION,
+        {"learning_rate": learning_rate, "b1": b1, "b2": b2},
+        weight_decay,
+        mask,
+        decay_form,
         name="lion",
-        choose=None if mask is None else choose,
         slot_dtypes={"mu": mu_dtype},
         state_dtype=state_dtype,
         layout=layout,

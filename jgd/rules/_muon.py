@@ -44,9 +44,10 @@ from jgd.core import (
     under_prefix,
     zeros,
 )
-from jgd.rules._adamw import ADAMW, NADAMW
+from jgd.rules._adam import ADAM, NADAM
 from jgd.rules._matrix_axes import as_matrices, axes_of, from_matrices
 from jgd.rules._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs, check_preconditioning, orthogonalize
+from jgd.rules._weight_decay import decayed
 
 
 def muon_rule(
@@ -164,7 +165,7 @@ def muon(
     make_rule = functools.cache(
         lambda axes, decays: muon_rule(axes, decays, ns_steps, nesterov, adaptive, preconditioning)
     )
-    auxiliary = under_prefix(NADAMW if nesterov else ADAMW, "adam_")
+    auxiliary = under_prefix(decayed(NADAM if nesterov else ADAM), "adam_")
 
     def choose(params: PyTree) -> PyTree:
         axes = axes_of("muon", params, muon_weight_dimension_numbers)

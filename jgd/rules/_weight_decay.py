@@ -1,0 +1,81 @@
+r"""Weight decay in the forms that are in use, put on any rule.
+
+With the rule's own step $\delta_t$, the learning rate $\eta$ and the decay $\lambda$:
+
+| `decay_form` | what becomes of $\theta$ | found in |
+| --- | --- | --- |
+| `"scaled"` | $\theta + \delta - \eta \lambda \theta$ | AdamW in optax and PyTorch |
+| `"after"` | $(\theta + \delta)(1 - \eta \lambda)$ | the first release of LaProp, APOLLO |
+| `"independent"` | $\theta + \delta - \lambda \theta$ | Loshchilov and Hutter's paper |
+| `"squared"` | $\theta + \delta - \eta^2 \lambda \theta$ | speed runs of small language models |
+| `"proximal"` | $(\theta + \delta) / (1 + \eta \lambda)$ | Adan |
+| `"coupled"` | the rule sees $g + \lambda \theta$ | L2 regularisation; Adam in PyTorch |
+
+A decay in proportion to $\eta / \eta_{max}$ is `"scaled"` with $\lambda / \eta_{max}$.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+
+from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
+
+DecayForm = Literal["scaled", "after", "independent", "squared", "proximal", "coupled"]
+
+
+def decayed(rule: Rule, form: DecayForm = "scaled") -> Rule:
+    """The rule with weight decay; it reads the hyperparameters `learning_rate` and `weight_decay`."""
+    if form not in get_args(DecayForm):
+        known = ", ".join(repr(name) for name in get_args(DecayForm))
+        raise ValueError(f"decay_form must be one of {known}; got {form!r}.")
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        decay = hyper["decay"]
+        if form == "coupled":
+            return rule.update(grad + decay * param, slots, param, hyper, step)
+        delta, slots = rule.update(grad, slots, param, hyper, step)
+        if form == "after":
+            return delta - decay * (param + delta), slots
+        if form == "proximal":
+            return (delta - decay * param) / (1 + decay), slots
+        return delta - decay * param, slots
+
+    def prepare(hyper: Hyper, step: Array) -> Hyper:
+        rate = {"independent": 1.0, "coupled": 1.0, "squared": hyper["learning_rate"] ** 2}
+        return rule.prepare(hyper, step) | {"decay": rate.get(form, hyper["learning_rate"]) * hyper["weight_decay"]}
+
+    return dataclasses.replace(rule, update=update, needs_params=True, prepare=prepare)
+
+
+def lift_decayed(
+    rule: Rule,
+    hyperparams: dict[str, ScalarOrSchedule],
+    weight_decay: ScalarOrSchedule,
+    mask: Mask,
+    form: DecayForm = "scaled",
+    *,
+    name: str,
+    **more: Any,
+) -> Optimizer:
+    """Lifts a rule with weight decay on the leaves that the mask names, and without it on the others."""
+    decaying = decayed(rule, form)
+
+    def choose(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda decays: decaying if decays else rule, broadcast_mask(name, mask, params))
+
+    choice = None if mask is None else choose
+    return lift(decaying, hyperparams | {"weight_decay": weight_decay}, name=name, choose=choice, **more)
+
+
+def coupled_decay(name: str, mask: Mask) -> Callable[[PyTree, PyTree, Hyper], PyTree]:
+    """What adds `weight_decay * params` to the gradients of a whole tree, for rules that need it so."""
+
+    def before(grads: PyTree, params: PyTree, hyper: Hyper) -> PyTree:
+        def add(grad: Any, param: Any, decays: bool) -> Any:
+            return grad + (hyper["weight_decay"] * param).astype(grad.dtype) if decays else grad
+
+        return jax.tree.map(add, grads, params, broadcast_mask(name, mask, params))
+
+    return before

@@ -1,0 +1,37 @@
+"""Every rule against its author's own code: a hundred steps, recorded by `tests/reference/make.py`."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from golden import ROWS
+from problem import RECORDED, SHAPES
+from trace_runner import run_trace
+
+import jgd
+
+TRACES = Path(__file__).parent / "reference" / "traces"
+
+
+def largest_error(row):
+    """The largest difference over all recorded steps, relative to the largest entry of its leaf."""
+    expected = np.load(TRACES / f"{row.name}.npz")["trace"]
+    with jax.enable_x64(row.dtype == "float64"):
+        found = run_trace(row.ours(), row, jgd.eval_params if row.evaluated else None)
+    ends = np.cumsum([int(np.prod(SHAPES[name])) for name in row.leaves])[:-1]
+    worst = 0.0
+    for step, line in zip(RECORDED, expected, strict=True):
+        pairs = zip(np.split(found[step], ends), np.split(line, ends), strict=True)
+        worst = max(worst, *(np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in pairs))
+    return worst
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_it_follows_its_authors_code(row):
+    assert largest_error(row) <= row.tolerance
+
+
+def test_there_is_a_trace_for_every_row_and_a_row_for_every_trace():
+    assert {row.name for row in ROWS} == {file.stem for file in TRACES.glob("*.npz")}
+    assert len({row.name for row in ROWS}) == len(ROWS)
