@@ -16,4 +16,6 @@ def on_page_content(content: str, **_: Any) -> str:
 
 def _to_mathml(match: re.Match[str]) -> str:
     _, opening, formula = match.groups()
-    return convert(html.unescape(formula).strip(), display="block" if opening == "[" else "inline")
+    # The converter knows `aligned` by its older name alone.
+    formula = html.unescape(formula).strip().replace("{aligned}", "{split}")
+    return convert(formula, display="block" if opening == "[" else "inline")

@@ -33,8 +33,7 @@ def run_trace(optimizer, row, read=None):
         return (params, state), params if read is None else read(state, params)
 
     _, history = jax.jit(lambda carry: jax.lax.scan(body, carry, noise))((start, optimizer.init(start)))
-    flat = {
+    return {
         step: np.concatenate([np.asarray(history[name][step - 1], np.float64).ravel() for name in row.leaves])
         for step in RECORDED
     }
-    return flat

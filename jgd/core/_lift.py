@@ -86,7 +86,7 @@ def lift(
             )
             for slot in slot_names
         }
-        trained = [_wide_copy(leaf) for leaf, rule in zip(leaves, leaf_rules, strict=True) if rule is not None]
+        trained = [wide_copy(leaf) for leaf, rule in zip(leaves, leaf_rules, strict=True) if rule is not None]
         for slot, make in scalars.items():
             value = jnp.asarray(make(trained))
             is_number = jnp.issubdtype(value.dtype, jnp.inexact)
@@ -127,7 +127,7 @@ def lift(
             ready = functools.partial(prepared, rule)
             if isinstance(rule, TreeRule):
                 found, new = run_tree(rule, ready, count, member_grads, loaded | shared, member_params)
-                shared = {slot: new[slot].astype(value.dtype) for slot, value in shared.items()}
+                shared = {slot: _stored_scalar(new[slot], value) for slot, value in shared.items()}
                 by_leaf = [(delta, {slot: new[slot][j] for slot in rule.slots}) for j, delta in enumerate(found)]
             else:
                 by_leaf = _run_blocks(lay_out, rule, runs(rule), ready, count, member_grads, loaded, member_params)
@@ -189,15 +189,19 @@ def _new_slot(rule: Rule | None, slot: str, storage: Storage, leaf: Any) -> Any:
     """The first value of one leaf's slot, a marker without arrays where the leaf has no such slot."""
     if rule is None or slot not in rule.slots:
         return optax.MaskedNode()
-    return storage.create(rule.slots[slot](_wide_copy(leaf)), jnp.result_type(leaf))
+    return storage.create(rule.slots[slot](wide_copy(leaf)), jnp.result_type(leaf))
 
 
-def _wide_copy(leaf: Any) -> jax.Array:
+def wide_copy(leaf: Any) -> jax.Array:
     """The leaf in its compute dtype, in a buffer of its own: state and params may both be donated."""
     dtype = compute_dtype(jnp.result_type(leaf))
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jnp.zeros_like(leaf, dtype=dtype)
     return jnp.array(leaf, dtype=dtype, copy=True)
+
+
+def _stored_scalar(value: jax.Array, old: jax.Array) -> jax.Array:
+    return value if value.dtype == old.dtype else value.astype(old.dtype)  # keys have no astype
 
 
 def _zero_update(leaf: Any) -> Any:

@@ -1,7 +1,7 @@
 """Arithmetic that more than one rule needs, each piece safe where the obvious formula is not."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,16 @@ def zeros(param: Array) -> Array:
 def real_zeros(param: Array) -> Array:
     """As `zeros`, real also where the parameter is complex: the slot of squared magnitudes."""
     return jnp.zeros_like(param, dtype=real_dtype(param.dtype))
+
+
+def real_zero(param: Array) -> Array:
+    """A slot of one real number for the whole leaf, zero at first."""
+    return jnp.zeros((), real_dtype(param.dtype))
+
+
+def full(value: Any) -> Callable[[Array], Array]:
+    """What makes a real slot that starts at `value`."""
+    return lambda param: jnp.full_like(param, value, dtype=real_dtype(param.dtype))
 
 
 def abs_sq(x: Array) -> Array:
@@ -120,3 +130,15 @@ def scale_tree(tree: PyTree, factor: Array) -> PyTree:
         return (factor.astype(real_dtype(dtype)) * leaf.astype(dtype)).astype(leaf.dtype)
 
     return jax.tree.map(scale, tree)
+
+
+def random_like(key: Array, leaves: Sequence[Array], sample: Callable[..., Array] = jax.random.normal) -> list[Array]:
+    """A random array for each leaf, of its shape and dtype, from one key."""
+    keys = jax.random.split(key, max(len(leaves), 1))
+    return [sample(keys[i], leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
+
+
+def random_key(key: Any) -> Array:
+    """A key of `jax.random` from an integer, or a copy of the one given."""
+    is_key = isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.ndim > 0)
+    return jnp.array(key, copy=True) if is_key else jax.random.key(key)

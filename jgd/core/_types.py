@@ -15,8 +15,8 @@ PyTree = Any
 #: The hyperparameters of one update by name, as arrays.
 Hyper = dict[str, Array]
 
-#: The slots of one leaf by name (`mu`, `nu`, `trace`, ...), as arrays.
-Slots = Mapping[str, Array]
+#: The slots of one leaf by name (`mu`, `nu`, `trace`, ...): arrays, or trees of arrays.
+Slots = Mapping[str, Any]
 
 #: A number, a scalar array, or a function from the step count to either. This is optax's own object, since tools
 #: (optax's tests among them) find the arguments that take a schedule by this annotation.

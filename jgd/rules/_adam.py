@@ -8,37 +8,21 @@ v_t &= \beta_2 v_{t-1} + (1-\beta_2)\, |g_t|^2, \qquad \hat v_t = v_t / (1-\beta
 \end{aligned}
 $$
 
-with the slots $m$ (`mu`) and $v$ (`nu`). The Nesterov form takes
-$\hat m_t = \beta_1 m_t / (1-\beta_1^{t+1}) + (1-\beta_1)\, g_t / (1-\beta_1^t)$.
+with the slots $m$ (`mu`) and $v$ (`nu`). For the Nesterov forms see `jgd.nadam`.
 
 $\epsilon$ stands outside the root of the *corrected* $v$, as in the paper's Algorithm 1; TensorFlow adds it
-to the uncorrected root. The Nesterov form is optax's: Dozat multiplies $\hat v$ by $\beta_2$ besides, and
-PyTorch's NAdam follows a schedule of momenta.
+to the uncorrected root.
 
 References:
     - Kingma and Ba, "Adam: A method for stochastic optimization", https://arxiv.org/abs/1412.6980, 2014, Algorithm
       1.
-    - Dozat, "Incorporating Nesterov momentum into Adam", https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ, 2016.
 """
 
 from typing import Any
 
-import jax.numpy as jnp
-
-from jgd.core import (
-    Array,
-    Hyper,
-    Optimizer,
-    Rule,
-    ScalarOrSchedule,
-    Slots,
-    abs_sq,
-    debias,
-    increment,
-    lift,
-    real_zeros,
-    zeros,
-)
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift
+from jgd.rules._moments import MOMENT_SLOTS, adam_scales, denominator, moments
+from jgd.rules._nesterov import NADAM
 
 
 def adam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -49,45 +33,7 @@ def adam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arr
     return -mu_hat / denominator(nu, hyper), {"mu": mu, "nu": nu}
 
 
-def nadam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """Adam with Nesterov momentum, on one leaf."""
-    del param, step
-    mu, nu = moments(grad, slots, hyper)
-    mu_hat = hyper["mu_scale"] * mu + hyper["grad_scale"] * grad
-    return -mu_hat / denominator(nu, hyper), {"mu": mu, "nu": nu}
-
-
-def moments(grad: Array, slots: Slots, hyper: Hyper) -> tuple[Array, Array]:
-    """The averages of the gradient and of its square."""
-    mu = hyper["b1"] * slots["mu"] + hyper["1-b1"] * grad
-    nu = hyper["b2"] * slots["nu"] + hyper["1-b2"] * abs_sq(grad)
-    return mu, nu
-
-
-def denominator(nu: Array, hyper: Hyper) -> Array:
-    """The root of the corrected second moment, kept from zero."""
-    return jnp.sqrt(hyper["nu_scale"] * nu + hyper["eps_root"]) + hyper["eps"]
-
-
-# The corrections and the learning rate are numbers of the step: joined here, they cost nothing on the leaves.
-
-
-def adam_scales(hyper: Hyper, step: Array) -> Hyper:
-    """What to multiply the moments with: the corrections of their start at zero, the learning rate in the first."""
-    mu_scale = hyper["learning_rate"] / debias(hyper["1-b1"], step)
-    return hyper | {"mu_scale": mu_scale, "nu_scale": 1 / debias(hyper["1-b2"], step)}
-
-
-def nadam_scales(hyper: Hyper, step: Array) -> Hyper:
-    """The same for the Nesterov form, whose momentum is one step ahead."""
-    rate, b1, weight = hyper["learning_rate"], hyper["b1"], hyper["1-b1"]
-    mu_scale = rate * b1 / debias(weight, increment(step))
-    return adam_scales(hyper, step) | {"mu_scale": mu_scale, "grad_scale": rate * weight / debias(weight, step)}
-
-
-MOMENT_SLOTS = {"mu": zeros, "nu": real_zeros}
 ADAM = Rule(adam_update, slots=MOMENT_SLOTS, prepare=adam_scales)
-NADAM = Rule(nadam_update, slots=MOMENT_SLOTS, prepare=nadam_scales)
 
 
 def adam(
@@ -140,30 +86,4 @@ def adam(
         slot_dtypes={"mu": mu_dtype},
         state_dtype=state_dtype,
         layout=layout,
-    )
-
-
-def nadam(
-    learning_rate: ScalarOrSchedule,
-    b1: ScalarOrSchedule = 0.9,
-    b2: ScalarOrSchedule = 0.999,
-    eps: ScalarOrSchedule = 1e-8,
-    eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
-    *,
-    nesterov: bool = True,
-    state_dtype: Any = None,
-    layout: Any = "auto",
-) -> Optimizer:
-    """Adam with Nesterov momentum: `adam` with `nesterov=True`, which see for arguments, state and errors.
-
-    Examples:
-        >>> import jax.numpy as jnp, jgd
-        >>> optimizer = jgd.nadam(0.1)
-        >>> updates, state = optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))
-        >>> print(updates.round(3))
-        [-0.147]
-    """
-    return adam(
-        learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, state_dtype=state_dtype, layout=layout
     )

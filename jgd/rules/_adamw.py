@@ -17,7 +17,8 @@ References:
 from typing import Any
 
 from jgd.core import Mask, Optimizer, ScalarOrSchedule
-from jgd.rules._adam import ADAM, NADAM
+from jgd.rules._adam import ADAM
+from jgd.rules._nesterov import NADAM
 from jgd.rules._weight_decay import DecayForm, lift_decayed
 
 
@@ -84,32 +85,3 @@ def adamw(
         state_dtype=state_dtype,
         layout=layout,
     )
-
-
-def nadamw(
-    learning_rate: ScalarOrSchedule,
-    b1: ScalarOrSchedule = 0.9,
-    b2: ScalarOrSchedule = 0.999,
-    eps: ScalarOrSchedule = 1e-8,
-    eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
-    weight_decay: ScalarOrSchedule = 1e-4,
-    mask: Mask = None,
-    *,
-    nesterov: bool = True,
-    state_dtype: Any = None,
-    layout: Any = "auto",
-) -> Optimizer:
-    """AdamW with Nesterov momentum: `adamw` with `nesterov=True`, which see for arguments, state and errors.
-
-    Examples:
-        >>> import jax.numpy as jnp, jgd
-        >>> optimizer = jgd.nadamw(0.1, weight_decay=0.0)
-        >>> updates, state = optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)), jnp.ones(1))
-        >>> print(updates.round(3))
-        [-0.147]
-    """
-    return adamw(
-        learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask,
-        nesterov=nesterov, state_dtype=state_dtype, layout=layout,
-    )  # fmt: skip

@@ -16,24 +16,25 @@ References:
       Algorithm 2.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift, real_zeros
-from jgd.rules._adam import MOMENT_SLOTS, adam_scales, moments
+from jgd.rules._moments import MOMENT_SLOTS, adam_scales, moments
 
 
-def amsgrad_rule(correct_mu: bool, correct_nu: bool) -> Rule:
-    """The rule with or without each of the two corrections."""
+def amsgrad_rule(correct_mu: bool, correct_nu: bool, late: bool) -> Rule:
+    """The rule with or without each of the two corrections; `late` corrects the largest moment, not each."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param, step
         mu, nu = moments(grad, slots, hyper)
         mu_hat = hyper["mu_scale" if correct_mu else "learning_rate"] * mu
-        nu_hat = hyper["nu_scale"] * nu if correct_nu else nu
-        nu_max = jnp.maximum(slots["nu_max"], nu_hat)
-        delta = -mu_hat / (jnp.sqrt(nu_max + hyper["eps_root"]) + hyper["eps"])
+        nu_scale = hyper["nu_scale"] if correct_nu else 1
+        nu_max = jnp.maximum(slots["nu_max"], nu if late else nu_scale * nu)
+        largest = nu_scale * nu_max if late else nu_max
+        delta = -mu_hat / (jnp.sqrt(largest + hyper["eps_root"]) + hyper["eps"])
         return delta, {"mu": mu, "nu": nu, "nu_max": nu_max}
 
     return Rule(update, slots=MOMENT_SLOTS | {"nu_max": real_zeros}, prepare=adam_scales)
@@ -49,6 +50,7 @@ def amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
+    like: Literal["optax", "torch"] = "optax",
     state_dtype: Any = None,
     layout: Any = "auto",
 ) -> Optimizer:
@@ -65,6 +67,7 @@ def amsgrad(
         mu_dtype: See `jgd.adam`.
         bias_correction_mu: Whether to correct the first moment for its start at zero.
         bias_correction_nu: Whether to correct the second, before the largest is taken.
+        like: Whose form to follow: `"torch"` takes the largest of the moments as they are, and corrects it.
         state_dtype: See `jgd.adam`.
         layout: See `jgd.adam`.
 
@@ -85,7 +88,7 @@ def amsgrad(
         [-0.0526]
     """
     return lift(
-        amsgrad_rule(bias_correction_mu, bias_correction_nu),
+        amsgrad_rule(bias_correction_mu, bias_correction_nu, like == "torch"),
         {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},
         name="amsgrad",
         slot_dtypes={"mu": mu_dtype},

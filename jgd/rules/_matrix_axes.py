@@ -1,13 +1,54 @@
 """Which axes of a leaf make the matrix that a matrix rule works on; all other axes count a stack of matrices."""
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import Array, PyTree, path_text
+
+MatrixAxes = Literal["matrices", "stacks", "conv", "torch", "torch_stacks"]
+
+
+def matrix_axes_for(params: PyTree, preset: MatrixAxes) -> PyTree:
+    """The matrix axes of every leaf by one convention, in the shape of the params.
+
+    Args:
+        params: The params, or their shapes.
+        preset: `"matrices"`: leaves of two axes are matrices, `[in, out]`. `"stacks"`: the last two axes are, all
+            others count a stack, such as layers or experts. `"conv"`: kernels of convolutions as well, `[..., in,
+            out]`, all axes but the last in one. `"torch"`: the same in PyTorch's layout, `[out, in, ...]`.
+            `"torch_stacks"`: stacks of `[out, in]`.
+
+    Returns:
+        A tree of `MuonDimensionNumbers`, and None for leaves that are no matrices.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.rules._matrix_axes import matrix_axes_for
+        >>> print(matrix_axes_for(jnp.zeros((3, 3, 16, 32)), "conv"))
+        MuonDimensionNumbers(reduction_axis=(2, 0, 1), output_axis=3)
+    """
+    return jax.tree.map(lambda leaf: _by_preset(jnp.ndim(leaf), preset), params)
+
+
+def _by_preset(ndim: int, preset: str) -> MuonDimensionNumbers | None:
+    if preset not in get_args(MatrixAxes):
+        known = ", ".join(repr(name) for name in get_args(MatrixAxes))
+        raise ValueError(f"matrix axes must be MuonDimensionNumbers, None or one of {known}; got {preset!r}.")
+    if ndim < 2 or (preset == "matrices" and ndim > 2):
+        return None
+    if preset in ("torch", "torch_stacks") and ndim == 2:
+        return MuonDimensionNumbers(1, 0)
+    if preset == "torch":
+        return MuonDimensionNumbers(tuple(range(1, ndim)), 0)
+    if preset == "torch_stacks":
+        return MuonDimensionNumbers(ndim - 1, ndim - 2)
+    if preset == "conv" and ndim > 2:  # inputs first, as PyTorch's kernels are flattened
+        return MuonDimensionNumbers((ndim - 2, *range(ndim - 2)), ndim - 1)
+    return MuonDimensionNumbers(ndim - 2, ndim - 1)
 
 
 def _is_axes(node: Any) -> bool:
@@ -20,17 +61,19 @@ def axes_of(owner: str, params: PyTree, given: Any) -> list[MuonDimensionNumbers
     Args:
         owner: The factory's name, for messages.
         params: The params, or gradients in their shape.
-        given: A tree of `MuonDimensionNumbers` and None shaped like the params or a prefix, a function from params
-            to one, or None: then leaves of two axes are matrices.
+        given: A tree of `MuonDimensionNumbers`, names of presets (see `matrix_axes_for`) and None, shaped like the
+            params or a prefix; a function from params to one; or None: then leaves of two axes are matrices.
 
     Raises:
-        ValueError: The axes overlap, or the leaf has too few.
+        ValueError: The axes overlap, the leaf has too few, or there is no such preset.
     """
-    if given is None:
-        return [MuonDimensionNumbers() if jnp.ndim(leaf) == 2 else None for leaf in jax.tree.leaves(params)]
-    tree = given(params) if callable(given) else given
-    spread = jax.tree.map(lambda axes, subtree: [axes] * len(jax.tree.leaves(subtree)), tree, params, is_leaf=_is_axes)
-    axes = jax.tree.leaves(spread, is_leaf=_is_axes)
+    tree = given(params) if callable(given) else "matrices" if given is None else given
+
+    def spread(axes: Any, subtree: PyTree) -> list[MuonDimensionNumbers | None]:
+        leaves = jax.tree.leaves(subtree)
+        return [_by_preset(jnp.ndim(leaf), axes) if isinstance(axes, str) else axes for leaf in leaves]
+
+    axes = jax.tree.leaves(jax.tree.map(spread, tree, params, is_leaf=_is_axes), is_leaf=_is_axes)
     for (path, leaf), leaf_axes in zip(jax.tree_util.tree_flatten_with_path(params)[0], axes, strict=True):
         if leaf_axes is not None:
             _check_axes(owner, path_text(path), jnp.shape(leaf), leaf_axes)
@@ -38,7 +81,7 @@ def axes_of(owner: str, params: PyTree, given: Any) -> list[MuonDimensionNumbers
 
 
 def _check_axes(owner: str, where: str, shape: tuple[int, ...], axes: MuonDimensionNumbers) -> None:
-    rows, columns = _as_tuple(axes.reduction_axis), _as_tuple(axes.output_axis)
+    rows, columns = as_tuple(axes.reduction_axis), as_tuple(axes.output_axis)
     outside = [axis for axis in rows + columns if not -len(shape) <= axis < len(shape)]
     if outside or len({axis % len(shape) for axis in rows + columns}) != len(rows + columns):
         raise ValueError(
@@ -47,14 +90,15 @@ def _check_axes(owner: str, where: str, shape: tuple[int, ...], axes: MuonDimens
         )
 
 
-def _as_tuple(axis: Any) -> tuple[int, ...]:
+def as_tuple(axis: Any) -> tuple[int, ...]:
+    """The axes as a tuple, where one alone may be given as a number."""
     return (axis,) if isinstance(axis, int) else tuple(axis)
 
 
 def _permutation(ndim: int, axes: MuonDimensionNumbers) -> tuple[tuple[int, ...], int, int]:
     """The order of axes (stack, rows, columns), and how many are rows and columns."""
-    rows = tuple(axis % ndim for axis in _as_tuple(axes.reduction_axis))
-    columns = tuple(axis % ndim for axis in _as_tuple(axes.output_axis))
+    rows = tuple(axis % ndim for axis in as_tuple(axes.reduction_axis))
+    columns = tuple(axis % ndim for axis in as_tuple(axes.output_axis))
     stack = tuple(axis for axis in range(ndim) if axis not in rows + columns)
     return stack + rows + columns, len(rows), len(columns)
 
@@ -73,3 +117,13 @@ def from_matrices(matrices: Array, shape: tuple[int, ...], axes: MuonDimensionNu
     order, _, _ = _permutation(len(shape), axes)
     inverse = sorted(range(len(shape)), key=lambda axis: order[axis])
     return matrices.reshape(tuple(shape[axis] for axis in order)).transpose(inverse)
+
+
+def tall(matrices: Array) -> Array:
+    """The matrices with the longer side as rows; for square ones, the outputs as rows."""
+    return matrices.mT if matrices.shape[-1] >= matrices.shape[-2] else matrices
+
+
+def untall(matrices: Array, shape: tuple[int, ...]) -> Array:
+    """The inverse of `tall` for matrices of that shape."""
+    return matrices.mT if shape[-1] >= shape[-2] else matrices

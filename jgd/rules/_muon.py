@@ -2,8 +2,8 @@ r"""Muon: momentum whose matrices are made orthogonal before the step.
 
 $$
 \begin{aligned}
-m_t &= \beta m_{t-1} + (1-\beta)\, g_t \\
-\hat m_t &= \beta\, m_t / (1-\beta^{t+1}) + (1-\beta)\, g_t / (1-\beta^t) \\
+m_t &= \beta m_{t-1} + (1-\beta)\, g_t, \qquad
+\hat m_t = \beta\, m_t / (1-\beta^{t+1}) + (1-\beta)\, g_t / (1-\beta^t) \\
 \theta_t &= \theta_{t-1} - \eta\, \bigl(s \cdot \operatorname{NS}(\hat m_t) + \lambda\, \theta_{t-1}\bigr)
 \end{aligned}
 $$
@@ -11,8 +11,16 @@ $$
 with the slot $m$ (`mu`), NS the Newton-Schulz iteration (every singular value becomes about one), and
 $s = \sqrt{\max(1, n/m)}$ for a matrix of `m` inputs by `n` outputs. Leaves that are no matrices get AdamW.
 
-The form is optax's: momentum is corrected for its start at zero, which Jordan's code does not do. With `adaptive=True`
-each matrix of a stack has its own dual norm, where optax 0.2.8 sums over the stack.
+The form is optax's, but for `adaptive=True`: here each matrix of a stack has its own dual norm, where optax 0.2.8 sums
+over the stack. By `like`, none with the two corrections $1-\beta^t$, and with plain Adam beside it:
+
+| `like` | differs in |
+| --- | --- |
+| `"keller"` | $s$ of a kernel of a convolution is $\sqrt{\max(1, \text{height}/\text{width})}$ |
+| `"moonshot"` | $s = 0.2 \sqrt{\max(m, n)}$; $\epsilon$ counts against the sum of gradients, in Adam before correction
+| | `"torch"` | NS divides by $\max(\lVert \hat m \rVert, \epsilon)$; `consistent_rms=0.2` is its `"match_rms_adamw"` |
+
+All three round to bfloat16 in NS (`ns_dtype`), take `eps=1e-7`, and decay by 0, 0.1 and 0.1.
 
 References:
     - Jordan et al., "Muon: An optimizer for hidden layers", https://kellerjordan.github.io/posts/muon, 2024.
@@ -20,76 +28,14 @@ References:
     - Bernstein and Newhouse, "Old optimizer, new norm", https://arxiv.org/abs/2409.20325, 2024 (`adaptive`).
 """
 
-import functools
-import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from optax.contrib import MuonDimensionNumbers
+from optax.contrib import MuonDimensionNumbers as MuonDimensionNumbers
 
-from jgd.core import (
-    Array,
-    Hyper,
-    Mask,
-    Optimizer,
-    PyTree,
-    Rule,
-    ScalarOrSchedule,
-    Slots,
-    broadcast_mask,
-    debias,
-    increment,
-    lift,
-    under_prefix,
-    zeros,
-)
-from jgd.rules._adam import ADAM, NADAM
-from jgd.rules._matrix_axes import as_matrices, axes_of, from_matrices
-from jgd.rules._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs, check_preconditioning, orthogonalize
-from jgd.rules._weight_decay import decayed
-
-
-def muon_rule(
-    axes: MuonDimensionNumbers,
-    decays: bool,
-    steps: int,
-    nesterov: bool,
-    adaptive: bool,
-    preconditioning: Preconditioning,
-) -> Rule:
-    """The rule for leaves whose matrix axes are `axes`."""
-
-    def prepare(hyper: Hyper, step: Array) -> Hyper:
-        beta, weight = hyper["beta"], hyper["1-beta"]
-        if not nesterov:
-            return hyper | {"mu_scale": 1 / debias(weight, step)}
-        scales = {"mu_scale": beta / debias(weight, increment(step)), "grad_scale": weight / debias(weight, step)}
-        return hyper | scales
-
-    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-        del step
-        mu = hyper["beta"] * slots["mu"] + hyper["1-beta"] * grad
-        mu_hat = hyper["mu_scale"] * mu
-        if nesterov:
-            mu_hat = mu_hat + hyper["grad_scale"] * grad
-        matrices = as_matrices(mu_hat, axes)
-        direction = orthogonalize(matrices, hyper["ns_coeffs"], steps, hyper["eps"], preconditioning)
-        if adaptive:
-            direction = jnp.sum(matrices.conj() * direction, axis=(-2, -1), keepdims=True) * direction
-        direction = from_matrices(direction * _shape_scale(matrices.shape, hyper), grad.shape, axes)
-        if decays:
-            direction = direction + hyper["weight_decay"] * param
-        return -hyper["learning_rate"] * direction, {"mu": mu}
-
-    return Rule(update, slots={"mu": zeros}, kind="matrix", needs_params=True, prepare=prepare)
-
-
-def _shape_scale(shape: tuple[int, ...], hyper: Hyper) -> Array | float:
-    fan_in, fan_out = shape[-2:]
-    if "consistent_rms" in hyper:
-        return hyper["consistent_rms"] * math.sqrt(max(fan_in, fan_out))
-    return math.sqrt(max(1.0, fan_out / fan_in))
+from jgd.core import Mask, Optimizer, ScalarOrSchedule
+from jgd.rules._matrix_lift import adamw_beside, lift_beside_adamw
+from jgd.rules._muon_rule import Form, Like, check_like, muon_rule
+from jgd.rules._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs, check_preconditioning
 
 
 def muon(
@@ -112,6 +58,9 @@ def muon(
     adam_learning_rate: ScalarOrSchedule | None = None,
     muon_weight_dimension_numbers: Any = None,
     consistent_rms: ScalarOrSchedule | None = None,
+    adam_eps: ScalarOrSchedule | None = None,
+    like: Like | None = None,
+    ns_dtype: Any = None,
     state_dtype: Any = None,
     layout: Any = "auto",
 ) -> Optimizer:
@@ -120,14 +69,14 @@ def muon(
     Args:
         learning_rate: The spectral norm of a step, about; at least 0.
         ns_coeffs: Coefficients of the Newton-Schulz iteration: three numbers, rows of three (one iteration each), or
-            the name of a preset, `"standard"` or `"dion"`.
+            the name of a preset: `"standard"` (also `"muon"`), `"dion"`, `"polar_express"`.
         ns_steps: Iterations with one triple; fixed when the step is compiled.
         beta: Decay rate of the momentum, in [0, 1).
-        eps: Keeps zero matrices from being divided by zero; it is AdamW's `eps` as well.
+        eps: Keeps zero matrices from being divided by zero.
         weight_decay: For the matrices: the share, times the learning rate, that a step takes away; at least 0.
         weight_decay_mask: Which matrices decay; as `mask` of `jgd.adamw`.
         mu_dtype: The dtype of the slot `mu`; as for `jgd.adam`.
-        nesterov: Whether to use Nesterov momentum, in AdamW too.
+        nesterov: Whether to use Nesterov momentum, and in AdamW too where `like` is None.
         adaptive: Whether to scale each step by the dual norm of its momentum.
         preconditioning: See `jgd.rules.orthogonalize`.
         adam_b1: AdamW's `b1`.
@@ -136,9 +85,12 @@ def muon(
         adam_weight_decay: AdamW's `weight_decay`.
         adam_learning_rate: AdamW's learning rate; None to share `learning_rate`.
         muon_weight_dimension_numbers: Which leaves get Muon, and which of their axes make the matrix: a tree (or a
-            prefix, or a function from params to one) of `MuonDimensionNumbers`, and None for AdamW. By default
-            leaves of two axes get Muon.
+            prefix, or a function from params to one) of `MuonDimensionNumbers`, None for AdamW, and names: `"stacks"`,
+            `"conv"`, `"torch"`, `"torch_stacks"`, see `jgd.rules.matrix_axes_for`. By default leaves of two axes.
         consistent_rms: Scale steps by this times `sqrt(max(m, n))` instead; 0.2 matches AdamW's usual step.
+        adam_eps: AdamW's `eps`; None to share `eps`.
+        like: Whose form to take: `"keller"`, `"moonshot"`, `"torch"`, or optax's. The numbers stay as given.
+        ns_dtype: What matrices are rounded to within the iteration, such as `"bfloat16"`; None for no rounding.
         state_dtype: The dtype of all slots; it goes before `mu_dtype`.
         layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
@@ -148,7 +100,7 @@ def muon(
 
     Raises:
         TypeError, ValueError: A hyperparameter is no finite number or outside its range, `ns_coeffs` are no triples,
-            the matrix axes do not fit a leaf, or `update` is called without params.
+            a name is unknown, the matrix axes do not fit a leaf, or `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -161,24 +113,11 @@ def muon(
          [-0.   -0.11]]
     """
     check_preconditioning("muon", preconditioning)
-    coeffs = check_coeffs("muon", ns_coeffs)
-    make_rule = functools.cache(
-        lambda axes, decays: muon_rule(axes, decays, ns_steps, nesterov, adaptive, preconditioning)
-    )
-    auxiliary = under_prefix(decayed(NADAM if nesterov else ADAM), "adam_")
-
-    def choose(params: PyTree) -> PyTree:
-        axes = axes_of("muon", params, muon_weight_dimension_numbers)
-        decays = broadcast_mask("muon", weight_decay_mask, params)
-        rules = [
-            auxiliary if leaf_axes is None else make_rule(leaf_axes, leaf_decays)
-            for leaf_axes, leaf_decays in zip(axes, jax.tree.leaves(decays), strict=True)
-        ]
-        return jax.tree.unflatten(jax.tree.structure(params), rules)
-
+    check_like("muon", like)
+    form = Form(like, ns_steps, nesterov, preconditioning, ns_dtype)
     hyperparams = {
         "learning_rate": learning_rate,
-        "ns_coeffs": coeffs,
+        "ns_coeffs": check_coeffs("muon", ns_coeffs),
         "beta": beta,
         "eps": eps,
         "weight_decay": weight_decay,
@@ -186,14 +125,17 @@ def muon(
         "adam_b2": adam_b2,
         "adam_eps_root": adam_eps_root,
         "adam_weight_decay": adam_weight_decay,
+        "adam_learning_rate": adam_learning_rate,
+        "consistent_rms": 0.2 if like == "moonshot" and consistent_rms is None else consistent_rms,
+        "adam_eps": adam_eps,
     }
-    optional = {"adam_learning_rate": adam_learning_rate, "consistent_rms": consistent_rms}
-    return lift(
-        (make_rule(MuonDimensionNumbers(), True), auxiliary),
-        hyperparams | {key: value for key, value in optional.items() if value is not None},
+    return lift_beside_adamw(
+        lambda axes, decays: muon_rule(axes, decays, form, adaptive),
+        hyperparams,
+        muon_weight_dimension_numbers,
+        weight_decay_mask,
+        adamw_beside(nesterov and like is None, eps_uncorrected=like == "moonshot"),
         name="muon",
-        choose=choose,
-        arrays=("ns_coeffs",),
         slot_dtypes={"mu": mu_dtype},
         state_dtype=state_dtype,
         layout=layout,

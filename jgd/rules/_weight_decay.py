@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 import jax
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
+from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, is_float, lift
 
 DecayForm = Literal["scaled", "after", "independent", "squared", "proximal", "coupled"]
 
@@ -32,7 +32,7 @@ def decayed(rule: Rule, form: DecayForm = "scaled") -> Rule:
         raise ValueError(f"decay_form must be one of {known}; got {form!r}.")
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-        decay = hyper["decay"]
+        decay = hyper["decayed_share"]
         if form == "coupled":
             return rule.update(grad + decay * param, slots, param, hyper, step)
         delta, slots = rule.update(grad, slots, param, hyper, step)
@@ -44,7 +44,9 @@ def decayed(rule: Rule, form: DecayForm = "scaled") -> Rule:
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         rate = {"independent": 1.0, "coupled": 1.0, "squared": hyper["learning_rate"] ** 2}
-        return rule.prepare(hyper, step) | {"decay": rate.get(form, hyper["learning_rate"]) * hyper["weight_decay"]}
+        return rule.prepare(hyper, step) | {
+            "decayed_share": rate.get(form, hyper["learning_rate"]) * hyper["weight_decay"]
+        }
 
     return dataclasses.replace(rule, update=update, needs_params=True, prepare=prepare)
 
@@ -74,7 +76,9 @@ def coupled_decay(name: str, mask: Mask) -> Callable[[PyTree, PyTree, Hyper], Py
 
     def before(grads: PyTree, params: PyTree, hyper: Hyper) -> PyTree:
         def add(grad: Any, param: Any, decays: bool) -> Any:
-            return grad + (hyper["weight_decay"] * param).astype(grad.dtype) if decays else grad
+            if not (decays and is_float(param)):
+                return grad
+            return grad + (hyper["weight_decay"] * param).astype(grad.dtype)
 
         return jax.tree.map(add, grads, params, broadcast_mask(name, mask, params))
 

@@ -3,11 +3,12 @@
 from jgd.core import Hyper, Optimizer, PyTree, ScalarOrSchedule, lift_transform, scale_tree
 
 
-def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool = True) -> Optimizer:
+def scale_by_learning_rate(learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True) -> Optimizer:
     """`-learning_rate * updates`: the last part of a chain that has no optimizer at its end.
 
     Args:
-        learning_rate: At least 0; a number, a scalar array or a schedule.
+        learning_rate: At least 0; a number, a scalar array or a schedule. None leaves the updates as they are, sign
+            and all, as in optax.
         flip_sign: Whether to step against the gradient. False climbs.
 
     Returns:
@@ -28,6 +29,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
 
     def apply(updates: PyTree, params: PyTree, hyper: Hyper) -> PyTree:
         del params
-        return scale_tree(updates, sign * hyper["learning_rate"])
+        return updates if learning_rate is None else scale_tree(updates, sign * hyper["learning_rate"])
 
-    return lift_transform(apply, {"learning_rate": learning_rate}, name="scale_by_learning_rate")
+    hyperparams = {} if learning_rate is None else {"learning_rate": learning_rate}
+    return lift_transform(apply, hyperparams, name="scale_by_learning_rate")

@@ -32,7 +32,7 @@ def record(row, params, step, found):
         found[step] = np.concatenate([np.asarray(params[name], np.float64).ravel() for name in row.leaves])
 
 
-def run_torch(row):
+def run_torch(row, build=None):
     """A `torch.optim.Optimizer`: gradients are put in `.grad`; `closure` and `evaluated` as the row says."""
     import torch
 
@@ -46,7 +46,8 @@ def run_torch(row):
     }
     arguments = dict(row.arguments)
     given = arguments.pop("named", False)
-    optimizer = resolve(row.theirs)(list(params.items()) if given else list(params.values()), **arguments)
+    build = build or resolve(row.theirs)
+    optimizer = build(list(params.items()) if given else list(params.values()), **arguments)
     found = {}
     for t in range(STEPS):
         noises = {name: torch.tensor(noise[name][t], dtype=dtype) for name in row.leaves}
@@ -58,7 +59,7 @@ def run_torch(row):
                     params[name].grad = gradient(params[name].detach(), noises[name], *fixed[name])
             return loss
 
-        if hasattr(optimizer, "train"):
+        if row.options.get("modes"):
             optimizer.train()
         if row.options.get("closure"):
             optimizer.step(closure)
@@ -100,6 +101,8 @@ def main():
     chosen = parser.parse_args()
     from golden import ROWS
 
+    for file in sorted(HERE.glob("runners_*.py")):
+        RUNNERS.update(importlib.import_module(file.stem).RUNNERS)
     failed = []
     for row in ROWS:
         if chosen.names and row.name not in chosen.names:

@@ -1,0 +1,50 @@
+"""The params to evaluate, for methods that average."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core._optimizer import OptState
+from jgd.core._types import PyTree
+
+
+def eval_params(opt_state: PyTree, params: PyTree) -> PyTree:
+    """The params to evaluate: an average, where the optimizer keeps one, and the params themselves otherwise.
+
+    Args:
+        opt_state: The state of any optimizer. States that average have a method `eval_params(params)`, or are an
+            `OptState` with the slot `average`, or `slow`; the outermost counts.
+        params: The params in training.
+
+    Returns:
+        A tree like `params`, of its dtypes.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> params = jnp.array([1.0])
+        >>> print(jgd.eval_params(jgd.sgd(0.1).init(params), params))
+        [1.]
+    """
+    nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=_averages) if _averages(node)]
+    if not nodes:
+        return params
+    node = nodes[0]
+    if hasattr(node, "eval_params"):
+        return node.eval_params(params)
+    return jax.tree.map(_as_param, params, _slot(node))
+
+
+def _slot(node: Any) -> PyTree:
+    return next((node.slots[name] for name in ("average", "slow") if name in node.slots), None)
+
+
+def _averages(node: Any) -> bool:
+    return hasattr(node, "eval_params") or (isinstance(node, OptState) and _slot(node) is not None)
+
+
+def _as_param(param: Any, average: Any) -> Any:
+    if isinstance(average, optax.MaskedNode):
+        return param
+    return jnp.asarray(average).astype(jnp.result_type(param))

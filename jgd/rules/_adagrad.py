@@ -1,0 +1,86 @@
+r"""AdaGrad: each parameter's step shrinks with the sum of its squared gradients.
+
+$$
+s_t = s_{t-1} + |g_t|^2, \qquad \theta_t = \theta_{t-1} - \eta\, g_t / \sqrt{s_t + \epsilon}
+$$
+
+with the slot $s$ (`sum_of_squares`), which starts at `initial_accumulator_value`. The form is optax's and
+TensorFlow's. `like="torch"` is PyTorch's: the sum starts at zero, $\epsilon$ is added to its root, and the learning
+rate falls as $\eta / (1 + (t-1)\,\gamma)$ with $\gamma$ the hyperparameter `lr_decay`.
+
+References:
+    - Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization", JMLR 12,
+      2011.
+"""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, full, lift
+
+
+def adagrad_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    """AdaGrad with epsilon under the root, on one leaf."""
+    del param, step
+    total = slots["sum_of_squares"] + abs_sq(grad)
+    shifted = total + hyper["eps"]
+    inverse = jnp.where(shifted > 0, 1 / jnp.sqrt(jnp.where(shifted > 0, shifted, 1)), 0)
+    return -hyper["learning_rate"] * inverse * grad, {"sum_of_squares": total}
+
+
+def torch_adagrad_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    """AdaGrad with epsilon beside the root and a falling learning rate, on one leaf."""
+    del param
+    total = slots["sum_of_squares"] + abs_sq(grad)
+    rate = hyper["learning_rate"] / (1 + (step - 1) * hyper["lr_decay"])
+    denominator = jnp.sqrt(total) + hyper["eps"]
+    return jnp.where(denominator > 0, -rate * grad / jnp.where(denominator > 0, denominator, 1), 0), {
+        "sum_of_squares": total
+    }
+
+
+def adagrad(
+    learning_rate: ScalarOrSchedule,
+    initial_accumulator_value: ScalarOrSchedule = 0.1,
+    eps: ScalarOrSchedule = 1e-7,
+    *,
+    like: Literal["optax", "torch"] = "optax",
+    lr_decay: ScalarOrSchedule = 0.0,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """AdaGrad: adaptive subgradient descent.
+
+    Args:
+        learning_rate: The size of the first step in each parameter, about; at least 0.
+        initial_accumulator_value: Where the sum of squares starts; at least 0.
+        eps: Added to the sum (to its root in PyTorch's form), at least 0.
+        like: Whose form to follow; see the notes above.
+        lr_decay: How fast the learning rate falls, in PyTorch's form alone.
+        state_dtype: The dtype of the slot; None for float32, wider where the param is wider.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer with the hyperparameters `learning_rate`, `eps` (and `lr_decay`), and the slot `sum_of_squares`,
+        one number a parameter.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer = jgd.adagrad(0.1, initial_accumulator_value=0.0)
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> for _ in range(4):
+        ...     updates, state = optimizer.update(jnp.array([3.0]), state)
+        >>> print(updates.round(3))  # the fourth step is half the first
+        [-0.05]
+    """
+    hyperparams = {"learning_rate": learning_rate, "eps": eps}
+    if like == "torch":
+        update, hyperparams = torch_adagrad_update, hyperparams | {"lr_decay": lr_decay}
+    else:
+        update = adagrad_update
+    rule = Rule(update, slots={"sum_of_squares": full(initial_accumulator_value)})
+    return lift(rule, hyperparams, name="adagrad", state_dtype=state_dtype, layout=layout)

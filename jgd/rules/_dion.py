@@ -1,0 +1,144 @@
+r"""Dion: orthonormal steps of low rank, found by power iteration, with what they leave out kept for later.
+
+$$
+\begin{aligned}
+B_t &= M_{t-1} + G_t, \qquad P_t = \operatorname{qr}(B_t\, Q_{t-1}), \qquad R_t = B_t^\top P_t \\
+M_t &= B_t - (1-\mu)\, P_t R_t^\top, \qquad Q_t = R_t / (\lVert R_t \rVert_\text{columns} + \epsilon) \\
+\theta_t &= \theta_{t-1} - \eta\, \bigl(\sqrt{n/m}\; P_t Q_t^\top + \lambda\, \theta_{t-1}\bigr)
+\end{aligned}
+$$
+
+for a matrix of `m` inputs by `n` outputs, with the slots $M$ (`mu`) and $Q$ (`q`). $P$ lies on the longer side and $Q$
+on the shorter, as in the authors' reference implementation. Leaves that are no matrices get AdamW.
+
+$P$ comes from Householder's QR, which gives the same steps as the authors' randomized Cholesky QR. $Q$ starts with
+normal random numbers, the same for leaves of one shape.
+
+References:
+    - Ahn et al., "Dion: Distributed orthonormalized updates", https://arxiv.org/abs/2504.05295, 2025, Algorithm 1.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from optax.contrib import MuonDimensionNumbers
+
+from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
+from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
+from jgd.rules._matrix_lift import lift_beside_adamw
+
+
+def dion_rule(
+    axes: MuonDimensionNumbers, decays: bool, rank_fraction: float, rank_multiple_of: int, power_iters: int, seed: int
+) -> Rule:
+    """Dion for leaves whose matrix axes are `axes`."""
+
+    def first_basis(param: Array) -> Array:
+        stack, _, shorter = tall(as_matrices(param, axes)).shape
+        rank = rank_multiple_of * math.ceil(rank_fraction * shorter / rank_multiple_of)
+        return jax.random.normal(jax.random.key(seed), (stack, shorter, min(rank, shorter)), param.dtype)
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del step
+        shape = as_matrices(grad, axes).shape
+        total, q = tall(as_matrices(slots["mu"] + grad, axes)), slots["q"]
+        r = q
+        for _ in range(power_iters):
+            p = jnp.linalg.qr(total @ r)[0]
+            r = total.mT @ p
+        is_zero = jnp.all(total == 0, axis=(1, 2), keepdims=True)
+        p, r = jnp.where(is_zero, 0, p), jnp.where(is_zero, q, r)
+        mu = total - hyper["1-momentum"] * (p @ r.mT)
+        q = r / (jnp.linalg.norm(r, axis=1, keepdims=True) + hyper["eps"])
+        direction = untall(p @ q.mT, shape) * math.sqrt(shape[2] / max(shape[1], 1))
+        direction = from_matrices(direction, grad.shape, axes)
+        if decays:
+            direction = direction + hyper["weight_decay"] * param
+        mu = from_matrices(untall(mu, shape), grad.shape, axes)
+        return -hyper["learning_rate"] * direction, {"mu": mu, "q": q}
+
+    slots = {"mu": zeros, "q": first_basis}
+    return Rule(update, slots=slots, kind="matrix", needs_params=True, supports_complex=False)
+
+
+def dion(
+    learning_rate: ScalarOrSchedule,
+    rank_fraction: float = 1.0,
+    momentum: ScalarOrSchedule = 0.95,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.01,
+    mask: Mask = None,
+    *,
+    rank_multiple_of: int = 1,
+    power_iters: int = 1,
+    matrix_axes: Any = None,
+    seed: int = 0,
+    adam_learning_rate: ScalarOrSchedule | None = None,
+    adam_b1: ScalarOrSchedule = 0.9,
+    adam_b2: ScalarOrSchedule = 0.95,
+    adam_eps: ScalarOrSchedule | None = None,
+    adam_weight_decay: ScalarOrSchedule = 0.01,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """Dion for matrices, AdamW for the other leaves.
+
+    Args:
+        learning_rate: About the root mean square change of an output, at least 0. The authors' is 0.01.
+        rank_fraction: The rank of a step, as a share of the shorter side, in (0, 1]; fixed when the state is made.
+        momentum: What is kept of the part of the momentum that was stepped along, in [0, 1).
+        eps: Added to the norms of columns, at least 0.
+        weight_decay: For the matrices: the share, times the learning rate, that a step takes away; at least 0.
+        mask: Which matrices decay; as for `jgd.adamw`.
+        rank_multiple_of: The rank is rounded up to a multiple of this.
+        power_iters: Power iterations a step; fixed when the step is compiled.
+        matrix_axes: As `muon_weight_dimension_numbers` of `jgd.muon`.
+        seed: Of the first `q`.
+        adam_learning_rate: AdamW's learning rate; None to share `learning_rate`.
+        adam_b1: AdamW's `b1`.
+        adam_b2: AdamW's `b2`.
+        adam_eps: AdamW's `eps`; None to share `eps`.
+        adam_weight_decay: AdamW's `weight_decay`.
+        state_dtype: The dtype of all slots.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer with the hyperparameters above (of the numbers), and the slots `mu`, `q` (of matrices, the shorter
+        side by the rank) and `nu` (of the other leaves).
+
+    Raises:
+        TypeError, ValueError: As for `jgd.muon`; a leaf is complex; `rank_fraction` is outside its range.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.rules._dion import dion
+        >>> params, grads = jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 0.1]])
+        >>> optimizer = dion(0.1, weight_decay=0.0)
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> print(jnp.linalg.norm(updates, axis=0).round(1))
+        [0.1 0.1]
+    """
+    if not 0 < rank_fraction <= 1:
+        raise ValueError(f"dion: rank_fraction must be above 0 and at most 1; got {rank_fraction}.")
+    hyperparams = {
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "adam_learning_rate": adam_learning_rate,
+        "adam_b1": adam_b1,
+        "adam_b2": adam_b2,
+        "adam_eps": adam_eps,
+        "adam_weight_decay": adam_weight_decay,
+    }
+    return lift_beside_adamw(
+        lambda axes, decays: dion_rule(axes, decays, rank_fraction, rank_multiple_of, power_iters, seed),
+        hyperparams,
+        matrix_axes,
+        mask,
+        name="dion",
+        state_dtype=state_dtype,
+        layout=layout,
+    )

@@ -1,0 +1,105 @@
+r"""FTRL-Proximal: follow the regularized leader, which sets small weights to exactly zero.
+
+$$
+\begin{aligned}
+n_t &= n_{t-1} + g_t^2 \\
+z_t &= z_{t-1} + g_t + 2 \lambda_s\, \theta_{t-1} - \frac{n_t^{-p} - n_{t-1}^{-p}}{\eta}\, \theta_{t-1} \\
+\theta_t &= \frac{\operatorname{clip}(z_t, -\lambda_1, \lambda_1) - z_t}
+                 {(n_t^{-p} + \beta) / \eta + 2 \lambda_2}
+\end{aligned}
+$$
+
+with the slots $n$ (`sum_of_squares`), which starts at `initial_accumulator_value`, and $z$ (`linear`); $p$ is
+`learning_rate_power`, $\beta$ is `offset`. The form is that of Keras and TensorFlow, in which $\lambda_2$ counts
+twice as much as in the paper.
+
+The params are a function of the slots: those that one starts from are forgotten at the first step, and a step without
+a gradient takes them to zero. Start from zero.
+
+References:
+    - McMahan et al., "Ad click prediction: A view from the trenches", KDD 2013,
+      https://doi.org/10.1145/2487575.2488200, Algorithm 1.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jgd.core import NOT_NEGATIVE, POSITIVE, Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, full, lift, zeros
+
+
+def ftrl_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    """One step of the leader, on one leaf."""
+    del step
+    power, rate = -hyper["learning_rate_power"], hyper["learning_rate"]
+    total = slots["sum_of_squares"] + grad**2
+    root = total**power
+    sigma = (root - slots["sum_of_squares"] ** power) / rate
+    linear = slots["linear"] + grad + 2 * hyper["l2_shrinkage"] * param - sigma * param
+    curvature = (root + hyper["offset"]) / rate + 2 * hyper["l2"]
+    leader = jnp.clip(linear, -hyper["l1"], hyper["l1"]) - linear
+    # without any gradient so far and without regularization every point is a leader
+    curved = curvature > 0
+    leader = jnp.where(curved, leader / jnp.where(curved, curvature, 1), param)
+    return leader - param, {"sum_of_squares": total, "linear": linear}
+
+
+def ftrl(
+    learning_rate: ScalarOrSchedule,
+    learning_rate_power: ScalarOrSchedule = -0.5,
+    initial_accumulator_value: float = 0.1,
+    l1: ScalarOrSchedule = 0.0,
+    l2: ScalarOrSchedule = 0.0,
+    l2_shrinkage: ScalarOrSchedule = 0.0,
+    offset: ScalarOrSchedule = 0.0,
+    *,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """FTRL-Proximal, for sparse linear models.
+
+    Args:
+        learning_rate: The size of the first step in each parameter, about; above 0.
+        learning_rate_power: With which power of the sum of squares the step falls; zero for a constant rate, at most 0.
+        initial_accumulator_value: Where the sum of squares starts; at least 0.
+        l1: Weight of the absolute values in the objective; what makes zeros. At least 0.
+        l2: Weight of the squares in the objective, at least 0. It is fixed to the origin of the params.
+        l2_shrinkage: Weight of the squares in the loss, at least 0: twice this times the params joins the gradient.
+        offset: Added to the power of the sum of squares, at least 0; the paper's `beta`, there one.
+        state_dtype: See `jgd.adam`.
+        layout: See `jgd.adam`.
+
+    Returns:
+        An optimizer with the numbers above as hyperparameters, but for `initial_accumulator_value`, and the slots
+        `sum_of_squares` and `linear`, two numbers a parameter.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, or
+            `update` is called without params.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> params = jnp.zeros(2)
+        >>> optimizer = jgd.ftrl(0.1, l1=1.0)
+        >>> updates, state = optimizer.update(jnp.array([3.0, -0.5]), optimizer.init(params), params)
+        >>> print(updates.round(3))  # the second gradient is below l1
+        [-0.066  0.   ]
+    """
+    # The sign that soft thresholding needs has no one meaning for a complex number.
+    slots = {"sum_of_squares": full(initial_accumulator_value), "linear": zeros}
+    not_negative = dict.fromkeys(("l1", "l2", "l2_shrinkage", "offset"), NOT_NEGATIVE)
+    return lift(
+        Rule(ftrl_update, slots=slots, needs_params=True, supports_complex=False),
+        {
+            "learning_rate": learning_rate,
+            "learning_rate_power": learning_rate_power,
+            "l1": l1,
+            "l2": l2,
+            "l2_shrinkage": l2_shrinkage,
+            "offset": offset,
+        },
+        name="ftrl",
+        ranges=not_negative | {"learning_rate": POSITIVE},
+        state_dtype=state_dtype,
+        layout=layout,
+    )

@@ -1,0 +1,150 @@
+r"""GaLore: an optimizer of gradients projected to a few directions.
+
+$$
+P = \operatorname{SVD}_r(G_t) \text{ every } T \text{ steps}, \qquad R_t = P^\top G_t, \qquad
+W_t = W_{t-1} - \eta\, \bigl( \alpha\, P\, \operatorname{opt}(R_t) + \lambda\, W_{t-1} \bigr)
+$$
+
+for a matrix of at least as many rows as columns; others are projected from the right. `opt` is Adam's direction, or
+what `base_optimizer` returns. The state is a pair: this optimizer's own with the slot `projector`, and the base
+optimizer's on the projected tree, where the memory is saved. As in optax the long side is the one that is projected,
+and the SVD is taken in float32; the authors' code projects the short one.
+
+References:
+    - Zhao et al., "GaLore: Memory-efficient LLM training by gradient low-rank projection",
+      https://arxiv.org/abs/2403.03507, 2024, Algorithm 2.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import (
+    Array,
+    Hyperparams,
+    Mask,
+    Optimizer,
+    OptState,
+    PyTree,
+    ScalarOrSchedule,
+    WrapperState,
+    broadcast_mask,
+    compute_dtype,
+    increment,
+    make_optimizer,
+    wide_copy,
+)
+from jgd.rules._galore_axes import axes_of_leaves, from_matrix, matrix_shape, to_matrix
+
+
+def project(matrix: Array, projector: Array, rank: int, due: Array) -> tuple[Array, Array]:
+    """The projected matrix and the projector, made anew where it is due."""
+    tall = matrix.shape[0] >= matrix.shape[1]
+
+    def fresh() -> Array:
+        u, _, vt = jnp.linalg.svd(matrix.astype(jnp.float32), full_matrices=False)
+        return (u[:, :rank] if tall else vt[:rank].T).astype(projector.dtype)
+
+    projector = jax.lax.cond(due, fresh, lambda: projector)
+    return (projector.T @ matrix if tall else matrix @ projector), projector
+
+
+def galore(
+    learning_rate: ScalarOrSchedule,
+    rank: int = 128,
+    update_proj_gap: ScalarOrSchedule = 200,
+    scale: ScalarOrSchedule = 1.0,
+    base_optimizer: optax.GradientTransformation | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    weight_dimension_numbers: Any = None,
+) -> Optimizer:
+    """GaLore: gradient low-rank projection around a base optimizer.
+
+    Args:
+        learning_rate: The factor on the base optimizer's direction, at least 0.
+        rank: How many directions to keep, at least 1.
+        update_proj_gap: After how many steps the directions are chosen anew.
+        scale: A factor on what comes back from the projection.
+        base_optimizer: A transform that returns a direction along the gradient, as `optax.scale_by_adam()`, which is
+            what None stands for.
+        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
+        mask: Which leaves decay; as for `jgd.adamw`.
+        weight_dimension_numbers: Which leaves are projected, and which axes make rows and columns: a
+            `GaLoreDimensionNumbers`, a tree of them and None, a function from params to one; None for leaves of two
+            axes.
+
+    Returns:
+        An optimizer with the hyperparameters `learning_rate`, `update_proj_gap`, `scale`, `weight_decay`.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, `rank` is no integer
+            above 0, or the axes do not fit a leaf.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.galore(0.1, rank=1), jnp.zeros((4, 3))
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update(jnp.ones((4, 3)), state, params)
+        >>> print(state.own.slots["projector"].shape, updates[0].round(3))
+        (4, 1) [-0.05 -0.05 -0.05]
+    """
+    if not isinstance(rank, int):
+        raise TypeError(f"galore: `rank` must be an int, got {type(rank)}.")
+    if rank <= 0:
+        raise ValueError(f"galore: `rank` must be positive, got {rank}.")
+    base = optax.with_extra_args_support(optax.scale_by_adam() if base_optimizer is None else base_optimizer)
+    hyperparams = {"learning_rate": learning_rate, "update_proj_gap": update_proj_gap, "scale": scale}
+    given = Hyperparams("galore", hyperparams | {"weight_decay": weight_decay})
+
+    def init(params: PyTree) -> WrapperState:
+        leaves, treedef = jax.tree.flatten(params)
+        projectors, proxies = [], []
+        for leaf, axes in zip(leaves, axes_of_leaves(params, weight_dimension_numbers), strict=True):
+            rows, columns = (0, 0) if axes is None else matrix_shape(jnp.shape(leaf), axes)
+            r, long, short = min(rank, rows, columns), max(rows, columns), min(rows, columns)
+            dtype = compute_dtype(jnp.result_type(leaf))
+            projectors.append(jnp.zeros((long, r), dtype))
+            low = (r, short) if rows >= columns else (short, r)
+            proxies.append(wide_copy(leaf) if axes is None else jnp.zeros(low, dtype))
+        own = OptState(jnp.zeros((), jnp.int32), given.init(), {"projector": treedef.unflatten(projectors)})
+        return WrapperState(own, base.init(treedef.unflatten(proxies)))
+
+    def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
+        hyper = given.at_step(state.own.hyperparams, state.own.count)
+        leaves, treedef = jax.tree.flatten(grads)
+        all_axes = axes_of_leaves(grads, weight_dimension_numbers)
+        due = jnp.mod(state.own.count, hyper["update_proj_gap"].astype(jnp.int32)) == 0
+        projectors, low = treedef.flatten_up_to(state.own.slots["projector"]), []
+        for i, (grad, axes) in enumerate(zip(leaves, all_axes, strict=True)):
+            leaf = jnp.asarray(grad).astype(compute_dtype(jnp.result_type(grad)))
+            if axes is not None:
+                leaf, projectors[i] = project(to_matrix(leaf, axes), projectors[i], projectors[i].shape[1], due)
+            low.append(leaf)
+        found, inner = base.update(treedef.unflatten(low), state.inner, None, **extra)
+        deltas = treedef.flatten_up_to(found)
+        for i, (leaf, axes) in enumerate(zip(leaves, all_axes, strict=True)):
+            if axes is not None:
+                tall = projectors[i].shape[0] == matrix_shape(leaf.shape, axes)[0]
+                back = projectors[i] @ deltas[i] if tall else deltas[i] @ projectors[i].T
+                deltas[i] = from_matrix(hyper["scale"].astype(back.dtype) * back, leaf.shape, axes)
+        steps = _step(treedef.unflatten(deltas), params, hyper, mask)
+        updates = jax.tree.map(lambda step, grad: step.astype(jnp.result_type(grad)), steps, grads)
+        inner = jax.tree.map(lambda new, old: new.astype(old.dtype), inner, state.inner)
+        slots = {"projector": treedef.unflatten(projectors)}
+        return updates, WrapperState(OptState(increment(state.own.count), hyper, slots), inner)
+
+    return make_optimizer(init, update, f"jgd.galore({given.text()})")
+
+
+def _step(directions: PyTree, params: PyTree, hyper: Any, mask: Mask) -> PyTree:
+    def move(direction: Array, param: Any, decays: bool) -> Array:
+        dtype = jnp.finfo(direction.dtype).dtype
+        rate, decay = hyper["learning_rate"].astype(dtype), hyper["weight_decay"].astype(dtype)
+        return -rate * (direction + decay * jnp.asarray(param, direction.dtype) if decays else direction)
+
+    if params is None:
+        return jax.tree.map(lambda d: move(d, 0, False), directions)
+    return jax.tree.map(move, directions, params, broadcast_mask("galore", mask, params))

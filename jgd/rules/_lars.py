@@ -1,0 +1,113 @@
+r"""LARS: momentum with a learning rate for each leaf, in proportion to its length.
+
+$$
+\begin{aligned}
+u_t &= g_t + \lambda\, \theta_{t-1}, \qquad
+r_t = c\, \lVert \theta_{t-1} \rVert / (\lVert u_t \rVert + \epsilon) \\
+b_t &= \mu\, b_{t-1} + \eta\, r_t u_t, \qquad \theta_t = \theta_{t-1} - b_t
+\end{aligned}
+$$
+
+with the slot $b$ (`trace`); where either norm is zero $r_t = 1$. As in optax the learning rate stands inside of the
+momentum.
+
+References:
+    - You, Gitman and Ginsburg, "Large batch training of convolutional networks", https://arxiv.org/abs/1708.03888,
+      2017, Algorithm 1.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import (
+    Array,
+    Hyper,
+    Mask,
+    Optimizer,
+    PyTree,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    broadcast_mask,
+    global_norm,
+    lift,
+    zeros,
+)
+
+
+def trust_ratio(param: Array, direction: Array, coefficient: Array | float = 1.0, eps: Array | float = 0.0) -> Array:
+    """`coefficient * |param| / (|direction| + eps)`, and one where either norm is zero."""
+    size, length = global_norm(param), global_norm(direction)
+    usable = (size > 0) & (length > 0)
+    return jnp.where(usable, coefficient * size / (jnp.where(usable, length, 1) + eps), 1)
+
+
+def lars_rule(decays: bool, trusts: bool, nesterov: bool) -> Rule:
+    """The rule, with and without weight decay, the ratio, and Nesterov's momentum."""
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del step
+        direction = grad + hyper["weight_decay"] * param if decays else grad
+        if trusts:
+            direction = trust_ratio(param, direction, hyper["trust_coefficient"], hyper["eps"]) * direction
+        move = hyper["learning_rate"] * direction
+        trace = move + hyper["momentum"] * slots["trace"]
+        return -(move + hyper["momentum"] * trace if nesterov else trace), {"trace": trace}
+
+    return Rule(update, slots={"trace": zeros}, kind="leaf", needs_params=True, supports_complex=False)
+
+
+def lars(
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = True,
+    trust_coefficient: ScalarOrSchedule = 0.001,
+    eps: ScalarOrSchedule = 0.0,
+    trust_ratio_mask: Mask = True,
+    momentum: ScalarOrSchedule = 0.9,
+    nesterov: bool = False,
+    *,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """LARS: layer-wise adaptive rate scaling.
+
+    Args:
+        learning_rate: At least 0; the step of a leaf is this times the coefficient times its length, about.
+        weight_decay: How much of each parameter is added to its gradient, at least 0.
+        weight_decay_mask: Which leaves decay; as `mask` of `jgd.adamw`.
+        trust_coefficient: The length of a step relative to the leaf, before the learning rate.
+        eps: Added to the norm of the direction, at least 0.
+        trust_ratio_mask: Which leaves are scaled so; the others take plain momentum steps. Biases and norms are often
+            left out.
+        momentum: Decay rate of the sum of steps, in [0, 1).
+        nesterov: Whether that momentum is Nesterov's.
+        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer with the hyperparameters of the numbers above, and the slot `trace`, one number a parameter.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a mask does not fit the
+            params, a leaf is complex, or `update` is called without params.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.lars(1.0), jnp.array([30.0, 40.0])
+        >>> updates, state = optimizer.update(jnp.ones(2), optimizer.init(params), params)
+        >>> print(updates.round(4))  # a thousandth of the length, 50
+        [-0.0354 -0.0354]
+    """
+    rules = {(d, t): lars_rule(d, t, nesterov) for d in (True, False) for t in (True, False)}
+
+    def choose(params: PyTree) -> PyTree:
+        decays = broadcast_mask("lars", weight_decay_mask, params)
+        trusts = broadcast_mask("lars", trust_ratio_mask, params)
+        return jax.tree.map(lambda d, t: rules[d, t], decays, trusts)
+
+    hyperparams = {"learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
+    hyperparams |= {"trust_coefficient": trust_coefficient, "momentum": momentum}
+    return lift(list(rules.values()), hyperparams, name="lars", choose=choose, state_dtype=state_dtype, layout=layout)

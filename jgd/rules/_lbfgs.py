@@ -1,0 +1,137 @@
+r"""L-BFGS: quasi-Newton steps from the last few changes of params and gradients, and a line search.
+
+With $s_i = \theta_i - \theta_{i-1}$, $y_i = g_{i+1} - g_i$ and $\rho_i = 1 / \langle y_i, s_i \rangle$ of the last
+`memory_size` steps the direction is $-H_t g_t$, where
+
+$$
+H^{(i)} = (1 - \rho_i s_i y_i^\top)\, H^{(i-1)}\, (1 - \rho_i y_i s_i^\top) + \rho_i s_i s_i^\top, \qquad
+H^{(0)} = \frac{\langle y_t, s_t \rangle}{\lVert y_t \rVert^2}
+$$
+
+computed by two loops. The slots are `params` and `updates` of the last call, `diff_params_memory` and
+`diff_updates_memory` with one axis more, and `weights_memory` ($\rho$) for the tree. The line search is optax's.
+
+References:
+    - Nocedal and Wright, "Numerical optimization", 2nd edition, 2006, Algorithm 7.4.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import Array, Hyper, Optimizer, PyTree, ScalarOrSchedule, Slots, TreeRule, lift, make_optimizer, zeros
+
+
+def _vdot(xs: Any, ys: Any) -> Any:
+    high = jax.lax.Precision.HIGHEST
+    return sum(jnp.vdot(x, y, precision=high).real for x, y in zip(xs, ys, strict=True))
+
+
+def _two_loops(grads: list[Array], steps: Any, changes: Any, weights: Array, scale: Any, order: Array) -> list[Array]:
+    def right(vector: list[Array], i: Array) -> tuple[list[Array], Array]:
+        alpha = weights[i] * _vdot([s[i] for s in steps], vector)
+        return [v - alpha.astype(y.real.dtype) * y[i] for v, y in zip(vector, changes, strict=True)], alpha
+
+    def left(vector: list[Array], i_alpha: tuple[Array, Array]) -> tuple[list[Array], None]:
+        i, alpha = i_alpha
+        beta = weights[i] * _vdot([y[i] for y in changes], vector)
+        return [v + (alpha - beta).astype(s.real.dtype) * s[i] for v, s in zip(vector, steps, strict=True)], None
+
+    vector, alphas = jax.lax.scan(right, grads, order, reverse=True)
+    vector = [jnp.asarray(scale, v.real.dtype) * v for v in vector]
+    return jax.lax.scan(left, vector, (order, alphas))[0]
+
+
+def lbfgs_rule(memory_size: int, scales: bool) -> TreeRule:
+    """The direction, with or without a first Hessian scaled by the last step."""
+
+    def update(
+        grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
+    ) -> tuple[list[Array], Slots]:
+        started, now, last = step > 1, (step - 1) % memory_size, (step - 2) % memory_size
+        move = [jnp.where(started, p - q, 0) for p, q in zip(params, slots["params"], strict=True)]
+        change = [jnp.where(started, g - h, 0) for g, h in zip(grads, slots["updates"], strict=True)]
+        curvature = _vdot(change, move)
+        weight = jnp.where(curvature == 0, 0, 1 / jnp.where(curvature == 0, 1, curvature))
+        steps = [m.at[last].set(s) for m, s in zip(slots["diff_params_memory"], move, strict=True)]
+        changes = [m.at[last].set(y) for m, y in zip(slots["diff_updates_memory"], change, strict=True)]
+        weights = slots["weights_memory"].at[last].set(weight.astype(slots["weights_memory"].dtype))
+        scale: Any = 1.0
+        if scales:
+            square, norm = _vdot(change, change), jnp.sqrt(_vdot(*[[jax.lax.stop_gradient(g) for g in grads]] * 2))
+            later = jnp.where(square > 0, curvature / jnp.where(square > 0, square, 1), 1)
+            scale = jnp.where(started, later, jnp.minimum(1, 1 / jnp.where(norm > 0, norm, 1)))
+        order = (now + jnp.arange(memory_size)) % memory_size
+        direction = _two_loops(grads, steps, changes, weights, scale, order)
+        new = {"params": params, "updates": grads, "diff_params_memory": steps, "diff_updates_memory": changes}
+        return [-hyper["learning_rate"] * d for d in direction], new | {"weights_memory": weights}
+
+    def memory(param: Array) -> Array:
+        return jnp.zeros((memory_size, *param.shape), param.dtype)
+
+    return TreeRule(
+        update,
+        slots={"params": zeros, "updates": zeros, "diff_params_memory": memory, "diff_updates_memory": memory},
+        scalars={"weights_memory": lambda _: jnp.zeros(memory_size)},
+        needs_params=True,
+    )
+
+
+def lbfgs(
+    learning_rate: ScalarOrSchedule | None = None,
+    memory_size: int = 10,
+    scale_init_precond: bool = True,
+    linesearch: Any = "zoom",
+    *,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """L-BFGS with a line search.
+
+    `update` must be given what the line search asks for: `update(grads, state, params, value=loss, grad=grads,
+    value_fn=loss_fn)`. `optax.value_and_grad_from_state` saves an evaluation where the search has made it.
+
+    Args:
+        learning_rate: The length of a step along the direction before the line search, at least 0; None for one.
+        memory_size: How many steps to remember, at least 1.
+        scale_init_precond: Whether to scale the first Hessian by the curvature along the last step.
+        linesearch: A transform such as `optax.scale_by_zoom_linesearch`; `"zoom"` for that with 20 steps at most that
+            begins at a step of one; None for none.
+        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer whose state is a pair, of the direction and of the line search.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, `memory_size` is below 1, or
+            `update` is called without params.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, jgd
+        >>> loss = lambda w: jnp.sum((w - jnp.array([1.0, 2.0])) ** 4)
+        >>> optimizer, params = jgd.lbfgs(), jnp.zeros(2)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(20):
+        ...     value, grads = jax.value_and_grad(loss)(params)
+        ...     updates, state = optimizer.update(grads, state, params, value=value, grad=grads, value_fn=loss)
+        ...     params = jgd.apply_updates(params, updates)
+        >>> print(params.round(1))
+        [1. 2.]
+    """
+    if memory_size < 1:
+        raise ValueError(f"lbfgs: memory_size must be >= 1; got {memory_size}.")
+    rate = 1.0 if learning_rate is None else learning_rate
+    rule = lbfgs_rule(memory_size, scale_init_precond)
+    direction = lift(rule, {"learning_rate": rate}, name="lbfgs", state_dtype=state_dtype, layout=layout)
+    if isinstance(linesearch, str):
+        linesearch = optax.scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
+    chained = optax.chain(direction, optax.identity() if linesearch is None else linesearch)
+
+    def init(params: PyTree) -> PyTree:
+        # optax's line search starts with weakly typed numbers, which its first update would make strong.
+        return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), chained.init(params))
+
+    return make_optimizer(init, chained.update, repr(direction))

@@ -1,0 +1,112 @@
+"""The leaf rule of Muon, and the parts of it that its relatives share."""
+
+import dataclasses
+import math
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+from optax.contrib import MuonDimensionNumbers
+
+from jgd.core import Array, Hyper, Rule, Slots, debias, increment, zeros
+from jgd.rules._matrix_axes import as_matrices, as_tuple, from_matrices
+from jgd.rules._newton_schulz import Preconditioning, orthogonalize
+
+Like = Literal["keller", "moonshot", "torch"]
+
+
+def check_like(owner: str, like: str | None) -> None:
+    """Raises ValueError for a name that is none of `Like`."""
+    if like is not None and like not in get_args(Like):
+        known = ", ".join(repr(name) for name in get_args(Like))
+        raise ValueError(f"{owner}: like must be None or one of {known}; got {like!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What Muon and its relatives fix before a step is compiled.
+
+    Attributes:
+        like: Whose momentum, `eps` and scale: optax's where None.
+        steps: Newton-Schulz iterations with one triple of coefficients.
+        nesterov: Whether the direction looks ahead.
+        preconditioning: See `orthogonalize`.
+        ns_dtype: See `dtype` of `orthogonalize`.
+    """
+
+    like: Like | None = "keller"
+    steps: int = 5
+    nesterov: bool = True
+    preconditioning: Preconditioning = "frobenius"
+    ns_dtype: Any = None
+
+    def prepare(self, hyper: Hyper, step: Array) -> Hyper:
+        """Adds what `momentum` and `orthogonal` read: two weights, and the `eps` of the iteration."""
+        beta, weight, eps = hyper["beta"], hyper["1-beta"], hyper["eps"]
+        mu_scale, grad_scale = (beta, weight) if self.nesterov else (jnp.ones_like(beta), jnp.zeros_like(beta))
+        if self.like is None:
+            ahead = increment(step) if self.nesterov else step
+            mu_scale, grad_scale = mu_scale / debias(weight, ahead), grad_scale / debias(weight, step)
+        if self.like == "moonshot":
+            eps = eps * weight  # there the sum of gradients is divided by its norm, not their average
+        return hyper | {"mu_scale": mu_scale, "grad_scale": grad_scale, "ns_eps": eps}
+
+    def momentum(self, grad: Array, mu: Array, hyper: Hyper) -> tuple[Array, Array]:
+        """The new average of gradients, and the direction that follows from it."""
+        mu = hyper["beta"] * mu + hyper["1-beta"] * grad
+        ahead = hyper["mu_scale"] * mu
+        return mu, ahead + hyper["grad_scale"] * grad if self.nesterov else ahead
+
+    def orthogonal(self, matrices: Array, hyper: Hyper) -> Array:
+        """Newton-Schulz on a stack of matrices."""
+        return orthogonalize(
+            matrices,
+            hyper["ns_coeffs"],
+            self.steps,
+            hyper["ns_eps"],
+            self.preconditioning,
+            dtype=self.ns_dtype,
+            clamp=self.like == "torch",
+        )
+
+
+def shape_scale(shape: tuple[int, ...], axes: MuonDimensionNumbers, leaf_shape: tuple[int, ...], like: Any) -> float:
+    """`sqrt(max(1, out / in))`; in Jordan's code, for kernels of convolutions, of height and width in their place."""
+    fan_in, fan_out = shape[-2:]
+    rows = as_tuple(axes.reduction_axis)
+    if like == "keller" and len(rows) > 2:
+        fan_out, fan_in = leaf_shape[rows[-2]], leaf_shape[rows[-1]]
+    return math.sqrt(max(1.0, fan_out / max(fan_in, 1)))
+
+
+def muon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form, adaptive: bool = False) -> Rule:
+    """Muon for leaves whose matrix axes are `axes`."""
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del step
+        mu, ahead = form.momentum(grad, slots["mu"], hyper)
+        matrices = as_matrices(ahead, axes)
+        direction = form.orthogonal(matrices, hyper)
+        if adaptive:
+            direction = jnp.sum(matrices.conj() * direction, axis=(-2, -1), keepdims=True) * direction
+        if "consistent_rms" in hyper:
+            scale = hyper["consistent_rms"] * math.sqrt(max(matrices.shape[-2:]))
+        else:
+            scale = shape_scale(matrices.shape, axes, grad.shape, form.like)
+        direction = from_matrices(direction * scale, grad.shape, axes)
+        if decays:
+            direction = direction + hyper["weight_decay"] * param
+        return -hyper["learning_rate"] * direction, {"mu": mu}
+
+    return matrix_rule(update, form)
+
+
+def matrix_rule(update: Any, form: Form, **slots: Any) -> Rule:
+    """A rule for matrices with the slot `mu`, and those given."""
+    return Rule(
+        update,
+        slots={"mu": zeros, **slots},
+        kind="matrix",
+        needs_params=True,
+        supports_complex=form.ns_dtype is None,
+        prepare=form.prepare,
+    )

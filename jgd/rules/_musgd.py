@@ -1,0 +1,148 @@
+r"""MuSGD: a step of Muon and a step of Nesterov's SGD in one, each with a momentum of its own.
+
+$$
+\begin{aligned}
+b_t &= \mu b_{t-1} + (1-\mu)\, g_t, \qquad
+\theta' = \theta_{t-1} - \eta\, w_M\, s \operatorname{NS}\bigl(\mu b_t + (1-\mu)\, g_t\bigr) \\
+g'_t &= g_t + \lambda\, \theta', \qquad s_t = \mu s_{t-1} + g'_t \\
+\theta_t &= \theta' - \eta\, w_S\, (g'_t + \mu s_t)
+\end{aligned}
+$$
+
+with the slots $b$ (`mu`) and $s$ (`trace`), the shares $w_M$ (`muon`) and $w_S$ (`sgd`), and
+$s = \sqrt{\max(1, n/m)}$ for a matrix of `m` inputs by `n` outputs; for kernels of convolutions it is
+$\sqrt{\max(1, \text{height}/\text{width})}$. The decay enters the half of SGD alone, at params that Muon has moved.
+Leaves that are no matrices get Nesterov's SGD with its whole learning rate.
+
+It trains YOLO26. There is no paper; the shares are those of its trainer, where the class has 0.5 for both.
+
+References:
+    - Jocher et al., "Ultralytics YOLO26", https://docs.ultralytics.com/models/yolo26, 2026.
+    - Jordan et al., "Muon: An optimizer for hidden layers", https://kellerjordan.github.io/posts/muon, 2024.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from optax.contrib import MuonDimensionNumbers
+
+from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, lift, zeros
+from jgd.rules._matrix_axes import as_matrices, from_matrices, matrix_axes_for
+from jgd.rules._matrix_lift import choose_matrices
+from jgd.rules._muon_rule import Form, matrix_rule, shape_scale
+from jgd.rules._newton_schulz import NS_COEFFS, check_coeffs
+from jgd.rules._sgd import HEAVY_BALL, NESTEROV
+
+
+def musgd_rules(form: Form) -> Any:
+    """Two functions: from matrix axes and whether the leaf decays to its rule, and the same for other leaves."""
+    sgd = NESTEROV if form.nesterov else HEAVY_BALL
+
+    def descend(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        return sgd.update(grad + hyper["weight_decay"] * param, slots, param, hyper, step)
+
+    def half_sgd(decays: bool) -> Rule:
+        return dataclasses.replace(sgd, update=descend, needs_params=True) if decays else sgd
+
+    def prepare(hyper: Hyper, step: Array) -> Hyper:
+        return form.prepare(hyper | {"beta": hyper["momentum"], "1-beta": hyper["1-momentum"]}, step)
+
+    @functools.cache
+    def matrix(axes: MuonDimensionNumbers, decays: bool) -> Rule:
+        second = half_sgd(decays)
+
+        def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+            mu, ahead = form.momentum(grad, slots["mu"], hyper)
+            stack = as_matrices(ahead, axes)
+            scale = shape_scale(stack.shape, axes, grad.shape, "keller")
+            direction = from_matrices(scale * form.orthogonal(stack, hyper), grad.shape, axes)
+            moved = -hyper["learning_rate"] * hyper["muon"] * direction
+            own = hyper | {"learning_rate": hyper["learning_rate"] * hyper["sgd"]}
+            delta, new = second.update(grad, slots, param + moved, own, step)
+            return moved + delta, {"mu": mu, "trace": new["trace"]}
+
+        return dataclasses.replace(matrix_rule(update, form, trace=zeros), prepare=prepare)
+
+    return matrix, functools.cache(half_sgd)
+
+
+def weights_of_layers(params: PyTree) -> PyTree:
+    """Leaves of two and of four axes, as the trainer of YOLO26 takes them: weights of linear and conv layers."""
+    return jax.tree.map(lambda leaf: matrix_axes_for(leaf, "conv") if jnp.ndim(leaf) in (2, 4) else None, params)
+
+
+def musgd(
+    learning_rate: ScalarOrSchedule,
+    momentum: ScalarOrSchedule = 0.9,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    nesterov: bool = True,
+    muon: ScalarOrSchedule = 0.2,
+    sgd: ScalarOrSchedule = 1.0,
+    eps: ScalarOrSchedule = 1e-7,
+    ns_coeffs: Any = NS_COEFFS["muon"],
+    ns_steps: int = 5,
+    ns_dtype: Any = None,
+    matrix_axes: Any = None,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """MuSGD: Muon and Nesterov's SGD for matrices and kernels, SGD for the other leaves.
+
+    Args:
+        learning_rate: At least 0; the trainer of YOLO26 takes 0.01.
+        momentum: Decay rate of both momenta, in [0, 1).
+        weight_decay: Added to the gradient of SGD, times the param; at least 0.
+        mask: Which leaves decay; as for `jgd.adamw`.
+        nesterov: Whether to use Nesterov momentum, in both.
+        muon: The share of Muon's step.
+        sgd: The share of SGD's step, for leaves that get both.
+        eps: Added to the norm of the momentum, at least 0.
+        ns_coeffs: As for `jgd.muon`.
+        ns_steps: As for `jgd.muon`.
+        ns_dtype: As for `jgd.muon`; the author rounds to `"bfloat16"`.
+        matrix_axes: As `muon_weight_dimension_numbers` of `jgd.muon`; by default leaves of two axes, `[in, out]`, and
+            of four, `[height, width, in, out]`.
+        state_dtype: The dtype of all slots.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer with these hyperparameters, and the slots `trace` and (for matrices alone) `mu`.
+
+    Raises:
+        TypeError, ValueError: As for `jgd.muon`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.rules._musgd import musgd
+        >>> params, grads = jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 0.1]])
+        >>> optimizer = musgd(0.1)
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> print(updates.round(2))
+        [[-0.58 -0.  ]
+         [-0.   -0.04]]
+    """
+    matrix, other = musgd_rules(Form("keller", ns_steps, nesterov, ns_dtype=ns_dtype))
+    hyperparams = {
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "muon": muon,
+        "sgd": sgd,
+        "eps": eps,
+        "ns_coeffs": check_coeffs("musgd", ns_coeffs),
+    }
+    axes = weights_of_layers if matrix_axes is None else matrix_axes
+    return lift(
+        (matrix(MuonDimensionNumbers(), True), other(True)),
+        hyperparams,
+        name="musgd",
+        choose=choose_matrices("musgd", axes, mask, matrix, other),
+        arrays=("ns_coeffs",),
+        state_dtype=state_dtype,
+        layout=layout,
+    )

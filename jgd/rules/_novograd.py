@@ -1,0 +1,78 @@
+r"""NovoGrad: a second moment for each leaf instead of each parameter.
+
+$$
+\begin{aligned}
+v_t &= \beta_2 v_{t-1} + (1-\beta_2) \lVert g_t \rVert^2, \qquad v_1 = \lVert g_1 \rVert^2 \\
+m_t &= \beta_1 m_{t-1} + g_t / (\sqrt{v_t + \epsilon_\text{root}} + \epsilon) + \lambda\, \theta_{t-1} \\
+\theta_t &= \theta_{t-1} - \eta\, m_t
+\end{aligned}
+$$
+
+with the slots $m$ (`mu`) and $v$ (`nu`, one number a leaf).
+
+References:
+    - Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training of deep networks",
+      https://arxiv.org/abs/1905.11286, 2019, Algorithm 1.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, lift, real_zero, zeros
+
+
+def novograd_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    """NovoGrad, on one leaf."""
+    first = step == 1
+    square = jnp.sum(abs_sq(grad))
+    nu = jnp.where(first, square, hyper["b2"] * slots["nu"] + hyper["1-b2"] * square)
+    denominator = jnp.sqrt(nu + hyper["eps_root"]) + hyper["eps"]
+    scaled = grad / jnp.where(denominator > 0, denominator, 1) + hyper["weight_decay"] * param
+    mu = hyper["b1"] * slots["mu"] + scaled
+    return -hyper["learning_rate"] * mu, {"mu": mu, "nu": nu}
+
+
+NOVOGRAD = Rule(novograd_update, slots={"mu": zeros, "nu": real_zero}, kind="leaf", needs_params=True)
+
+
+def novograd(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.25,
+    eps: ScalarOrSchedule = 1e-6,
+    eps_root: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """NovoGrad: gradients normalised leaf by leaf, with momentum.
+
+    Args:
+        learning_rate: The norm of one leaf's step without momentum, about; at least 0.
+        b1: Decay rate of the sum of normalised gradients, in [0, 1).
+        b2: Decay rate of the average of squared gradient norms, in [0, 1).
+        eps: Added to the root of that average, at least 0.
+        eps_root: Added under the root, at least 0.
+        weight_decay: How much of each parameter is added to its normalised gradient, at least 0.
+        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer with the hyperparameters above and the slots `mu`, one number a parameter, and `nu`, one a leaf.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or `update` is called without
+        params.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer = jgd.novograd(0.1)
+        >>> updates, state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(jnp.zeros(2)), jnp.zeros(2))
+        >>> print(updates.round(3))
+        [-0.06 -0.08]
+    """
+    hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    hyperparams |= {"weight_decay": weight_decay}
+    return lift(NOVOGRAD, hyperparams, name="novograd", state_dtype=state_dtype, layout=layout)

@@ -1,0 +1,150 @@
+r"""Prodigy: Adam that estimates how far away the solution is, and steps accordingly.
+
+$$
+\begin{aligned}
+m_t &= \beta_1 m_{t-1} + (1-\beta_1)\, d_{t-1} g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2)\, d_{t-1}^2 g_t^2 \\
+r_t &= \beta_3 r_{t-1} + \tfrac{d_{t-1}}{d_0} \gamma_t \langle g_t, \theta_0 - \theta_{t-1} \rangle, \qquad
+s_t = \beta_3 s_{t-1} + \tfrac{d_{t-1}}{d_0} \gamma_t\, g_t \\
+d_t &= \max(d_{t-1},\ c\, r_t / \lVert s_t \rVert_1), \qquad
+\theta_t = \theta_{t-1} - \gamma_t \bigl( m_t / (\sqrt{v_t} + d_t \epsilon) + \lambda\, \theta_{t-1} \bigr)
+\end{aligned}
+$$
+
+with $\gamma_t = \eta\, d_{t-1} \sqrt{1-\beta_2^t} / (1-\beta_1^t)$. The slots are `exp_avg`, `exp_avg_sq`, `grad_sum`
+($s$), `params0`, and for the tree `estim_lr` ($d$), `estim_lr_max` and `numerator_weighted` ($r$). optax always
+corrects the moments; the authors' code does so on demand, and its default is `bias_correction=False`. With only zero
+gradients so far $d$ stays as it is (optax 0.2.8 then holds NaN for ever).
+
+References:
+    - Mishchenko and Defazio, "Prodigy: An expeditiously adaptive parameter-free learner",
+      https://arxiv.org/abs/2306.06101, 2023, Algorithm 4.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jgd.core import (
+    DECAY_RATE,
+    Array,
+    Hyper,
+    Optimizer,
+    ScalarOrSchedule,
+    Slots,
+    TreeRule,
+    abs_sq,
+    debias,
+    lift,
+    real_zeros,
+    zeros,
+)
+from jgd.rules._distance import same, zero
+
+
+def prodigy_rule(first: Any, corrected: bool, safeguard: bool, has_beta3: bool) -> TreeRule:
+    """The rule, its first estimate given, with and without correction and safeguard."""
+
+    def update(
+        grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
+    ) -> tuple[list[Array], Slots]:
+        del step
+        d, start = slots["estim_lr"], slots["params0"]
+        rate = d * hyper["rate"]
+        b1, b2, b3 = hyper["b1"], hyper["b2"], hyper["b3"]
+        weight = d / first * (d if safeguard else rate)
+        inner = sum(jnp.sum(g * (p0 - p)) for g, p0, p in zip(grads, start, params, strict=True))
+        numerator = b3 * slots["numerator_weighted"] + d / first * rate * inner
+        mu = [b1 * m + hyper["1-b1"] * d * g for m, g in zip(slots["exp_avg"], grads, strict=True)]
+        nu = [b2 * v + hyper["1-b2"] * d**2 * abs_sq(g) for v, g in zip(slots["exp_avg_sq"], grads, strict=True)]
+        sums = [b3 * s + weight * g for s, g in zip(slots["grad_sum"], grads, strict=True)]
+        size = sum(jnp.sum(jnp.abs(s)) for s in sums)
+        estimate = jnp.where(size > 0, hyper["estim_lr_coef"] * numerator / jnp.where(size > 0, size, 1), d)
+        largest = jnp.maximum(slots["estim_lr_max"], estimate)
+        # The first estimate is taken whole; later ones are approached at the rate of growth.
+        before = jnp.where(d == first, jnp.maximum(d, estimate), d)
+        new_d = jnp.minimum(largest, before * hyper["growth_rate"])
+        deltas = []
+        for m, v, p in zip(mu, nu, params, strict=True):
+            denominator = jnp.sqrt(v) + new_d * hyper["eps"]
+            direction = m / jnp.where(denominator > 0, denominator, 1)
+            deltas.append(-rate * (direction + hyper["weight_decay"] * p))
+        new = {"exp_avg": mu, "exp_avg_sq": nu, "grad_sum": sums, "params0": start, "estim_lr": new_d}
+        return deltas, new | {"numerator_weighted": numerator, "estim_lr_max": largest}
+
+    def prepare(hyper: Hyper, step: Array) -> Hyper:
+        correction = jnp.sqrt(debias(hyper["1-b2"], step)) / debias(hyper["1-b1"], step) if corrected else 1
+        more = {"rate": hyper["learning_rate"] * correction}
+        more |= {} if has_beta3 else {"b3": jnp.sqrt(hyper["b2"])}
+        return {"growth_rate": jnp.asarray(jnp.inf, hyper["b2"].dtype)} | hyper | more
+
+    slots = {"exp_avg": zeros, "exp_avg_sq": real_zeros, "grad_sum": zeros, "params0": same}
+
+    def start_at_first(params: list[Array]) -> Array:
+        return zero(params) + first
+
+    scalars = {"estim_lr": start_at_first, "estim_lr_max": start_at_first, "numerator_weighted": zero}
+    return TreeRule(update, slots=slots, scalars=scalars, needs_params=True, supports_complex=False, prepare=prepare)
+
+
+def prodigy(
+    learning_rate: ScalarOrSchedule = 1.0,
+    betas: tuple[Any, Any] = (0.9, 0.999),
+    beta3: ScalarOrSchedule | None = None,
+    eps: ScalarOrSchedule = 1e-8,
+    estim_lr0: Any = 1e-6,
+    estim_lr_coef: ScalarOrSchedule = 1.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    safeguard_warmup: bool = False,
+    *,
+    bias_correction: bool = True,
+    growth_rate: ScalarOrSchedule | None = None,
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """Prodigy: Adam whose learning rate is found by itself.
+
+    Args:
+        learning_rate: A factor on the estimate, at least 0: one, or a schedule that ends in zero.
+        betas: The decay rates of the two moments, each in [0, 1).
+        beta3: Decay rate of the estimate's sums, in [0, 1); None for the root of the second of `betas`.
+        eps: Added to the root of the second moment, times the estimate; at least 0.
+        estim_lr0: The first estimate, above 0 and far too small.
+        estim_lr_coef: A factor on later estimates; two or more where steps stay too small.
+        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
+        safeguard_warmup: Whether the sum in the denominator leaves the learning rate out, for long warm-ups.
+        bias_correction: Whether the moments are corrected for their start at zero.
+        growth_rate: The largest factor by which the estimate may grow in a step, above 1; None for no bound.
+        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer with the hyperparameters above (`betas` as `b1`, `b2`; `beta3` as `b3`), four numbers a parameter
+        in the slots `exp_avg`, `exp_avg_sq`, `grad_sum`, `params0`, and `estim_lr`, `estim_lr_max`,
+        `numerator_weighted` for the tree.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, or
+            `update` is called without params.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.prodigy(), jnp.array([5.0])
+        >>> state = optimizer.init(params)
+        >>> for _ in range(300):
+        ...     updates, state = optimizer.update(2 * params, state, params)
+        ...     params = jgd.apply_updates(params, updates)
+        >>> print(bool(jnp.abs(params[0]) < 0.2))
+        True
+    """
+    hyperparams = {"learning_rate": learning_rate, "b1": betas[0], "b2": betas[1], "eps": eps}
+    hyperparams |= {"estim_lr_coef": estim_lr_coef, "weight_decay": weight_decay}
+    hyperparams |= {} if beta3 is None else {"b3": beta3}
+    hyperparams |= {} if growth_rate is None else {"growth_rate": growth_rate}
+    return lift(
+        prodigy_rule(estim_lr0, bias_correction, safeguard_warmup, beta3 is not None),
+        hyperparams,
+        name="prodigy",
+        ranges={"b3": DECAY_RATE},
+        state_dtype=state_dtype,
+        layout=layout,
+    )

@@ -1,0 +1,90 @@
+r"""Rprop: a step size for each parameter, longer while the gradient keeps its sign.
+
+$$
+s_t = \begin{cases} \min(\eta_+ s_{t-1}, s_\text{max}) & g_t g_{t-1} > 0 \\
+                    \max(\eta_- s_{t-1}, s_\text{min}) & g_t g_{t-1} < 0 \\ s_{t-1} & \text{otherwise} \end{cases}
+\qquad \theta_t = \theta_{t-1} - s_t \operatorname{sign}(g_t)
+$$
+
+with no step, and $g_t$ forgotten, where the sign has changed. The slots are `step_sizes` and `prev_updates`, the last
+gradient's sign times its step. optax 0.2.8, and so the default, takes every step one call late: it returns the step
+that the gradient before asked for. `like="torch"` takes it at once, as the papers and PyTorch do. For full batches:
+noise in the sign shortens the steps.
+
+References:
+    - Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning: The RPROP algorithm", 1993;
+      Igel and Huesken, "Improving the Rprop learning algorithm", 2000 (iRprop-, the form here).
+"""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from jgd.core import POSITIVE, Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, full, lift, zeros
+
+
+def rprop_rule(late: bool, start: Any) -> Rule:
+    """The rule, its steps taken one call late or at once."""
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del param, step
+        agreement = grad * slots["prev_updates"]
+        factor = jnp.where(agreement > 0, hyper["eta_plus"], hyper["eta_minus"])
+        moved = jnp.clip(slots["step_sizes"] * factor, hyper["min_step_size"], hyper["max_step_size"])
+        size = jnp.where(agreement == 0, slots["step_sizes"], moved)
+        move = jnp.where(agreement < 0, 0, size * jnp.sign(grad))
+        taken = jnp.where(agreement < 0, 0, slots["prev_updates"]) if late else move
+        return -taken, {"step_sizes": size, "prev_updates": move}
+
+    return Rule(update, slots={"step_sizes": full(start), "prev_updates": zeros}, supports_complex=False)
+
+
+def rprop(
+    learning_rate: ScalarOrSchedule,
+    eta_minus: ScalarOrSchedule = 0.5,
+    eta_plus: ScalarOrSchedule = 1.2,
+    min_step_size: ScalarOrSchedule = 1e-6,
+    max_step_size: ScalarOrSchedule = 50.0,
+    *,
+    like: Literal["optax", "torch"] = "optax",
+    state_dtype: Any = None,
+    layout: Any = "auto",
+) -> Optimizer:
+    """Rprop: resilient backpropagation.
+
+    Args:
+        learning_rate: The first step of every parameter, at least 0. It stands in the state as `step_sizes`, and is no
+            hyperparameter afterwards.
+        eta_minus: Factor on the step size where the gradient changes its sign, in (0, 1).
+        eta_plus: Factor where it keeps it, above 1.
+        min_step_size: The smallest step size.
+        max_step_size: The largest.
+        like: Whose form to follow; see the notes above.
+        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
+        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+
+    Returns:
+        An optimizer with the hyperparameters `eta_minus`, `eta_plus`, `min_step_size`, `max_step_size`, and the slots
+        `step_sizes`, `prev_updates`, two numbers a parameter.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or a leaf is complex.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer = jgd.rprop(0.1, like="torch")
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> for grad in (3.0, 0.5):
+        ...     updates, state = optimizer.update(jnp.array([grad]), state)
+        >>> print(updates.round(3))
+        [-0.12]
+    """
+    rule = rprop_rule(like == "optax", learning_rate)
+    hyperparams = {
+        "eta_minus": eta_minus,
+        "eta_plus": eta_plus,
+        "min_step_size": min_step_size,
+        "max_step_size": max_step_size,
+    }
+    positive = dict.fromkeys(hyperparams, POSITIVE)
+    return lift(rule, hyperparams, name="rprop", ranges=positive, state_dtype=state_dtype, layout=layout)

@@ -1,0 +1,102 @@
+"""SOAP's formulas on one leaf; `jgd.rules._soap` says what they are."""
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, Hyper, Rule, Slots, debias, zeros
+from jgd.rules._preconditioners import along_axes, gram, merged_shape
+
+InitBasis = Literal["qr", "eigh", "identity"]
+
+
+def check_init_basis(init_basis: str) -> None:
+    """Raises ValueError for a name that is none of `InitBasis`."""
+    if init_basis not in get_args(InitBasis):
+        known = ", ".join(repr(name) for name in get_args(InitBasis))
+        raise ValueError(f"soap: init_basis must be one of {known}; got {init_basis!r}.")
+
+
+def soap_rule(
+    max_dim: int, merge: bool, precondition_1d: bool, normalize: bool, correct_bias: bool, init_basis: InitBasis
+) -> Rule:
+    """SOAP without weight decay."""
+
+    def view(leaf: Array) -> tuple[tuple[int, ...], list[int]]:
+        """The shape that the preconditioner sees, and which of its axes have a matrix."""
+        shape = merged_shape(leaf.shape, max_dim) if merge and leaf.size else leaf.shape
+        wanted = leaf.ndim > 1 or (leaf.ndim == 1 and precondition_1d)
+        return shape, [axis for axis, n in enumerate(shape) if wanted and 0 < n <= max_dim]
+
+    def factors_of(param: Array) -> tuple[Array, ...]:
+        shape, axes = view(param)
+        return tuple(jnp.zeros((shape[axis],) * 2, param.dtype) for axis in axes)
+
+    def basis_of(param: Array) -> tuple[Array, ...]:
+        return tuple(jnp.eye(len(factor), dtype=factor.dtype) for factor in factors_of(param))
+
+    def prepare(hyper: Hyper, step: Array) -> Hyper:
+        started, count = step > 1, jnp.maximum(step - 1, 1)
+        rate = hyper["learning_rate"]
+        if correct_bias:
+            rate = rate * jnp.sqrt(debias(hyper["1-b2"], count)) / debias(hyper["1-b1"], count)
+        due = (step - 1) % hyper["precondition_frequency"].astype(jnp.int32) == 0
+        beta = "shampoo_beta" if "shampoo_beta" in hyper else "b2"
+        return hyper | {
+            "step_size": jnp.where(started, rate, 0),
+            "mu_weight": jnp.where(started, hyper["1-b1"], 0),
+            "nu_weight": jnp.where(started, hyper["1-b2"], 0),
+            "factor_weight": hyper[f"1-{beta}"],
+            "due": due if init_basis == "qr" else due & started,
+        }
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del param
+        shape, axes = view(grad)
+
+        def turned(x: Array, basis: tuple[Array, ...], *, into: bool) -> Array:
+            by_axis = dict(zip(axes, basis, strict=True))
+            return along_axes(x, [by_axis.get(axis) for axis in range(len(shape))], transposed=into)
+
+        grad_, basis = grad.reshape(shape), slots["basis"]
+        rotated = turned(grad_, basis, into=True)
+        mu = hyper["b1"] * slots["mu"].reshape(shape) + hyper["mu_weight"] * rotated
+        nu = hyper["b2"] * slots["nu"].reshape(shape) + hyper["nu_weight"] * jnp.square(rotated)
+        root = jnp.sqrt(nu) + hyper["eps"]
+        direction = turned(mu / jnp.where(root > 0, root, 1), basis, into=False)
+        if normalize:
+            rms = jnp.sqrt(jnp.mean(jnp.square(direction)))
+            direction = direction / jnp.where(rms > 0, rms, 1)
+        factors = tuple(
+            factor + hyper["factor_weight"] * (gram(grad_, axis) - factor)
+            for axis, factor in zip(axes, slots["factors"], strict=True)
+        )
+
+        def refreshed(mu: Array, nu: Array, basis: tuple[Array, ...]) -> Any:
+            """One power iteration, from the columns in the order of their estimated eigenvalues."""
+            new = []
+            for axis, factor, q in zip(axes, factors, basis, strict=True):
+                product = jnp.matmul(factor, q, precision=jax.lax.Precision.HIGHEST)
+                order = jnp.argsort(jnp.sum(q * product, axis=0), descending=True)
+                nu = jnp.take(nu, order, axis=axis)
+                new.append(jnp.linalg.qr(product[:, order])[0])
+            return turned(turned(mu, basis, into=False), tuple(new), into=True), nu, tuple(new)
+
+        def kept(*args: Any) -> Any:
+            return args
+
+        if axes:
+            mu, nu, basis = jax.lax.cond(hyper["due"], refreshed, kept, mu, nu, basis)
+            if init_basis == "eigh":
+                basis = jax.lax.cond(step == 1, _eigenvectors, lambda _: basis, factors)
+        slots = {"mu": mu.reshape(grad.shape), "nu": nu.reshape(grad.shape), "factors": factors, "basis": basis}
+        return -hyper["step_size"] * direction.reshape(grad.shape), slots
+
+    slots = {"mu": zeros, "nu": zeros, "factors": factors_of, "basis": basis_of}
+    return Rule(update, slots=slots, kind="matrix", supports_complex=False, prepare=prepare)
+
+
+def _eigenvectors(factors: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Those of the largest eigenvalues first."""
+    return tuple(jnp.linalg.eigh(factor)[1][:, ::-1] for factor in factors)

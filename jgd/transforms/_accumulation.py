@@ -1,0 +1,156 @@
+"""Gradient accumulation over calls: the inner optimizer runs when it is due, and only then."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import Array, Optimizer, PyTree, check_transform, increment, make_optimizer, transform_text
+
+skip_not_finite = optax.skip_not_finite
+skip_large_updates = optax.skip_large_updates
+
+
+class MultiStepsState(NamedTuple):
+    """Counters, the inner state, the gradient gathered so far, and what the skipping function said last."""
+
+    mini_step: Array
+    gradient_step: Array
+    inner_opt_state: PyTree
+    acc_grads: PyTree
+    skip_state: PyTree = ()
+
+
+class MultiSteps:
+    """optax's accumulation, by its names, with an inner optimizer that runs once in `k` calls.
+
+    optax 0.2.8 computes the inner update at every call and multiplies it by zero: `k` times the cost, and a NaN in a
+    partial sum reaches the params. Here the inner update is behind a condition.
+
+    Args:
+        opt: Any optimizer.
+        every_k_schedule: Calls for one update, or a function from the number of updates to it.
+        use_grad_mean: Whether the mean of the gradients is used; their sum otherwise.
+        should_skip_update_fn: `(updates, gradient_step, params) -> (skip, info)`; a skipped gradient does not count.
+        accumulator_dtype: The dtype of the running mean.
+
+    Raises:
+        TypeError, ValueError: `opt` is no optimizer; the function returns no boolean scalar.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.MultiSteps(jgd.sgd(1.0), 2), jnp.zeros(1)
+        >>> state = optimizer.init(params)
+        >>> for grad in (1.0, 3.0):
+        ...     updates, state = optimizer.update(jnp.array([grad]), state, params)
+        ...     print(updates)
+        [0.]
+        [-2.]
+    """
+
+    def __init__(
+        self,
+        opt: optax.GradientTransformation,
+        every_k_schedule: int | Callable[[Array], Any],
+        use_grad_mean: bool = True,
+        should_skip_update_fn: Callable[..., Any] | None = None,
+        accumulator_dtype: Any = jnp.float32,
+    ):
+        check_transform("MultiSteps", opt)
+        self.inner_opt = optax.with_extra_args_support(opt)
+        self._every = every_k_schedule if callable(every_k_schedule) else lambda _: every_k_schedule
+        self._use_grad_mean = use_grad_mean
+        self._skip = should_skip_update_fn or (lambda *_: (jnp.array(False), ()))
+        self._dtype = accumulator_dtype
+
+    def init(self, params: PyTree) -> MultiStepsState:
+        """The state before the first call."""
+        zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), self._accumulator(p)), params)
+        step = jnp.zeros((), jnp.int32)
+        info = self._skip(jax.tree.map(jnp.zeros_like, params), step, params)[1]
+        return MultiStepsState(step, jnp.zeros((), jnp.int32), self.inner_opt.init(params), zeros, info)
+
+    def update(
+        self, updates: PyTree, state: MultiStepsState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, MultiStepsState]:
+        """Gathers a gradient; the update of the inner optimizer when it is due, and zeros otherwise."""
+        skip, info = self._skip(updates, state.gradient_step, params)
+        if (skip.dtype, skip.shape) != (jnp.bool_, ()):
+            raise ValueError(
+                "MultiSteps: the `should_skip_update_fn` function should return a boolean scalar array, but it returned"
+                f" an array of dtype {skip.dtype} and shape {skip.shape}."
+            )
+        every = self._every(state.gradient_step)
+        gathered = jax.tree.map(lambda grad, acc: self._gather(grad, acc, state.mini_step), updates, state.acc_grads)
+        # `where`, not a product: a bad gradient must leave no trace.
+        gathered = jax.tree.map(lambda new, old: jnp.where(skip, old, new), gathered, state.acc_grads)
+        due = jnp.logical_and(state.mini_step == every - 1, jnp.logical_not(skip))
+
+        def step() -> tuple[PyTree, PyTree]:
+            grads = jax.tree.map(lambda acc, grad: acc.astype(jnp.result_type(grad)), gathered, updates)
+            found, inner = self.inner_opt.update(grads, state.inner_opt_state, params, **extra)
+            return found, _cast_like(inner, state.inner_opt_state)
+
+        shapes = jax.eval_shape(step)[0]
+        found, inner = jax.lax.cond(
+            due, step, lambda: (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), state.inner_opt_state)
+        )
+        mini_step = jnp.where(skip, state.mini_step, jnp.where(due, 0, increment(state.mini_step)))
+        gradient_step = jnp.where(due, increment(state.gradient_step), state.gradient_step)
+        gathered = jax.tree.map(lambda acc: jnp.where(due, jnp.zeros_like(acc), acc), gathered)
+        return found, MultiStepsState(mini_step, gradient_step, inner, gathered, info)
+
+    def has_updated(self, state: MultiStepsState) -> Array:
+        """Whether the last call was one with an update."""
+        return jnp.logical_and(state.mini_step == 0, state.gradient_step > 0)
+
+    def gradient_transformation(self) -> Optimizer:
+        """The same as an optimizer, for chains and wrappers."""
+        return make_optimizer(self.init, self.update, f"jgd.MultiSteps({transform_text(self.inner_opt)})")
+
+    def _accumulator(self, leaf: Any) -> Any:
+        dtype = jnp.result_type(leaf)
+        wide = jnp.promote_types(dtype, self._dtype) if jnp.issubdtype(dtype, jnp.complexfloating) else self._dtype
+        return wide if jnp.issubdtype(dtype, jnp.inexact) else dtype
+
+    def _gather(self, grad: Array, acc: Array, count: Array) -> Array:
+        if not jnp.issubdtype(acc.dtype, jnp.inexact):
+            return acc
+        wide = jnp.asarray(grad).astype(acc.dtype)
+        share = (1 / (count + 1)).astype(jnp.finfo(acc.dtype).dtype)
+        return acc + (wide - acc) * share if self._use_grad_mean else acc + wide
+
+
+def _cast_like(tree: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda new, old: new if new.dtype == old.dtype else new.astype(old.dtype), tree, like)
+
+
+def accumulate(optimizer: optax.GradientTransformation, every: int | Callable[[Array], Any]) -> Optimizer:
+    """One update from the mean gradient of `every` calls; a gradient that is not finite is left out.
+
+    Args:
+        optimizer: Any optimizer. It runs once in `every` calls.
+        every: Calls for one update, at least 1, or a function from the number of updates to it.
+
+    Returns:
+        An optimizer whose state is a `MultiStepsState`; its `skip_state` says how many entries of the last gradient
+        were not finite.
+
+    Raises:
+        TypeError, ValueError: `optimizer` is none, or `every` is below 1.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.accumulate(jgd.sgd(1.0), 2), jnp.zeros(1)
+        >>> state = optimizer.init(params)
+        >>> for grad in (1.0, float("nan"), 3.0):
+        ...     updates, state = optimizer.update(jnp.array([grad]), state, params)
+        >>> print(updates)
+        [-2.]
+    """
+    if isinstance(every, int) and every < 1:
+        raise ValueError(f"accumulate: every must be at least 1; got {every}.")
+    steps = MultiSteps(optimizer, every, should_skip_update_fn=skip_not_finite)
+    return make_optimizer(steps.init, steps.update, f"jgd.accumulate({transform_text(optimizer)}, {every})")

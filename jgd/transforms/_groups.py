@@ -1,0 +1,142 @@
+"""Parameter groups: an optimizer for each set of leaves, found by the leaf's path or by label."""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from jgd.core import Optimizer, PyTree, check_transform, eval_params, make_optimizer, path_text, transform_text
+
+
+class GroupsState(dict):
+    """The state of each group by its name; a dict that knows which params to evaluate."""
+
+    def eval_params(self, params: PyTree) -> PyTree:
+        """Each group's own params to evaluate."""
+        own, treedef = jax.tree.flatten(params)
+        leaves = list(own)
+        for state in self.values():
+            found = treedef.flatten_up_to(eval_params(state, params))
+            leaves = [chosen if new is old else new for chosen, new, old in zip(leaves, found, own, strict=True)]
+        return treedef.unflatten(leaves)
+
+
+jax.tree_util.register_pytree_with_keys(
+    GroupsState,
+    lambda state: ([(jax.tree_util.DictKey(key), state[key]) for key in sorted(state)], tuple(sorted(state))),
+    lambda keys, values: GroupsState(zip(keys, values, strict=True)),
+)
+
+
+def leaf_path(path: tuple[Any, ...]) -> str:
+    """A leaf's path as patterns see it: `encoder/layers/0/kernel`."""
+    parts = []
+    for key in path:
+        named = [getattr(key, attribute) for attribute in ("key", "name", "idx") if hasattr(key, attribute)]
+        parts.append(str(named[0] if named else key))
+    return "/".join(parts)
+
+
+def groups(
+    optimizers: Mapping[str, optax.GradientTransformation | None],
+    labels: Any = None,
+    *,
+    default: str | None = None,
+) -> Optimizer:
+    r"""An optimizer for each group of leaves.
+
+    Without `labels` the keys are patterns for paths such as `encoder/layers/0/kernel`: a glob (`*` matches any text,
+    `/` too), or a regular expression after `re:`, which must match the whole path. Every leaf must match exactly one of
+    them, or none where there is a default.
+
+    Args:
+        optimizers: Pattern or label to optimizer; None freezes the group.
+        labels: A tree of labels shaped like the params or a prefix of them, or a function from params to one; None to
+            match paths.
+        default: The key of the group that gets the leaves that match no other. Its own pattern is not matched.
+
+    Returns:
+        An optimizer whose state is a dict from key to the group's state; `jgd.get_hyperparams` gives the names as
+        `"pattern.learning_rate"`, where groups share them.
+
+    Raises:
+        TypeError, ValueError: A group has no optimizer; a leaf matches no group, or several; a label is not known.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer = jgd.groups({"*kernel": jgd.sgd(0.1), "re:.*(bias|scale)": jgd.sgd(1.0)})
+        >>> params = {"dense": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}}
+        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+        >>> print(updates["dense"]["kernel"], updates["dense"]["bias"])
+        [-0.1 -0.1] [-1. -1.]
+    """
+    if not optimizers:
+        raise ValueError("groups: expected at least one group; got none.")
+    if default is not None and default not in optimizers:
+        raise ValueError(f"groups: default={default!r} is none of the groups {sorted(optimizers)}.")
+    for key, optimizer in optimizers.items():
+        if optimizer is not None:
+            check_transform(f"groups: {key!r}", optimizer)
+    inside = {
+        key: optax.with_extra_args_support(optax.set_to_zero() if optimizer is None else optimizer)
+        for key, optimizer in optimizers.items()
+    }
+
+    def label_tree(params: PyTree) -> PyTree:
+        if labels is None:
+            return jax.tree_util.tree_map_with_path(
+                lambda path, _: _match(leaf_path(path), optimizers, default), params
+            )
+        given = labels(params) if callable(labels) else labels
+        spread = jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), given, params)
+        return jax.tree_util.tree_map_with_path(lambda path, label: _known(path, label, optimizers, default), spread)
+
+    def only(key: str, chosen: PyTree, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda label, part: part if label == key else optax.MaskedNode(), chosen, tree)
+
+    def init(params: PyTree) -> GroupsState:
+        chosen = label_tree(params)
+        return GroupsState({key: part.init(only(key, chosen, params)) for key, part in inside.items()})
+
+    def update(grads: PyTree, state: GroupsState, params: PyTree = None, **extra: Any) -> tuple[PyTree, GroupsState]:
+        if not isinstance(state, Mapping) or set(state) != set(inside):
+            raise ValueError(f"groups: the state is not that of the groups {sorted(inside)}.")
+        chosen = label_tree(grads if params is None else params)
+        updates, new = grads, GroupsState()
+        for key, part in inside.items():
+            masked_params = None if params is None else only(key, chosen, params)
+            found, new[key] = part.update(only(key, chosen, grads), state[key], masked_params, **extra)
+            updates = jax.tree.map(lambda label, u, f, key=key: f if label == key else u, chosen, updates, found)
+        return updates, new
+
+    shown = ", ".join(f"{key!r}: {transform_text(part) if part else None}" for key, part in optimizers.items())
+    return make_optimizer(init, update, f"jgd.groups({{{shown}}})")
+
+
+def _match(path: str, patterns: Mapping[str, Any], default: str | None) -> str:
+    found = [key for key in patterns if key != default and _fits(path, key)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"groups: the leaf {path!r} matches several patterns: {', '.join(map(repr, found))}.")
+    if default is None:
+        known = ", ".join(map(repr, patterns))
+        raise ValueError(f"groups: the leaf {path!r} matches none of {known}; give a default, or a pattern for it.")
+    return default
+
+
+def _fits(path: str, pattern: str) -> bool:
+    if pattern.startswith("re:"):
+        return re.fullmatch(pattern[3:], path) is not None
+    return fnmatch.fnmatchcase(path, pattern)
+
+
+def _known(path: Any, label: Any, known: Mapping[str, Any], default: str | None) -> str:
+    if label in known:
+        return label
+    if default is not None:
+        return default
+    raise ValueError(f"groups: the leaf at {path_text(path)} has the label {label!r}; expected one of {sorted(known)}.")

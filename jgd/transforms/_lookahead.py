@@ -1,0 +1,103 @@
+r"""Lookahead: slow weights that follow the fast ones every few steps.
+
+$$
+\phi \leftarrow \phi + \alpha\, (\theta - \phi), \qquad \theta \leftarrow \phi \qquad \text{every } k \text{ steps}
+$$
+
+with the slow weights $\phi$ in the slot `slow`.
+
+References:
+    - Zhang et al., "Lookahead optimizer: k steps forward, 1 step back", https://arxiv.org/abs/1907.08610, 2019,
+      Algorithm 1.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import (
+    POSITIVE,
+    Array,
+    Hyper,
+    Optimizer,
+    PyTree,
+    ScalarOrSchedule,
+    Slots,
+    Wrapper,
+    WrapperState,
+    make_optimizer,
+    wrap,
+)
+
+
+def _follow(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    del grad
+    due = jnp.mod(step.astype(hyper["sync_period"].dtype), hyper["sync_period"]) == 0
+    slow = slots["slow"] + hyper["slow_step_size"] * (param + delta - slots["slow"])
+    return jnp.where(due, slow - param, delta), {"slow": jnp.where(due, slow, slots["slow"])}
+
+
+def _same(param: Array) -> Array:
+    return param
+
+
+def lookahead(
+    fast_optimizer: optax.GradientTransformation,
+    sync_period: ScalarOrSchedule = 6,
+    slow_step_size: ScalarOrSchedule = 0.5,
+    reset_state: bool = False,
+) -> Optimizer:
+    """Puts slow weights around any optimizer.
+
+    Plain params are what it is for: the slow weights stand in the state, and the params are the fast ones. Code that
+    was written for optax may hand it `optax.LookaheadParams` instead, and gets optax's own `lookahead`.
+
+    Args:
+        fast_optimizer: Any optimizer.
+        sync_period: How many steps the fast weights run ahead, at least 1.
+        slow_step_size: How far the slow weights follow, above 0.
+        reset_state: Whether the inner optimizer starts anew when the weights are joined.
+
+    Returns:
+        An optimizer with the hyperparameters `sync_period`, `slow_step_size` and the slot `slow`, one number a
+        parameter, whose state is `WrapperState(own, inner)`.
+
+    Raises:
+        TypeError, ValueError: `fast_optimizer` is none, a hyperparameter is no finite number above 0, or `update` is
+            called without params.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.lookahead(jgd.sgd(1.0), sync_period=2), jnp.array(0.0)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(2):
+        ...     updates, state = optimizer.update(jnp.array(-1.0), state, params)
+        ...     params = jgd.apply_updates(params, updates)
+        >>> print(params)
+        1.0
+    """
+    if isinstance(sync_period, int | float) and sync_period < 1:
+        raise ValueError(f"lookahead: sync_period must be >= 1; got {sync_period}.")
+    hyperparams = {"sync_period": sync_period, "slow_step_size": slow_step_size}
+    wrapper = Wrapper(after=_follow, slots={"slow": _same}, needs_params=True)
+    ranges = dict.fromkeys(hyperparams, POSITIVE)
+    plain = wrap(fast_optimizer, wrapper, hyperparams, name="lookahead", ranges=ranges)
+    theirs = optax.lookahead(fast_optimizer, sync_period, slow_step_size, reset_state)  # pyright: ignore[reportArgumentType]
+
+    def init(params: PyTree) -> PyTree:
+        return theirs.init(params) if isinstance(params, optax.LookaheadParams) else plain.init(params)
+
+    def update(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
+        if isinstance(params, optax.LookaheadParams):
+            return theirs.update(grads, state, params)
+        updates, new = plain.update(grads, state, params, **extra)
+        if not reset_state:
+            return updates, new
+        due = jnp.mod(new.own.count.astype(jnp.float32), new.own.hyperparams["sync_period"].astype(jnp.float32)) == 0
+        fresh = fast_optimizer.init(params)
+        inner = jax.tree.map(lambda now, first: jnp.where(due, first, now), new.inner, fresh)
+        return updates, WrapperState(new.own, inner)
+
+    return make_optimizer(init, update, repr(plain))

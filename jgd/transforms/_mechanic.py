@@ -1,0 +1,126 @@
+r"""Mechanic: a learned scale for the updates of any optimizer.
+
+Betting on the direction that the optimizer has taken since the start, with the sum of its updates
+$\Delta_t = (\theta_0 - \theta_{t-1}) / s_{t-1}$ and $h_t = \langle g_t, \Delta_t \rangle$, for each decay $\beta_i = 1
+- 10^{-i}$:
+
+$$
+\begin{aligned}
+m_t &= \max(\beta m_{t-1}, |h_t| + \epsilon), \qquad v_t = \beta^2 v_{t-1} + h_t^2, \qquad
+r_t = \beta r_{t-1} + \operatorname{clip}(h_t, \pm m_{t-1})\, s_{t-1} \\
+s_t &= \bigl( \tfrac{s_0}{n} m_t + \max(r_t, 0) \bigr) / (\sqrt{v_t} + \epsilon), \qquad
+\theta_t = \theta_0 - \bigl(\textstyle\sum_i s_t\bigr)\, (\Delta_t - u_t)
+\end{aligned}
+$$
+
+References:
+    - Cutkosky, Defazio and Mehta, "Mechanic: A learning rate tuner", https://arxiv.org/abs/2306.00144, 2023, Algorithm
+      1.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import (
+    Array,
+    Hyperparams,
+    Optimizer,
+    OptState,
+    PyTree,
+    ScalarOrSchedule,
+    WrapperState,
+    check_transform,
+    compute_dtype,
+    global_norm,
+    increment,
+    make_optimizer,
+    transform_text,
+)
+
+
+def mechanize(
+    base_optimizer: optax.GradientTransformation,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    eps: ScalarOrSchedule = 1e-8,
+    s_init: ScalarOrSchedule = 1e-6,
+    num_betas: int = 6,
+) -> Optimizer:
+    """Finds the scale of an optimizer's updates as it goes.
+
+    Args:
+        base_optimizer: Any optimizer with a learning rate of about one, and without weight decay.
+        weight_decay: How strongly the params are drawn to zero, at least 0.
+        eps: Added to denominators, at least 0.
+        s_init: The first scale, above 0 and far too small.
+        num_betas: How many decay rates bet side by side, at least 1.
+
+    Returns:
+        An optimizer with the hyperparameters `weight_decay`, `eps`, `s_init`, the slot `x0`, one number a parameter,
+        and `r`, `m`, `v`, `s`, vectors for the tree, whose state is `WrapperState(own, inner)`.
+
+    Raises:
+        TypeError, ValueError: `base_optimizer` is none, a hyperparameter is no finite number or outside its range, or
+            `update` is called without params.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.mechanize(jgd.sgd(1.0)), jnp.array([1.0])
+        >>> state = optimizer.init(params)
+        >>> for _ in range(200):
+        ...     updates, state = optimizer.update(2 * params, state, params)
+        ...     params = jgd.apply_updates(params, updates)
+        >>> print(bool(jnp.abs(params[0]) < 0.1))
+        True
+    """
+    check_transform("mechanize", base_optimizer)
+    base = optax.with_extra_args_support(base_optimizer)
+    given = Hyperparams("mechanize", {"weight_decay": weight_decay, "eps": eps, "s_init": s_init})
+
+    def init(params: PyTree) -> WrapperState:
+        hyper = given.init()
+        zeros = {name: jnp.zeros(num_betas, hyper["s_init"].dtype) for name in ("r", "m", "v")}
+        start = jax.tree.map(lambda p: jnp.array(p, compute_dtype(jnp.result_type(p)), copy=True), params)
+        slots = {"x0": start, **zeros, "s": jnp.full(num_betas, hyper["s_init"])}
+        return WrapperState(OptState(jnp.zeros((), jnp.int32), hyper, slots), base.init(params))
+
+    def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
+        if params is None:
+            raise ValueError("mechanize: it reads the params: call update(grads, state, params); got params=None.")
+        own = state.own
+        hyper, old = given.at_step(own.hyperparams, own.count), own.slots
+        moves, inner = base.update(grads, state.inner, params, **extra)
+        total, size, eps_ = jnp.sum(old["s"]), global_norm(params), hyper["eps"]
+        pull = hyper["weight_decay"] * total * global_norm(grads) / (size + eps_)
+
+        def wide(x: Any, like: Array) -> Array:
+            return jnp.asarray(x).astype(like.dtype)
+
+        def past(p: Any, x0: Array) -> Array:
+            return (x0 - wide(p, x0)) / wide(total + eps_, x0.real)
+
+        delta = jax.tree.map(past, params, old["x0"])
+
+        def bet(g: Any, p: Any, d: Array) -> Array:
+            decayed = wide(g, d) + wide(pull, d.real) * wide(p, d)
+            return jnp.sum((decayed.conj() * d).real)
+
+        inner_products = jax.tree.map(bet, grads, params, delta)
+        h = sum(x.astype(total.dtype) for x in jax.tree.leaves(inner_products))
+        betas = 1 - 0.1 ** jnp.arange(1, num_betas + 1, dtype=total.dtype)
+        m = jnp.maximum(betas * old["m"], jnp.abs(h) + eps_)
+        v = betas**2 * old["v"] + h**2
+        r = betas * old["r"] + jnp.clip(h, -old["m"], old["m"]) * old["s"]
+        wealth = hyper["s_init"] / num_betas * m + jnp.maximum(r, 0)
+        s = wealth / (jnp.sqrt(v) + eps_)
+
+        def move(p: Any, x0: Array, d: Array, u: Array) -> Array:
+            return (x0 - wide(jnp.sum(s), x0.real) * (d - wide(u, d)) - wide(p, x0)).astype(u.dtype)
+
+        updates = jax.tree.map(move, params, old["x0"], delta, moves)
+        slots = {"x0": old["x0"], "r": r, "m": m, "v": v, "s": s}
+        return updates, WrapperState(OptState(increment(own.count), hyper, slots), inner)
+
+    return make_optimizer(init, update, f"jgd.mechanize({transform_text(base_optimizer)}, {given.text()})")

@@ -1,0 +1,99 @@
+"""A factor on the updates that falls when the loss stops falling."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jgd.core import (
+    Hyperparams,
+    Optimizer,
+    OptState,
+    PyTree,
+    ScalarOrSchedule,
+    given_numbers,
+    increment,
+    make_optimizer,
+    scale_tree,
+)
+
+
+def reduce_on_plateau(
+    factor: ScalarOrSchedule = 0.1,
+    patience: ScalarOrSchedule = 10,
+    rtol: ScalarOrSchedule = 1e-4,
+    atol: ScalarOrSchedule = 0.0,
+    cooldown: ScalarOrSchedule = 0,
+    accumulation_size: ScalarOrSchedule = 1,
+    min_scale: ScalarOrSchedule = 0.0,
+) -> Optimizer:
+    """Multiplies the updates by a scale that is reduced while the loss does not improve.
+
+    `update` must be given the loss: `update(updates, state, params, value=loss)`.
+
+    Args:
+        factor: What the scale is multiplied by, in (0, 1).
+        patience: How many means of the loss without improvement it takes.
+        rtol: The relative improvement that counts, in [0, 1].
+        atol: The absolute improvement that counts, at least 0.
+        cooldown: How many means are not looked at after a reduction.
+        accumulation_size: How many losses make one mean.
+        min_scale: The smallest scale.
+
+    Returns:
+        A transform with the hyperparameters above and the slots `scale`, `best_value`, `plateau_count`,
+        `cooldown_count`, `avg_value` and `seen`, numbers for the tree.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, both tolerances are zero, or
+            `update` is called without `value`.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer = jgd.chain(jgd.sgd(1.0), jgd.reduce_on_plateau(0.5, patience=2))
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> for loss in (1.0, 1.0, 1.0):
+        ...     updates, state = optimizer.update(jnp.ones(1), state, value=loss)
+        >>> print(updates)
+        [-0.5]
+    """
+    hyperparams = {"factor": factor, "patience": patience, "rtol": rtol, "atol": atol, "cooldown": cooldown}
+    hyperparams |= {"accumulation_size": accumulation_size, "min_scale": min_scale}
+    ranges = {"factor": (0.0, False, 1.0), "rtol": (0.0, True, 1.0 + 1e-12), "atol": (0.0, True, float("inf"))}
+    given = Hyperparams("reduce_on_plateau", hyperparams, ranges=ranges)
+    if rtol == 0.0 and atol == 0.0:
+        raise ValueError("reduce_on_plateau: at least one of rtol or atol must be positive; got rtol = 0 and atol = 0.")
+
+    def init(params: PyTree) -> OptState:
+        del params
+        dtype, count = jnp.result_type(float), jnp.zeros((), jnp.int32)
+        slots = {"scale": jnp.ones((), dtype), "best_value": jnp.full((), jnp.inf, dtype)}
+        slots |= {"avg_value": jnp.zeros((), dtype), "seen": count}
+        slots |= {"plateau_count": jnp.zeros_like(count), "cooldown_count": jnp.zeros_like(count)}
+        return OptState(jnp.zeros((), jnp.int32), given.init(), slots)
+
+    def update(updates: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
+        del params
+        hyper, old = given.at_step(state.hyperparams, state.count), state.slots
+        value = given_numbers("reduce_on_plateau", ("value",), extra)["value"].astype(old["avg_value"].dtype)
+        seen = old["seen"] + 1
+        mean = (old["seen"] * old["avg_value"] + value) / seen
+        due = seen == hyper["accumulation_size"].astype(jnp.int32)
+        better = mean < (1 - hyper["rtol"]) * old["best_value"] - hyper["atol"]
+        waiting = jnp.where(better, 0, old["plateau_count"] + 1)
+        resting = old["cooldown_count"] > 0
+        reduce = ~resting & (waiting == hyper["patience"].astype(jnp.int32))
+        scale = jnp.maximum(old["scale"] * jnp.where(reduce, hyper["factor"], 1), hyper["min_scale"])
+        rest = jnp.where(reduce, hyper["cooldown"].astype(jnp.int32), jnp.maximum(old["cooldown_count"] - 1, 0))
+        new = {
+            "scale": jnp.where(resting, old["scale"], scale),
+            "best_value": jnp.where(better, mean, old["best_value"]),
+            "plateau_count": jnp.where(resting | reduce, 0, waiting),
+            "cooldown_count": rest,
+            "avg_value": jnp.zeros_like(mean),
+            "seen": jnp.zeros_like(seen),
+        }
+        kept = {**old, "avg_value": mean, "seen": seen}
+        slots = {name: jnp.where(due, new[name], kept[name]).astype(old[name].dtype) for name in old}
+        return scale_tree(updates, slots["scale"]), OptState(increment(state.count), hyper, slots)
+
+    return make_optimizer(init, update, f"jgd.reduce_on_plateau({given.text()})")

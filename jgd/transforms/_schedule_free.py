@@ -1,0 +1,144 @@
+r"""Schedule-free training: an average of the iterates in place of a falling learning rate.
+
+$$
+z_t = z_{t-1} + u(y_{t-1}), \qquad x_t = (1-c_t)\, x_{t-1} + c_t z_t, \qquad y_t = \beta_1 x_t + (1-\beta_1)\, z_t,
+\qquad c_t = \frac{w_t}{\sum_{i \le t} w_i}, \quad w_t = t^r\, \bigl(\max_{i \le t} \eta_i\bigr)^p
+$$
+
+where $u$ is the inner optimizer's update from the gradient at $y$. The params are $y$; `jgd.eval_params` gives $x$, to
+be evaluated. The slots are $z$ (`z`), and for the tree `weight_sum` and `max_lr`. optax takes $\eta_t$ one step later
+than the inner optimizer does; the authors' code takes the same, which is `like="author"`.
+
+References:
+    - Defazio et al., "The road less scheduled", https://arxiv.org/abs/2405.15682, 2024, Algorithm 1.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import (
+    Array,
+    Hyperparams,
+    Optimizer,
+    OptState,
+    PyTree,
+    ScalarOrSchedule,
+    check_transform,
+    compute_dtype,
+    increment,
+    is_float,
+    make_optimizer,
+    transform_text,
+)
+
+
+class ScheduleFreeState(NamedTuple):
+    """The state: `own` of the averaging, `inner` of the optimizer inside."""
+
+    own: OptState
+    inner: PyTree
+
+    def eval_params(self, params: PyTree) -> PyTree:
+        """The average $x$, from the params $y$ and the slot $z$."""
+        b1 = self.own.hyperparams["b1"]
+        return jax.tree.map(lambda y, z: _average(y, z, b1).astype(y.dtype), params, self.own.slots["z"])
+
+
+def _average(y: Array, z: Array, b1: Array) -> Array:
+    dtype = compute_dtype(jnp.promote_types(y.dtype, z.dtype))
+    beta = b1.astype(jnp.finfo(dtype).dtype)
+    return (y.astype(dtype) - (1 - beta) * z.astype(dtype)) / beta
+
+
+def schedule_free(
+    base_optimizer: optax.GradientTransformation,
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    weight_lr_power: ScalarOrSchedule = 2.0,
+    state_dtype: Any = None,
+    *,
+    r: ScalarOrSchedule = 0.0,
+    like: Literal["optax", "author"] = "optax",
+) -> Optimizer:
+    """Turns an optimizer into its schedule-free form.
+
+    Args:
+        base_optimizer: Any optimizer without momentum; it may have a warm-up.
+        learning_rate: The learning rate that the base optimizer has: it weighs the iterates.
+        b1: How much nearer to the average than to $z$ gradients are taken, in (0, 1).
+        weight_lr_power: The power $p$ of the learning rate in the weights.
+        state_dtype: The dtype of the slot `z`; None for float32, wider where the param is wider.
+        r: The power $r$ of the step in the weights.
+        like: At which step the weights take the learning rate; see the notes above.
+
+    Returns:
+        An optimizer with the hyperparameters `averaging_learning_rate`, `b1`, `weight_lr_power`, `r`, and the slot `z`,
+        one number a parameter, whose state is `ScheduleFreeState(own, inner)`.
+
+    Raises:
+        TypeError, ValueError: `base_optimizer` is none, a hyperparameter is no finite number or outside its range, or
+            `update` is called without params.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.schedule_free(jgd.sgd(0.5), 0.5), jnp.array([4.0])
+        >>> state = optimizer.init(params)
+        >>> for _ in range(100):
+        ...     updates, state = optimizer.update(params, state, params)
+        ...     params = jgd.apply_updates(params, updates)
+        >>> print(bool(jnp.abs(jgd.eval_params(state, params)[0]) < 0.05))
+        True
+    """
+    check_transform("schedule_free", base_optimizer)
+    inside = optax.with_extra_args_support(base_optimizer)
+    rate: Any = learning_rate
+    if callable(learning_rate) and like == "optax":
+        rate = lambda count: learning_rate(count + 1)  # noqa: E731
+    hyperparams = {"averaging_learning_rate": rate, "b1": b1, "weight_lr_power": weight_lr_power, "r": r}
+    given = Hyperparams("schedule_free", hyperparams, ranges={"b1": (0.0, False, 1.0)})
+
+    def z_of(leaf: Any) -> Array:
+        dtype = jnp.result_type(leaf)
+        wide = compute_dtype(dtype) if state_dtype is None else jnp.dtype(state_dtype)
+        return jnp.array(leaf, dtype=wide if is_float(leaf) else dtype, copy=True)
+
+    def init(params: PyTree) -> ScheduleFreeState:
+        slots = {
+            "z": jax.tree.map(z_of, params),
+            "weight_sum": jnp.zeros((), jnp.result_type(float)),
+            "max_lr": jnp.zeros((), jnp.result_type(float)),
+        }
+        return ScheduleFreeState(OptState(jnp.zeros((), jnp.int32), given.init(), slots), inside.init(params))
+
+    def update(grads: PyTree, state: ScheduleFreeState, params: PyTree = None, **extra: Any) -> Any:
+        if params is None:
+            raise ValueError("schedule_free: it reads the params: call update(grads, state, params); got params=None.")
+        own, step = state.own, increment(state.own.count)
+        hyper = given.at_step(own.hyperparams, own.count)
+        max_lr = jnp.maximum(own.slots["max_lr"], hyper["averaging_learning_rate"])
+        weight = max_lr ** hyper["weight_lr_power"] * step.astype(max_lr.dtype) ** hyper["r"]
+        weight_sum = own.slots["weight_sum"] + weight
+        share = jnp.where(weight_sum > 0, weight / jnp.where(weight_sum > 0, weight_sum, 1), 0)
+        moves, inner = inside.update(grads, state.inner, params, **extra)
+
+        def move_z(z: Array, move: Array) -> Array:
+            return (z.astype(compute_dtype(z.dtype)) + move).astype(z.dtype) if is_float(z) else z
+
+        def move_y(y: Any, z: Array, new_z: Array, move: Array) -> Array:
+            if not is_float(y):
+                return move
+            y = jnp.asarray(y)
+            x = _average(y, z, hyper["b1"])
+            c, beta = (s.astype(jnp.finfo(x.dtype).dtype) for s in (share, hyper["b1"]))
+            x = x + c * (new_z.astype(x.dtype) - x)
+            return (beta * x + (1 - beta) * new_z.astype(x.dtype) - y.astype(x.dtype)).astype(move.dtype)
+
+        z = jax.tree.map(move_z, own.slots["z"], moves)
+        updates = jax.tree.map(move_y, params, own.slots["z"], z, moves)
+        slots = {"z": z, "weight_sum": weight_sum, "max_lr": max_lr}
+        return updates, ScheduleFreeState(OptState(step, hyper, slots), inner)
+
+    return make_optimizer(init, update, f"jgd.schedule_free({transform_text(base_optimizer)}, {given.text()})")

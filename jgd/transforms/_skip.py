@@ -1,0 +1,69 @@
+"""Leaving out updates that a non-finite gradient would spoil."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import (
+    Optimizer,
+    OptState,
+    PyTree,
+    WrapperState,
+    check_transform,
+    increment,
+    is_float,
+    make_optimizer,
+    transform_text,
+)
+
+
+def skip_nonfinite(optimizer: optax.GradientTransformation) -> Optimizer:
+    """Leaves params and the inner state alone where a gradient is NaN or infinite, and counts how often.
+
+    Args:
+        optimizer: Any optimizer.
+
+    Returns:
+        An optimizer with the slots `skipped` and `consecutive`, int32 counts for the tree, whose state is
+        `WrapperState(own, inner)`. The inner optimizer is behind a condition.
+
+    Raises:
+        TypeError: `optimizer` is none.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.skip_nonfinite(jgd.adam(0.1)), jnp.zeros(1)
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update(jnp.array([jnp.nan]), state, params)
+        >>> print(updates, state.own.slots["skipped"], state.inner.count)
+        [0.] 1 0
+    """
+    check_transform("skip_nonfinite", optimizer)
+    inside = optax.with_extra_args_support(optimizer)
+
+    def init(params: PyTree) -> WrapperState:
+        counts = {"skipped": jnp.zeros((), jnp.int32), "consecutive": jnp.zeros((), jnp.int32)}
+        return WrapperState(OptState(jnp.zeros((), jnp.int32), {}, counts), inside.init(params))
+
+    def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(grads) if is_float(leaf)]
+        finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
+
+        def step() -> tuple[PyTree, PyTree]:
+            found, inner = inside.update(grads, state.inner, params, **extra)
+            return found, jax.tree.map(lambda new, old: new.astype(old.dtype), inner, state.inner)
+
+        shapes = jax.eval_shape(step)[0]
+        updates, inner = jax.lax.cond(
+            finite, step, lambda: (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), state.inner)
+        )
+        bad = jnp.logical_not(finite).astype(jnp.int32)
+        counts = {
+            "skipped": state.own.slots["skipped"] + bad,
+            "consecutive": jnp.where(finite, 0, state.own.slots["consecutive"] + 1),
+        }
+        return updates, WrapperState(OptState(increment(state.own.count), {}, counts), inner)
+
+    return make_optimizer(init, update, f"jgd.skip_nonfinite({transform_text(optimizer)})")
