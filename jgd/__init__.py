@@ -15,6 +15,9 @@ are data.
 [2.]
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jgd import schedules as schedules
 from jgd.core import Optimizer as Optimizer
 from jgd.core import OptState as OptState
@@ -119,6 +122,8 @@ from jgd.transforms import clip as clip
 from jgd.transforms import clip_by_block_rms as clip_by_block_rms
 from jgd.transforms import clip_by_global_norm as clip_by_global_norm
 from jgd.transforms import clip_update_rms as clip_update_rms
+from jgd.transforms import differentially_private_aggregate as differentially_private_aggregate
+from jgd.transforms import dpsgd as dpsgd
 from jgd.transforms import ema_nesterov as ema_nesterov
 from jgd.transforms import grams as grams
 from jgd.transforms import groups as groups
@@ -140,3 +145,14 @@ from jgd.transforms import split_real_and_imaginary as split_real_and_imaginary
 from jgd.transforms import trust_ratio as trust_ratio
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from jgd import compat as compat
+    from jgd import testing as testing
+
+
+def __getattr__(name: str) -> Any:
+    """`jgd.compat` and `jgd.testing`, imported when they are first asked for."""
+    if name in ("compat", "testing"):
+        return importlib.import_module(f"jgd.{name}")
+    raise AttributeError(f"module 'jgd' has no attribute {name!r}")

@@ -215,7 +215,7 @@ class Lookup(types.ModuleType):
                 raise unittest.SkipTest(NOT_IN_JGD + name)
             self.run.mixed_in.add(name)
             return theirs
-        self.run.used_jgd = True
+        self.run.used_jgd |= not is_state
         ours = getattr(homes[0], name)
         return none_is_fresh(ours) if self.run.suite.none_is_fresh else ours
 
@@ -357,10 +357,12 @@ def report(name: str, shard: int, shards: int, only: str) -> bool:
     result = run(suite, shard, shards, only)
     outcomes = result.outcomes
     for case, (outcome, text) in outcomes.items():
-        if outcome in ("failed", "excluded"):
+        if outcome == "failed":
             print(f"{outcome}: {case}\n{text}")
         elif outcome == "fails for optax too":
             print(f"{outcome}: {case}\n{next(reversed(re.findall(ERROR, text)), text)}")
+    for cases, why in suite.excluded.items():
+        print(f"excluded: {cases}: {why}")
     lacking = sorted({text for outcome, text in outcomes.values() if outcome == "not in jgd"})
     print(f"{name}: not in jgd: {', '.join(lacking) or 'none'}")
     print(f"{name}: optax's, beside jgd's: {', '.join(sorted(result.mixed_in)) or 'none'}")

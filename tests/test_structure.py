@@ -113,7 +113,7 @@ def test_importing_jgd_imports_nothing_optional_and_starts_no_device():
 
 
 def optax_factory(name):
-    return getattr(optax, name, None) or getattr(optax.contrib, name, None)
+    return getattr(optax.contrib, name, None) or getattr(optax, name, None)
 
 
 SHARED = [name for name in PUBLIC if inspect.isfunction(getattr(jgd, name)) and optax_factory(name)]
@@ -152,5 +152,6 @@ def test_all_of_optax_is_here():
         polyak_sgd rmsprop rprop sm3 yogi acprop ademamix simplified_ademamix adopt cocob dadapt_adamw dog dowg
         galore madgrad mechanize momo momo_adam muon prodigy sam schedule_free schedule_free_sgd schedule_free_adamw
         schedule_free_eval_params sophia reduce_on_plateau normalize split_real_and_imaginary
+        dpsgd differentially_private_aggregate
     """.split()
     assert [name for name in named if not hasattr(jgd, name)] == []

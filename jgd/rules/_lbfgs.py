@@ -132,6 +132,7 @@ def lbfgs(
 
     def init(params: PyTree) -> PyTree:
         # optax's line search starts with weakly typed numbers, which its first update would make strong.
-        return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), chained.init(params))
+        arrays = jax.tree.map(lambda p: p if hasattr(p, "dtype") else jnp.asarray(p), params)
+        return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), chained.init(arrays))
 
     return make_optimizer(init, chained.update, repr(direction))

@@ -40,7 +40,8 @@ def qhadam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: A
     del param, step
     mu, nu = moments(grad, slots, hyper)
     mean = hyper["mu_scale"] * mu + (1 - hyper["nu1"]) * grad
-    square = hyper["nu_scale"] * nu + (1 - hyper["nu2"]) * abs_sq(grad)
+    plain = 1 - hyper["nu2"]
+    square = hyper["nu_scale"] * nu + jnp.where(plain == 0, 0, plain * abs_sq(grad))  # 0 * inf is no number
     return -hyper["learning_rate"] * mean / (jnp.sqrt(square) + hyper["eps"]), {"mu": mu, "nu": nu}
 
 

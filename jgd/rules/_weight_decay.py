@@ -20,7 +20,19 @@ from typing import Any, Literal, get_args
 
 import jax
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, is_float, lift
+from jgd.core import (
+    Array,
+    Hyper,
+    Mask,
+    Optimizer,
+    PyTree,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    broadcast_mask,
+    is_float,
+    lift,
+)
 
 DecayForm = Literal["scaled", "after", "independent", "squared", "proximal", "coupled"]
 

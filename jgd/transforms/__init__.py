@@ -26,6 +26,8 @@ from jgd.transforms._norms import hyperball as hyperball
 from jgd.transforms._norms import orthogonal_gradient as orthogonal_gradient
 from jgd.transforms._norms import trust_ratio as trust_ratio
 from jgd.transforms._plateau import reduce_on_plateau as reduce_on_plateau
+from jgd.transforms._private import differentially_private_aggregate as differentially_private_aggregate
+from jgd.transforms._private import dpsgd as dpsgd
 from jgd.transforms._sam import sam as sam
 from jgd.transforms._scaling import scale_by_learning_rate as scale_by_learning_rate
 from jgd.transforms._schedule_free import schedule_free as schedule_free

@@ -9,6 +9,9 @@ _OURS = {"learning_rate": 0.02, "b1": 0.85, "b2": 0.97}
 _SGD = {"inner": "torch.optim:SGD", "inner_arguments": {"lr": 0.05, "momentum": 0.8}}
 _TRAINED = {"options": {"modes": True}}
 _READ = {"how": "optax", "evaluated": True, "options": {"read": "schedule_free_eval_params"}}
+_BASE = "algorithms.target_setting_algorithms"
+_PARTS = ("cosine_warmup", "data_selection", "get_batch_size", "pytorch_submission_base")
+_ALGOPERF = ("algoperf", "algorithms", _BASE, *(f"{_BASE}.{part}" for part in _PARTS))
 _VECTORS = ("kernel", "matrix", "vector", "wide")
 
 
@@ -46,6 +49,11 @@ ROWS = [
         "decouple": True, "use_bias_correction": True}),
     Row("lion_author", lambda: jgd.lion(**_OURS, weight_decay=0.1), "lion-pytorch", "lion_pytorch:Lion",
         _BETAS | {"weight_decay": 0.1}),
+    Row("lion_independent_decay", lambda: jgd.lion(**_OURS, weight_decay=0.01, decay_form="independent"),
+        "pytorch_optimizer", "pytorch_optimizer:Lion", _BETAS | {"weight_decay": 0.01, "fixed_decay": True}),
+    Row("nadamw_algoperf", lambda: jgd.nadamw(**_OURS, weight_decay=0.1, nesterov_form="algoperf"), "torch",
+        "algorithms.target_setting_algorithms.pytorch_nadamw:NAdamW", _BETAS | {"weight_decay": 0.1}, how="bare_clone",
+        options={"clone": "algorithmic-efficiency", "missing": _ALGOPERF}),
     Row("madgrad_author", lambda: jgd.madgrad(0.05, 0.8, 0.02), "madgrad", "madgrad:MADGRAD",
         {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.02}),
     Row("adabelief_author", lambda: jgd.adabelief(**_OURS, weight_decay=0.1, eps=1e-8, eps_root=1e-8),

@@ -1,0 +1,125 @@
+"""Gradients clipped example by example, with noise: what optax has of private training.
+
+References:
+    - Abadi et al., "Deep learning with differential privacy", https://arxiv.org/abs/1607.00133, 2016, Algorithm 1.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Array,
+    Hyperparams,
+    Optimizer,
+    OptState,
+    PyTree,
+    ScalarOrSchedule,
+    compute_dtype,
+    global_norm,
+    increment,
+    make_optimizer,
+    random_key,
+)
+from jgd.rules import sgd
+from jgd.transforms._chain import chain
+
+
+def differentially_private_aggregate(
+    l2_norm_clip: ScalarOrSchedule, noise_multiplier: ScalarOrSchedule, key: Any = None, *, seed: int | None = None
+) -> Optimizer:
+    r"""The mean of per-example gradients, each clipped, with Gaussian noise on the sum.
+
+    $\frac1B \bigl( \sum_i g_i \min(1, c / \lVert g_i \rVert) + \mathcal N(0, \sigma^2 c^2) \bigr)$. Every leaf of the
+    updates has the examples on its first axis, as `jax.vmap(jax.grad(loss), (None, 0))` gives them.
+
+    Args:
+        l2_norm_clip: The largest norm $c$ of one example's gradient, above 0.
+        noise_multiplier: The deviation $\sigma$ of the noise over $c$, at least 0.
+        key: A key of `jax.random`, or an integer; None for 0. A run that is to be private needs one that nobody knows.
+        seed: optax's former name of `key`.
+
+    Returns:
+        A transform with the hyperparameters `l2_norm_clip`, `noise_multiplier` and the slot `rng_key`.
+
+    Raises:
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range; the leaves do not have one
+            number of examples on their first axis.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> aggregate = jgd.differentially_private_aggregate(1.0, 0.0, key=0)
+        >>> grads = jnp.array([[8.0, 0.0], [0.0, 0.5]])
+        >>> print(aggregate.update(grads, aggregate.init(jnp.zeros(2)))[0])
+        [0.5  0.25]
+    """
+    name = "differentially_private_aggregate"
+    chosen = seed if key is None else key
+    hyperparams = {"l2_norm_clip": l2_norm_clip, "noise_multiplier": noise_multiplier}
+    given = Hyperparams(name, hyperparams, ranges={"l2_norm_clip": POSITIVE, "noise_multiplier": NOT_NEGATIVE})
+
+    def init(params: PyTree) -> OptState:
+        del params
+        slots = {"rng_key": random_key(0 if chosen is None else chosen)}
+        return OptState(jnp.zeros((), jnp.int32), given.init(), slots)
+
+    def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
+        del params, extra
+        hyper = given.at_step(state.hyperparams, state.count)
+        leaves, treedef = jax.tree.flatten(grads)
+        sizes = {jnp.shape(leaf)[:1] for leaf in leaves}
+        if len(sizes) != 1 or () in sizes:
+            raise ValueError(f"{name}: expected the examples on the first axis of every leaf; got {sorted(sizes)}.")
+        norms = jax.vmap(global_norm)(leaves)
+        shares = jnp.where(norms > 0, jnp.minimum(hyper["l2_norm_clip"] / jnp.where(norms > 0, norms, 1), 1), 1)
+        key, *keys = jax.random.split(state.slots["rng_key"], len(leaves) + 1)
+        deviation, count = hyper["l2_norm_clip"] * hyper["noise_multiplier"], len(norms)
+
+        def aggregate(leaf: Array, key: Array) -> Array:
+            dtype = compute_dtype(leaf.dtype)
+            total = jnp.tensordot(shares.astype(dtype), leaf.astype(dtype), axes=1)
+            noise = deviation.astype(dtype) * jax.random.normal(key, total.shape, dtype)
+            return ((total + noise) / count).astype(leaf.dtype)
+
+        found = [aggregate(jnp.asarray(leaf), key) for leaf, key in zip(leaves, keys, strict=True)]
+        return treedef.unflatten(found), OptState(increment(state.count), hyper, {"rng_key": key})
+
+    return make_optimizer(init, update, f"jgd.{name}({given.text()})")
+
+
+def dpsgd(
+    learning_rate: ScalarOrSchedule,
+    l2_norm_clip: ScalarOrSchedule,
+    noise_multiplier: ScalarOrSchedule,
+    seed: Any,
+    momentum: ScalarOrSchedule | None = None,
+    nesterov: bool = False,
+) -> Optimizer:
+    """SGD on per-example gradients that are clipped, summed and noised.
+
+    Args:
+        learning_rate: Length of a step per unit of gradient, at least 0.
+        l2_norm_clip: See `jgd.differentially_private_aggregate`.
+        noise_multiplier: See `jgd.differentially_private_aggregate`.
+        seed: An integer or a key for the noise.
+        momentum: As for `jgd.sgd`.
+        nesterov: As for `jgd.sgd`.
+
+    Returns:
+        A chain of the aggregation and `jgd.sgd`.
+
+    Raises:
+        TypeError, ValueError: As for its parts.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.dpsgd(1.0, 1.0, 0.0, seed=0), jnp.zeros(2)
+        >>> grads = jnp.array([[8.0, 0.0], [0.0, 0.5]])
+        >>> print(optimizer.update(grads, optimizer.init(params), params)[0])
+        [-0.5  -0.25]
+    """
+    aggregate = differentially_private_aggregate(l2_norm_clip, noise_multiplier, seed)
+    return chain(aggregate, sgd(learning_rate, momentum, nesterov))
