@@ -26,3 +26,10 @@ def x64():
 def rng():
     """A generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_do_not_pile_up():
+    """Thousands of small compiled programs would fill the memory of a small machine."""
+    yield
+    jax.clear_caches()

@@ -22,4 +22,4 @@ def test_every_case_of_optax_that_concerns_a_name_of_jgd_passes(suites, shard):
     # A process of its own, since these tests set flags for the whole process.
     command = [sys.executable, str(Path(__file__).with_name("optax_suite.py")), *suites, "--shard", shard]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]

@@ -67,11 +67,11 @@ def lift(
         >>> print(updates)
         [-0.5  0.5]
     """
-    rules = (rules,) if isinstance(rules, Rule | TreeRule) else tuple(rules)
+    all_rules: tuple[Any, ...] = (rules,) if isinstance(rules, Rule | TreeRule) else tuple(rules)
     given = Hyperparams(name, hyperparams, arrays, ranges)
-    slot_names = tuple(dict.fromkeys(slot for rule in rules for slot in rule.slots))
-    scalars = rules[0].scalars if isinstance(rules[0], TreeRule) else {}
-    needs = tuple(dict.fromkeys(need for rule in rules for need in rule.needs))
+    slot_names = tuple(dict.fromkeys(slot for rule in all_rules for slot in rule.slots))
+    scalars = all_rules[0].scalars if isinstance(all_rules[0], TreeRule) else {}
+    needs = tuple(dict.fromkeys(need for rule in all_rules for need in rule.needs))
     storages = {slot: resolve_storage(slot, slot_dtypes or {}, state_dtype) for slot in slot_names}
     lay_out = resolve_layout(layout)
     # One jitted function a rule: leaves of one shape and dtype share its trace, and its text in the compiled program.
@@ -79,7 +79,7 @@ def lift(
 
     def init(params: PyTree) -> OptState:
         paths, leaves, treedef = _checks.flatten(params)
-        leaf_rules = _rules_of(name, rules, choose, params, paths, leaves)
+        leaf_rules = _rules_of(name, all_rules, choose, params, paths, leaves)
         slots: dict[str, Any] = {
             slot: treedef.unflatten(
                 _new_slot(rule, slot, storages[slot], leaf) for rule, leaf in zip(leaf_rules, leaves, strict=True)
@@ -94,14 +94,14 @@ def lift(
         return OptState(count=jnp.zeros((), jnp.int32), hyperparams=given.init(), slots=slots)
 
     def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
-        _check_trees(name, rules, (*slot_names, *scalars), grads, state, params, needs_params=before is not None)
+        _check_trees(name, all_rules, (*slot_names, *scalars), grads, state, params, needs_params=before is not None)
         hyper = given.at_step(state.hyperparams, state.count)
         count = increment(state.count)
         if before is not None:
             grads = before(grads, params, hyper)
         like = grads if params is None else params
         paths, leaves, treedef = _checks.flatten(like)
-        leaf_rules = _rules_of(name, rules, choose, like, paths, leaves)
+        leaf_rules = _rules_of(name, all_rules, choose, like, paths, leaves)
         if params is None and None in leaf_rules:
             _checks.refuse_integer_grad(name, paths[leaf_rules.index(None)], leaves[leaf_rules.index(None)])
         grad_leaves = treedef.flatten_up_to(grads)

@@ -38,6 +38,10 @@ def lift_transform(
 
     def update(updates: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
         del extra
+        if not isinstance(state, OptState):
+            raise TypeError(
+                f"{name}: expected the OptState that this transform's init made; got {type(state).__name__}."
+            )
         if needs_params and params is None:
             raise ValueError(f"{name}: it reads the params: call update(updates, state, params); got params=None.")
         if needs_params:

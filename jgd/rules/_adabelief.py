@@ -84,8 +84,8 @@ def adabelief(
         >>> import jax.numpy as jnp, jgd
         >>> optimizer = jgd.adabelief(0.1)
         >>> updates, state = optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)), jnp.zeros(1))
-        >>> print(updates.round(3))  # the first gradient is nine tenths unexpected
-        [-0.111]
+        >>> print(updates.round(2))  # the first gradient is nine tenths unexpected
+        [-0.11]
     """
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     rule = NESTEROV_BELIEF if nesterov else BELIEF

@@ -94,8 +94,8 @@ def ademamix(
         >>> import jax.numpy as jnp, jgd
         >>> optimizer = jgd.ademamix(0.1)
         >>> updates, state = optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)), jnp.zeros(1))
-        >>> print(updates.round(4))
-        [-0.1001]
+        >>> print(updates.round(1))
+        [-0.1]
     """
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "b3": b3, "alpha": alpha, "eps": eps}
     return lift_decayed(

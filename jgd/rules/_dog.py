@@ -43,7 +43,7 @@ def dog(
         >>> import jax.numpy as jnp, jgd
         >>> optimizer, params = jgd.dog(init_step=("distance", 0.5)), jnp.zeros(2)
         >>> updates, state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(params), params)
-        >>> print(updates.round(2))
+        >>> print(updates.round(1))
         [-0.3 -0.4]
     """
     kind, first = init_step
@@ -91,7 +91,7 @@ def ldog(
         >>> import jax.numpy as jnp, jgd
         >>> optimizer, params = jgd.ldog(init_step=0.5), jnp.zeros(2)
         >>> updates, state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(params), params)
-        >>> print(updates.round(2))
+        >>> print(updates.round(1))
         [-0.3 -0.4]
     """
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
@@ -134,7 +134,7 @@ def dowg(
         >>> import jax.numpy as jnp, jgd
         >>> optimizer, params = jgd.dowg(init_estim_sq_dist=0.25), jnp.zeros(2)
         >>> updates, state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(params), params)
-        >>> print(updates.round(2))
+        >>> print(updates.round(1))
         [-0.3 -0.4]
     """
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist

@@ -45,15 +45,16 @@ def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momen
 
     def without(axis_of: int) -> Any:
         def make(param: Array) -> Array:
-            axes = factored_axes(param.shape, factored, least)
-            shape = (1,) if axes is None else tuple(np.delete(param.shape, axes[axis_of]))
-            return jnp.zeros(shape, real_dtype(param.dtype))
+            axes, dtype = factored_axes(param.shape, factored, least), real_dtype(param.dtype)
+            # A sum over the axis that goes keeps the sharding of the others.
+            return jnp.zeros(1, dtype) if axes is None else jnp.zeros_like(jnp.sum(param, axes[axis_of]), dtype=dtype)
 
         return make
 
     def whole(param: Array) -> Array:
-        shape = param.shape if factored_axes(param.shape, factored, least) is None else (1,)
-        return jnp.zeros(shape, real_dtype(param.dtype))
+        dtype = real_dtype(param.dtype)
+        is_factored = factored_axes(param.shape, factored, least) is not None
+        return jnp.zeros(1, dtype) if is_factored else jnp.zeros_like(param, dtype=dtype)
 
     def scaled(grad: Array, slots: Slots, hyper: Hyper) -> tuple[Array, dict[str, Array]]:
         axes = factored_axes(grad.shape, factored, least)

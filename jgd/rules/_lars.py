@@ -56,7 +56,7 @@ def lars_rule(decays: bool, trusts: bool, nesterov: bool) -> Rule:
         trace = move + hyper["momentum"] * slots["trace"]
         return -(move + hyper["momentum"] * trace if nesterov else trace), {"trace": trace}
 
-    return Rule(update, slots={"trace": zeros}, kind="leaf", needs_params=True, supports_complex=False)
+    return Rule(update, slots={"trace": zeros}, kind="leaf", needs_params=True)
 
 
 def lars(

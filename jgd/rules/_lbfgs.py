@@ -113,11 +113,14 @@ def lbfgs(
         >>> import jax, jax.numpy as jnp, jgd
         >>> loss = lambda w: jnp.sum((w - jnp.array([1.0, 2.0])) ** 4)
         >>> optimizer, params = jgd.lbfgs(), jnp.zeros(2)
-        >>> state = optimizer.init(params)
-        >>> for _ in range(20):
+        >>> @jax.jit
+        ... def step(params, state):
         ...     value, grads = jax.value_and_grad(loss)(params)
         ...     updates, state = optimizer.update(grads, state, params, value=value, grad=grads, value_fn=loss)
-        ...     params = jgd.apply_updates(params, updates)
+        ...     return jgd.apply_updates(params, updates), state
+        >>> state = optimizer.init(params)
+        >>> for _ in range(20):
+        ...     params, state = step(params, state)
         >>> print(params.round(1))
         [1. 2.]
     """

@@ -24,16 +24,22 @@ from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slot
 from jgd.rules._weight_decay import DecayForm, lift_decayed
 
 
-def lion_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """Lion without weight decay, on one leaf."""
-    del param, step
-    mu = slots["mu"]
-    direction = jnp.sign(hyper["b1"] * mu + hyper["1-b1"] * grad)
-    return -hyper["learning_rate"] * direction, {"mu": hyper["b2"] * mu + hyper["1-b2"] * grad}
+def lion_rule(decays: bool) -> Rule:
+    """The rule, with weight decay or without."""
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del step
+        mu = slots["mu"]
+        direction = jnp.sign(hyper["b1"] * mu + hyper["1-b1"] * grad)
+        if decays:
+            direction = direction + hyper["weight_decay"] * param
+        return -hyper["learning_rate"] * direction, {"mu": hyper["b2"] * mu + hyper["1-b2"] * grad}
+
+    # The sign of a complex number has no one meaning.
+    return Rule(update, slots={"mu": zeros}, needs_params=decays, supports_complex=False)
 
 
-# The sign of a complex number has no one meaning.
-LION = Rule(lion_update, slots={"mu": zeros}, supports_complex=False)
+LION, DECAYING_LION = lion_rule(False), lion_rule(True)
 
 
 def lion(
@@ -86,6 +92,7 @@ def lion(
         mask,
         decay_form,
         name="lion",
+        scaled=DECAYING_LION,
         slot_dtypes={"mu": mu_dtype},
         state_dtype=state_dtype,
         layout=layout,

@@ -68,10 +68,10 @@ def novograd(
 
     Examples:
         >>> import jax.numpy as jnp, jgd
-        >>> optimizer = jgd.novograd(0.1)
+        >>> optimizer = jgd.novograd(1.0)
         >>> updates, state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(jnp.zeros(2)), jnp.zeros(2))
-        >>> print(updates.round(3))
-        [-0.06 -0.08]
+        >>> print(updates.round(1))
+        [-0.6 -0.8]
     """
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     hyperparams |= {"weight_decay": weight_decay}

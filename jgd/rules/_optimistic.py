@@ -37,7 +37,7 @@ def optimistic(rule: Rule) -> Rule:
         return unscaled | {"rate": hyper["learning_rate"]}
 
     slots = {**rule.slots, "previous_gradient": zeros}
-    return dataclasses.replace(rule, update=update, slots=slots, prepare=prepare, supports_complex=False)
+    return dataclasses.replace(rule, update=update, slots=slots, prepare=prepare)
 
 
 def _descent(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -71,7 +71,7 @@ def optimistic_gradient_descent(
         An optimizer with the hyperparameters above and the slot `previous_gradient`, one number a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or a leaf is complex.
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -127,7 +127,7 @@ def optimistic_adam_v2(
         parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or a leaf is complex.
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

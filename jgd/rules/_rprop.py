@@ -19,8 +19,21 @@ References:
 from typing import Any, Literal
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from jgd.core import POSITIVE, Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, full, lift, zeros
+from jgd.core import (
+    POSITIVE,
+    Array,
+    Hyper,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    check_hyperparam,
+    full,
+    lift,
+    zeros,
+)
 
 
 def rprop_rule(late: bool, start: Any) -> Rule:
@@ -40,7 +53,7 @@ def rprop_rule(late: bool, start: Any) -> Rule:
 
 
 def rprop(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: ArrayLike,
     eta_minus: ScalarOrSchedule = 0.5,
     eta_plus: ScalarOrSchedule = 1.2,
     min_step_size: ScalarOrSchedule = 1e-6,
@@ -79,6 +92,7 @@ def rprop(
         >>> print(updates.round(3))
         [-0.12]
     """
+    check_hyperparam("rprop", "learning_rate", learning_rate)
     rule = rprop_rule(like == "optax", learning_rate)
     hyperparams = {
         "eta_minus": eta_minus,

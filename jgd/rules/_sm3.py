@@ -23,8 +23,13 @@ _EPS = 1e-8
 
 
 def axis_zeros(param: Array) -> list[Array]:
-    """A vector of zeros for each axis; a scalar is its own."""
-    return [jnp.zeros(size, param.dtype) for size in param.shape] or [jnp.zeros((), param.dtype)]
+    """A vector of zeros for each axis, sharded as the param is along it; a scalar is its own."""
+    return [jnp.zeros_like(_largest(param, axis)) for axis in range(param.ndim)] or [jnp.zeros_like(param)]
+
+
+def _largest(x: Array, axis: int) -> Array:
+    """The largest entry for each index of an axis."""
+    return jnp.max(x, axis=tuple(other for other in range(x.ndim) if other != axis), initial=0)
 
 
 def sm3_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -35,7 +40,7 @@ def sm3_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arra
     bound = functools.reduce(jnp.minimum, spread) + grad**2
     direction = jnp.where(bound > 0, grad / jnp.sqrt(bound + _EPS), 0)
     nu = hyper["momentum"] * slots["nu"] + hyper["1-momentum"] * direction
-    mu = [jnp.max(bound, axis=tuple(a for a in axes if a != i), initial=0) for i in axes] or [bound]
+    mu = [_largest(bound, axis) for axis in axes] or [bound]
     return -hyper["learning_rate"] * nu, {"mu": mu, "nu": nu}
 
 

@@ -68,8 +68,9 @@ def sophia(
         >>> loss = lambda w: jnp.sum(jnp.array([1.0, 50.0]) * w**2)
         >>> optimizer, params = jgd.sophia(0.02, b1=0.9, gamma=1.0), jnp.array([1.0, 1.0])
         >>> state = optimizer.init(params)
+        >>> step = jax.jit(lambda params, state: optimizer.update(jax.grad(loss)(params), state, params, obj_fn=loss))
         >>> for _ in range(100):
-        ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params, obj_fn=loss)
+        ...     updates, state = step(params, state)
         ...     params = jgd.apply_updates(params, updates)
         >>> print(bool(jnp.all(jnp.abs(params) < 0.2)))
         True
@@ -91,12 +92,13 @@ def sophia(
     )
 
     def init(params: PyTree) -> OptState:
-        state = inner.init(params)
+        state: Any = inner.init(params)
         return state._replace(slots=state.slots | {"hessian_state": estimator.init(params)})
 
     def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
         slots = dict(state.slots)
         hessian_state = slots.pop("hessian_state")
+        new: Any
         updates, new = inner.update(grads, state._replace(slots=slots), params)
         hyper = new.hyperparams
 

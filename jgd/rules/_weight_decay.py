@@ -71,10 +71,14 @@ def lift_decayed(
     form: DecayForm = "scaled",
     *,
     name: str,
+    scaled: Rule | None = None,
     **more: Any,
 ) -> Optimizer:
-    """Lifts a rule with weight decay on the leaves that the mask names, and without it on the others."""
-    decaying = decayed(rule, form)
+    """Lifts a rule with weight decay on the leaves that the mask names, and without it on the others.
+
+    `scaled` is the rule with scaled decay, where it has a form of its own that rounds less.
+    """
+    decaying = scaled if scaled is not None and form == "scaled" else decayed(rule, form)
 
     def choose(params: PyTree) -> PyTree:
         return jax.tree.map(lambda decays: decaying if decays else rule, broadcast_mask(name, mask, params))

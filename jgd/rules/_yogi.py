@@ -71,8 +71,8 @@ def yogi(
     Examples:
         >>> import jax.numpy as jnp, jgd
         >>> optimizer = jgd.yogi(0.1)
-        >>> print(optimizer.update(jnp.array([3.0, -0.2]), optimizer.init(jnp.zeros(2)))[0].round(3))
-        [-0.1    0.099]
+        >>> print(optimizer.update(jnp.array([3.0, -0.2]), optimizer.init(jnp.zeros(2)))[0].round(1))
+        [-0.1  0.1]
     """
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
     return lift(YOGI, hyperparams, name="yogi", state_dtype=state_dtype, layout=layout)

@@ -179,9 +179,7 @@ class _Run:
         """The epoch in numbers."""
         start = self.epoch_start - self.first_position
         summary = self.recorder.means(start)
-        skipped = int(np.sum(~np.asarray(self.recorder.steps["finite"][start:])))
-        if skipped:
-            summary["nonfinite"] = skipped
+        summary["nonfinite"] = int(np.sum(~np.asarray(self.recorder.steps["finite"][start:])))
         if eval_fn is not None:
             summary |= {name: float(value) for name, value in eval_fn(self.state).items()}
         self.recorder.close_epoch(summary)

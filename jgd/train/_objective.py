@@ -49,6 +49,21 @@ def evaluate(
     return Evaluated(*accumulate_micro_batches(run, batch, model_state, accumulate))
 
 
+def loss_of_params(
+    loss_fn: LossFn, model_state: PyTree, batch: PyTree, key: Array | None, *, has_aux: bool
+) -> Callable[[PyTree], Array]:
+    """The loss of one batch as a function of the params alone, for optimizers that evaluate it again."""
+
+    # optax's line searches hand on to `value_fn` what else they were given, and refuse what it does not name.
+    def objective(params: PyTree, *, obj_fn: Any = None, grad_fn: Any = None) -> Array:
+        del obj_fn, grad_fn
+        arguments = (params, batch) if model_state is None else (params, model_state, batch)
+        arguments = arguments if key is None else (*arguments, key)
+        return unpack(loss_fn(*arguments), model_state, has_aux)[0]
+
+    return objective
+
+
 def unpack(returned: Any, model_state: PyTree, has_aux: bool) -> tuple[Array, tuple[PyTree, PyTree]]:
     """`(loss, (model_state, aux))` from what the loss returned.
 

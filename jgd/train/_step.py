@@ -10,7 +10,7 @@ import optax
 
 from jgd.core import Array, PyTree, apply_updates, get_hyperparams, global_norm, is_traced
 from jgd.train._finite import ALL_FINITE, NonFiniteError, first_bad, leaf_name
-from jgd.train._objective import LossFn, evaluate
+from jgd.train._objective import LossFn, evaluate, loss_of_params
 from jgd.train._state import TrainState
 
 OnNonfinite = Literal["raise", "skip", "ignore"]
@@ -68,8 +68,9 @@ def make_step(
         loss_fn: `loss_fn(params, batch) -> loss`, a scalar. Where the state holds a key it is called with one more
             argument, the key of this step; where it holds a model state it is called as
             `loss_fn(params, model_state, batch[, key])` and returns `(loss, (new_model_state, aux))`.
-        optimizer: Any optimizer of jgd or optax. It is also given `value=loss` and `grad=grads`, for the rules
-            that read them.
+        optimizer: Any optimizer of jgd or optax. It is also given `value=loss`, `grad=grads`, and the loss of this
+            batch as a function of the params (`value_fn`, `obj_fn`, and its gradient `grad_fn`), for those that read
+            them: Polyak's steps, L-BFGS, Sophia, SAM.
         has_aux: Whether `loss_fn` returns `(loss, aux)`.
         accumulate: In how many parts a batch is run; it must divide the batch. The optimizer is called once, with the
             mean of the gradients, taken in float32 or wider. See `jgd.gradients.accumulate_micro_batches`.
@@ -118,7 +119,9 @@ def make_step(
         loss, grads, model_state, aux = evaluate(
             loss_fn, state.params, state.model_state, batch, key, has_aux=has_aux, accumulate=accumulate
         )
-        updates, opt_state = transform.update(grads, state.opt_state, state.params, value=loss, grad=grads)
+        objective = loss_of_params(loss_fn, state.model_state, batch, key, has_aux=has_aux)
+        again = {"value_fn": objective, "obj_fn": objective, "grad_fn": lambda params, _: jax.grad(objective)(params)}
+        updates, opt_state = transform.update(grads, state.opt_state, state.params, value=loss, grad=grads, **again)
         params = apply_updates(state.params, updates)
         bad = first_bad(loss, grads)
         finite = bad == ALL_FINITE

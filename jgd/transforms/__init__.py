@@ -12,6 +12,13 @@ from jgd.transforms._complex import split_real_and_imaginary as split_real_and_i
 from jgd.transforms._decay import add_decayed_weights as add_decayed_weights
 from jgd.transforms._ema_nesterov import ema_nesterov as ema_nesterov
 from jgd.transforms._groups import groups as groups
+from jgd.transforms._handed_on import freeze as freeze
+from jgd.transforms._handed_on import identity as identity
+from jgd.transforms._handed_on import masked as masked
+from jgd.transforms._handed_on import named_chain as named_chain
+from jgd.transforms._handed_on import partition as partition
+from jgd.transforms._handed_on import selective_transform as selective_transform
+from jgd.transforms._handed_on import set_to_zero as set_to_zero
 from jgd.transforms._leafwise import adaptive_grad_clip as adaptive_grad_clip
 from jgd.transforms._leafwise import centralize as centralize
 from jgd.transforms._leafwise import clip as clip

@@ -92,6 +92,7 @@ def lookahead(
     def update(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
         if isinstance(params, optax.LookaheadParams):
             return theirs.update(grads, state, params)
+        new: Any
         updates, new = plain.update(grads, state, params, **extra)
         if not reset_state:
             return updates, new

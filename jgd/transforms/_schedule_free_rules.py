@@ -132,10 +132,12 @@ def schedule_free_eval_params(state: PyTree, params: PyTree) -> PyTree:
 def _warmed_up(learning_rate: ScalarOrSchedule, warmup_steps: int | None, like: Like) -> ScalarOrSchedule:
     if warmup_steps is None or (not is_traced(warmup_steps) and warmup_steps == 0):
         return learning_rate
-    if callable(learning_rate):
-        raise ValueError("schedule_free: warmup_steps is for a constant learning_rate; put it into the schedule.")
-    if like == "author":
-        return lambda count: (
-            learning_rate * jnp.minimum(jnp.asarray(count + 1, jnp.result_type(float)) / warmup_steps, 1)
-        )
-    return optax.schedules.warmup_constant_schedule(0, learning_rate, warmup_steps)  # pyright: ignore[reportArgumentType]
+    if like == "optax" and not callable(learning_rate):
+        return optax.schedules.warmup_constant_schedule(0, learning_rate, warmup_steps)
+    first = 1 if like == "author" else 0
+
+    def schedule(count: Any) -> Any:
+        share = jnp.minimum((jnp.asarray(count, jnp.result_type(float)) + first) / warmup_steps, 1)
+        return share * (learning_rate(count) if callable(learning_rate) else learning_rate)
+
+    return schedule

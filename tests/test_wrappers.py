@@ -1,0 +1,183 @@
+"""What wrappers, groups and averages promise beyond running."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jgd
+
+
+def run(optimizer, params, grads):
+    state = optimizer.init(params)
+    for grad in grads:
+        updates, state = optimizer.update(jax.tree.map(jnp.asarray, grad), state, params)
+        params = jgd.apply_updates(params, updates)
+    return params, state
+
+
+def gradients(rng, shape=(4, 3), steps=8):
+    return [rng.normal(size=shape).astype(np.float32) for _ in range(steps)]
+
+
+def test_a_trust_ratio_around_adam_is_lamb(rng):
+    params, grads = jnp.ones((4, 3)), gradients(rng)
+    found, _ = run(jgd.trust_ratio(jgd.adam(0.02, eps=1e-6)), params, grads)
+    expected, _ = run(jgd.lamb(0.02), params, grads)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_hyperball_keeps_the_norm_and_takes_steps_of_the_length_asked_for(rng):
+    params = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    found, _ = run(jgd.hyperball(jgd.adam(0.1)), params, gradients(rng))
+    np.testing.assert_allclose(jnp.linalg.norm(found), jnp.linalg.norm(params), rtol=1e-5)
+    one, _ = run(jgd.hyperball(jgd.sgd(0.1)), params, gradients(rng, steps=1))
+    # The step before the projection is a tenth of the radius.
+    assert 0.05 < jnp.linalg.norm(one - params) / jnp.linalg.norm(params) <= 0.1001
+
+
+def test_cautious_decay_follows_its_formula(rng):
+    params, grads = jnp.asarray(rng.normal(size=5), jnp.float32), gradients(rng, (5,), 1)
+    found, _ = run(jgd.cautious_decay(jgd.sgd(0.1), 0.5), params, grads)
+    delta = -0.1 * grads[0]
+    expected = params + delta - 0.1 * 0.5 * np.where(delta * np.asarray(params) <= 0, params, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_update_clipping_bounds_the_root_mean_square():
+    found, _ = run(jgd.clip_update_rms(jgd.sgd(0.1), 0.5), jnp.zeros(4), [np.full(4, 30.0)])
+    np.testing.assert_allclose(found, -0.05 * np.ones(4), rtol=1e-6)
+    within, _ = run(jgd.clip_update_rms(jgd.sgd(0.1), 50.0), jnp.zeros(4), [np.full(4, 30.0)])
+    np.testing.assert_allclose(within, -3.0 * np.ones(4), rtol=1e-6)
+
+
+def test_averages_are_those_of_the_params(rng):
+    grads = gradients(rng, (3,), 12)
+    path, params, state = [], jnp.zeros(3), jgd.sgd(0.1).init(jnp.zeros(3))
+    for grad in grads:
+        updates, state = jgd.sgd(0.1).update(jnp.asarray(grad), state)
+        params = params + updates
+        path.append(np.asarray(params, np.float64))
+    weights = 0.9 ** np.arange(12)[::-1]
+    expected = {
+        "ema": np.average(path, axis=0, weights=weights),
+        "swa": np.mean([path[i] for i in (3, 6, 9)], axis=0),  # after step 4, every third: 4, 7, 10
+    }
+    for name, arguments in (("ema", {"decay": 0.9}), ("swa", {"kind": "polyak", "start": 4, "every": 3})):
+        params, state = run(jgd.average_params(jgd.sgd(0.1), **arguments), jnp.zeros(3), grads)
+        np.testing.assert_allclose(jgd.eval_params(state, params), expected[name], rtol=1e-5)
+        np.testing.assert_allclose(params, path[-1], rtol=1e-5)
+
+
+def test_eval_params_reaches_through_chains_and_groups():
+    optimizer = jgd.chain(
+        jgd.clip(1.0), jgd.groups({"a": jgd.average_params(jgd.sgd(1.0), decay=0.5), "b": jgd.sgd(1.0)})
+    )
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    params, state = run(optimizer, params, [{"a": -np.ones(2), "b": -np.ones(2)}] * 3)
+    evaluated = jgd.eval_params(state, params)
+    assert float(evaluated["a"][0]) < float(params["a"][0]) == 3.0
+    np.testing.assert_array_equal(evaluated["b"], params["b"])
+
+
+def test_hyperparameters_of_a_wrapper_and_of_what_is_in_it_are_data():
+    optimizer = jgd.cautious_decay(jgd.mars(jgd.adam(0.1)), 0.01)
+    state = optimizer.init(jnp.ones(2))
+    known = jgd.get_hyperparams(state)
+    assert {"weight_decay", "gamma", "learning_rate"} <= {name.split(".")[-1] for name in known}
+    traces = []
+
+    @jax.jit
+    def step(state):
+        traces.append(1)
+        return optimizer.update(jnp.ones(2), state, jnp.ones(2))
+
+    for rate in (0.1, 0.2, 0.3):
+        step(jgd.set_hyperparams(state, learning_rate=rate, weight_decay=rate))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", ["b1", "b2", "eps", "weight_decay", "learning_rate"])
+def test_any_hyperparameter_takes_any_schedule(name):
+    schedule = jgd.schedules.warmup_stable_decay_schedule(0.4, 2, 2, 4, init_value=0.1, end_value=0.05)
+    optimizer = jgd.adamw(**({"learning_rate": 0.1} | {name: schedule}))
+    state, seen = optimizer.init(jnp.ones(2)), []
+    for _ in range(9):
+        _, state = jax.jit(optimizer.update)(jnp.ones(2), state, jnp.ones(2))
+        seen.append(float(jgd.get_hyperparams(state)[name]))
+    np.testing.assert_allclose(seen, [float(schedule(t)) for t in range(9)], rtol=1e-6)
+
+
+class TestGroups:
+    @property
+    def params(self):
+        return {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "table": jnp.ones(3)}
+
+    def test_each_leaf_gets_its_own_optimizer_and_none_is_frozen(self):
+        optimizer = jgd.groups(
+            {"*/kernel": jgd.sgd(0.1), "re:.*bias": jgd.sgd(1.0, momentum=0.9), "rest": None}, default="rest"
+        )
+        updates, state = optimizer.update(self.params, optimizer.init(self.params), self.params)
+        assert [float(leaf.ravel()[0]) for leaf in jax.tree.leaves(updates)] == [-1.0, pytest.approx(-0.1), 0.0]
+        assert jax.tree.leaves(state["rest"]) == []
+
+    def test_labels_are_a_tree_or_a_function(self):
+        for labels in ({"dense": "a", "table": "b"}, lambda params: {"dense": "a", "table": "b"}):
+            optimizer = jgd.groups({"a": jgd.sgd(0.1), "b": jgd.sgd(1.0)}, labels)
+            updates, _ = optimizer.update(self.params, optimizer.init(self.params), self.params)
+            assert float(updates["table"][0]) == -1.0
+
+    def test_it_equals_partition_of_optax(self, rng):
+        labels = {"dense": "a", "table": "b"}
+        grads = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), self.params)
+        ours = jgd.groups({"a": jgd.adam(0.1), "b": jgd.sgd(0.5)}, labels)
+        theirs = optax.partition({"a": optax.adam(0.1), "b": optax.sgd(0.5)}, labels)
+        found, _ = run(ours, self.params, [grads] * 3)
+        expected, _ = run(theirs, self.params, [grads] * 3)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+
+    @pytest.mark.parametrize(
+        ("optimizers", "more", "message"),
+        [
+            ({"*kernel": jgd.sgd(1.0)}, {}, "'dense/bias' matches none of '\\*kernel'"),
+            ({"dense/*": jgd.sgd(1.0), "*kernel": jgd.sgd(1.0)}, {"default": "*kernel"}, None),
+            ({"dense/*": jgd.sgd(1.0), "*": jgd.sgd(1.0)}, {}, "'dense/bias' matches several patterns"),
+            ({"a": jgd.sgd(1.0)}, {"labels": {"dense": "a", "table": "c"}}, "has the label 'c'"),
+            ({"a": jgd.sgd(1.0)}, {"default": "z"}, "default='z' is none of the groups"),
+            ({}, {}, "at least one group"),
+        ],
+    )
+    def test_a_leaf_without_a_place_is_an_error_that_names_it(self, optimizers, more, message):
+        if message is None:
+            jgd.groups(optimizers, **more).init(self.params)
+            return
+        with pytest.raises(ValueError, match=message):
+            jgd.groups(optimizers, **more).init(self.params)
+
+
+def test_skip_nonfinite_leaves_everything_as_it_was():
+    optimizer, params = jgd.skip_nonfinite(jgd.adam(0.1)), jnp.ones(2)
+    first, state = run(optimizer, params, [np.ones(2)])
+    again, after = optimizer.update(jnp.array([np.inf, 1.0]), state, first)
+    np.testing.assert_array_equal(again, 0)
+    jax.tree.map(np.testing.assert_array_equal, after.inner, state.inner)
+    assert (int(after.own.slots["skipped"]), int(after.own.slots["consecutive"])) == (1, 1)
+
+
+def test_private_aggregation_equals_optax_without_noise(rng):
+    grads = {"a": rng.normal(size=(6, 3)).astype(np.float32), "b": rng.normal(size=(6, 2, 2)).astype(np.float32)}
+    ours = jgd.differentially_private_aggregate(1.5, 0.0, key=0)
+    theirs = optax.contrib.differentially_private_aggregate(1.5, 0.0, key=0)
+    found = ours.update(grads, ours.init(grads))[0]
+    expected = theirs.update(grads, theirs.init(grads))[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
+
+
+def test_wrappers_refuse_what_is_no_optimizer():
+    with pytest.raises(TypeError, match="cautious: expected an optimizer or transform; got a float"):
+        jgd.cautious(0.1)
+    two_rates = jgd.chain(jgd.sgd(1.0), jgd.sgd(0.5))
+    optimizer = jgd.trust_ratio(two_rates)
+    with pytest.raises(ValueError, match="several parts of the inner optimizer have a learning_rate"):
+        optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)), jnp.ones(2))
