@@ -1,5 +1,6 @@
 """Every rule against its author's own code: a hundred steps, recorded by `tests/reference/make.py`."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -30,6 +31,11 @@ def largest_error(row):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_it_follows_its_authors_code(row):
     assert largest_error(row) <= row.tolerance
+
+
+def test_the_published_table_has_every_row():
+    lines = json.loads((TRACES.parent / "errors.json").read_text(encoding="utf-8"))
+    assert {line["trace"]: line["tolerance"] for line in lines} == {row.name: row.tolerance for row in ROWS}
 
 
 def test_there_is_a_trace_for_every_row_and_a_row_for_every_trace():

@@ -52,8 +52,8 @@ def measured(row):
         "inside": sorted(set(re.findall(r"jgd\.(\w+)\(", label)) - {factory_of(label)}),
         "trace": row.name,
         "reference": row.theirs,
-        "package": row.package,
-        "version": str(np.load(TRACES / f"{row.name}.npz")["version"]),
+        "package": row.options.get("clone", row.package),
+        "version": row.options.get("commit") or str(np.load(TRACES / f"{row.name}.npz")["version"]),
         # Two digits: the rest is the processor's.
         "error": float(f"{largest_error(row):.1e}"),
         "tolerance": row.tolerance,
