@@ -205,3 +205,9 @@ def test_a_missing_extra_is_named():
         ImportError, match=r"a test needs no_such_package, which is not installed: pip install 'jgd\[plot\]'"
     ):
         require("no_such_package.module", "plot", "a test")
+
+
+@pytest.mark.parametrize("name", ["radam", "rmsprop", "amsgrad", "adagrad", "rprop", "adan", "muon"])
+def test_a_form_that_nobody_has_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: like must be"):
+        getattr(jgd, name)(0.1, like="nobody")

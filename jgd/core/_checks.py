@@ -1,7 +1,7 @@
 """Checks at trace time. Each message says where, what was found, and what was expected."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -139,3 +139,14 @@ def given_numbers(owner: str, needs: Iterable[str], extra: Mapping[str, Any]) ->
         if shape:
             raise ValueError(f"{owner}: {name} must be a scalar; got shape {shape}.")
     return {name: jnp.asarray(extra[name]) for name in needs}
+
+
+def check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
+    """Refuses a value that is none of those of a `Literal`.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    if value not in get_args(choices):
+        known = ", ".join(repr(choice) for choice in get_args(choices))
+        raise ValueError(f"{owner}: {name} must be one of {known}; got {value!r}.")

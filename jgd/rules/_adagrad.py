@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, full, lift
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, check_choice, full, lift
 
 
 def adagrad_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -77,6 +77,7 @@ def adagrad(
         >>> print(updates.round(3))  # the fourth step is half the first
         [-0.05]
     """
+    check_choice("adagrad", "like", like, Literal["optax", "torch"])
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
     if like == "torch":
         update, hyperparams = torch_adagrad_update, hyperparams | {"lr_decay": lr_decay}

@@ -22,7 +22,20 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, debias, real_zeros, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    abs_sq,
+    check_choice,
+    debias,
+    real_zeros,
+    zeros,
+)
 from jgd.rules._weight_decay import lift_decayed
 
 
@@ -100,6 +113,7 @@ def adan(
         >>> print(updates.round(3))
         [-0.1]
     """
+    check_choice("adan", "like", like, Literal["optax", "author"])
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "b3": b3, "eps": eps, "eps_root": eps_root}
     author = like == "author"
     return lift_decayed(

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift, real_zeros
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, check_choice, lift, real_zeros
 from jgd.rules._moments import MOMENT_SLOTS, adam_scales, moments
 
 
@@ -87,6 +87,7 @@ def amsgrad(
         >>> print(updates.round(4))  # the second, smaller gradient is still divided by the first
         [-0.0526]
     """
+    check_choice("amsgrad", "like", like, Literal["optax", "torch"])
     return lift(
         amsgrad_rule(bias_correction_mu, bias_correction_nu, like == "torch"),
         {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},

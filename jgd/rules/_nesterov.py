@@ -21,11 +21,11 @@ References:
       Algorithm 2.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, increment, real_dtype
+from jgd.core import Array, Hyper, Rule, Slots, check_choice, debias, increment, real_dtype
 from jgd.rules._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 
 NesterovForm = Literal["optax", "algoperf", "torch"]
@@ -81,7 +81,5 @@ TORCH = Rule(
 
 def nesterov_rule(form: NesterovForm) -> Rule:
     """The rule in that form."""
-    if form not in get_args(NesterovForm):
-        known = ", ".join(repr(name) for name in get_args(NesterovForm))
-        raise ValueError(f"nesterov_form must be one of {known}; got {form!r}.")
+    check_choice("nadam", "nesterov_form", form, NesterovForm)
     return {"optax": NADAM, "algoperf": ALGOPERF, "torch": TORCH}[form]

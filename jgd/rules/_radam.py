@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, check_choice, debias, lift
 from jgd.rules._moments import MOMENT_SLOTS, adam_scales, moments
 from jgd.rules._nesterov import nadam_scales
 
@@ -100,6 +100,7 @@ def radam(
         >>> print(optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3))  # not yet adaptive
         [-0.3]
     """
+    check_choice("radam", "like", like, Literal["optax", "torch"])
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     return lift(
         radam_rule(nesterov, like == "torch"),

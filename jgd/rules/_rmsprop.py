@@ -21,7 +21,20 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, debias, full, lift, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    abs_sq,
+    check_choice,
+    debias,
+    full,
+    lift,
+    zeros,
+)
 
 
 def rmsprop_rule(
@@ -104,6 +117,7 @@ def rmsprop(
         >>> print(optimizer.update(jnp.array([3.0, -0.2]), optimizer.init(jnp.zeros(2)))[0].round(3))
         [-0.316  0.316]
     """
+    check_choice("rmsprop", "like", like, Literal["optax", "torch"])
     torch = like == "torch"
     hyperparams = {"learning_rate": learning_rate, "decay": decay, "eps": eps}
     if momentum is not None:

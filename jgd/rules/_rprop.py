@@ -29,6 +29,7 @@ from jgd.core import (
     Rule,
     ScalarOrSchedule,
     Slots,
+    check_choice,
     check_hyperparam,
     full,
     lift,
@@ -92,6 +93,7 @@ def rprop(
         >>> print(updates.round(3))
         [-0.12]
     """
+    check_choice("rprop", "like", like, Literal["optax", "torch"])
     check_hyperparam("rprop", "learning_rate", learning_rate)
     rule = rprop_rule(like == "optax", learning_rate)
     hyperparams = {

@@ -16,7 +16,7 @@ A decay in proportion to $\eta / \eta_{max}$ is `"scaled"` with $\lambda / \eta_
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 
@@ -30,6 +30,7 @@ from jgd.core import (
     ScalarOrSchedule,
     Slots,
     broadcast_mask,
+    check_choice,
     is_float,
     lift,
 )
@@ -39,9 +40,7 @@ DecayForm = Literal["scaled", "after", "independent", "squared", "proximal", "co
 
 def decayed(rule: Rule, form: DecayForm = "scaled") -> Rule:
     """The rule with weight decay; it reads the hyperparameters `learning_rate` and `weight_decay`."""
-    if form not in get_args(DecayForm):
-        known = ", ".join(repr(name) for name in get_args(DecayForm))
-        raise ValueError(f"decay_form must be one of {known}; got {form!r}.")
+    check_choice("weight decay", "decay_form", form, DecayForm)
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         decay = hyper["decayed_share"]

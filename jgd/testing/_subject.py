@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import PyTree, apply_updates, path_text
+from jgd.core import PyTree, apply_updates, check_transform, path_text
 
 #: What `update` needs beside gradients, state and params: a dict, or a function of params and gradients that makes it.
 Extra = Mapping[str, Any] | Callable[[PyTree, PyTree], Mapping[str, Any]] | None
@@ -55,6 +55,7 @@ def as_subject(optimizer: Any, params: PyTree = None, extra: Extra = None) -> Su
     """The optimizer as a subject; one that is a subject already stays as it is, with all that is compiled for it."""
     if isinstance(optimizer, Subject):
         return optimizer
+    check_transform("check_optimizer", optimizer)
     full = optax.with_extra_args_support(optimizer)
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None, **_: Any) -> tuple[PyTree, PyTree]:

@@ -26,6 +26,7 @@ from jgd.core import (
     OptState,
     PyTree,
     ScalarOrSchedule,
+    check_choice,
     check_transform,
     compute_dtype,
     increment,
@@ -93,6 +94,7 @@ def schedule_free(
         True
     """
     check_transform("schedule_free", base_optimizer)
+    check_choice("schedule_free", "like", like, Literal["optax", "author"])
     inside = optax.with_extra_args_support(base_optimizer)
     rate: Any = learning_rate
     if callable(learning_rate) and like == "optax":
