@@ -82,8 +82,9 @@ ROWS = [
     same("prodigy_safeguard", jgd.prodigy, {"estim_lr0": 1e-3, "safeguard_warmup": True, "beta3": 0.95}, contrib=True,
          factory="prodigy"),
     Row("sophia", lambda: sophia(jgd.sophia), "optax", "golden.optax_rules:sophia", how="optax", extra=("obj_fn",)),
+    # The SVD is taken in float32, and not by the same routine in every release of jaxlib.
     same("galore", jgd.galore, {"learning_rate": 0.02, "rank": 2, "update_proj_gap": 7, "scale": 0.5,
-         "weight_decay": 0.1}, contrib=True),
+         "weight_decay": 0.1}, contrib=True, tolerance=1e-5),
 ]  # fmt: skip
 
 
