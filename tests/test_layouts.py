@@ -94,8 +94,8 @@ def scaled_half():
     def load(stored):
         return stored["half"].astype(jnp.float32) * stored["scale"]
 
-    def save(value, stored):
-        del stored
+    def save(value, stored, seed):
+        del stored, seed
         scale = jnp.maximum(jnp.max(jnp.abs(value), initial=0.0), 1e-30)
         return {"half": (value / scale).astype(jnp.float16), "scale": scale}
 

@@ -134,7 +134,8 @@ def lift(
             for i, (delta, new) in zip(members, by_leaf, strict=True):
                 deltas[i] = delta
                 for slot, value in new.items():
-                    stored[slot][i] = storages[slot].save(value, stored[slot][i])
+                    seed = _seed(count, slot_names.index(slot) * len(leaves) + i)
+                    stored[slot][i] = storages[slot].save(value, stored[slot][i], seed)
         slots = {slot: treedef.unflatten(stored[slot]) for slot in slot_names}
         return treedef.unflatten(deltas), OptState(count=count, hyperparams=hyper, slots=slots | shared)
 
@@ -198,6 +199,11 @@ def wide_copy(leaf: Any) -> jax.Array:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jnp.zeros_like(leaf, dtype=dtype)
     return jnp.array(leaf, dtype=dtype, copy=True)
+
+
+def _seed(count: jax.Array, place: int) -> jax.Array:
+    """A number of its own for each update and each place in the state; both factors are odd, and so lose no bit."""
+    return count.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) + jnp.uint32(place * 0x85EBCA77 % 2**32)
 
 
 def _stored_scalar(value: jax.Array, old: jax.Array) -> jax.Array:

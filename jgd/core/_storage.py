@@ -15,12 +15,13 @@ class Storage(NamedTuple):
     Attributes:
         create: `create(value, param_dtype) -> stored`, when the state is made.
         load: `load(stored) -> array`, before each update.
-        save: `save(value, stored) -> stored`, after each update, in the form and dtype of the one before.
+        save: `save(value, stored, seed) -> stored`, after each update, in the form and dtype of the one before. `seed`
+            is a uint32 scalar, another one for each update, slot and leaf: what rounds at random starts from it.
     """
 
     create: Callable[[PyTree, jnp.dtype], PyTree]
     load: Callable[[PyTree], PyTree]
-    save: Callable[[PyTree, PyTree], PyTree]
+    save: Callable[[PyTree, PyTree, Array], PyTree]
 
 
 def cast_storage(dtype: Any) -> Storage:
@@ -34,7 +35,8 @@ def cast_storage(dtype: Any) -> Storage:
     def create(value: PyTree, param_dtype: jnp.dtype) -> PyTree:
         return jax.tree.map(lambda leaf: _stored(leaf, dtype, param_dtype), value)
 
-    def save(value: PyTree, stored: PyTree) -> PyTree:
+    def save(value: PyTree, stored: PyTree, seed: Array) -> PyTree:
+        del seed
         return jax.tree.map(_saved, value, stored)
 
     return Storage(create=create, load=lambda stored: stored, save=save)
