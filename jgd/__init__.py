@@ -21,11 +21,16 @@ from typing import TYPE_CHECKING, Any
 from jgd import schedules as schedules
 from jgd.core import Optimizer as Optimizer
 from jgd.core import OptState as OptState
+from jgd.core import Packed as Packed
 from jgd.core import apply_updates as apply_updates
 from jgd.core import eval_params as eval_params
 from jgd.core import get_hyperparams as get_hyperparams
 from jgd.core import global_norm as global_norm
+from jgd.core import pack as pack
 from jgd.core import set_hyperparams as set_hyperparams
+from jgd.core import state_bytes as state_bytes
+from jgd.core import unpack as unpack
+from jgd.core import update_params as update_params
 from jgd.rules import AdamMiniBlocks as AdamMiniBlocks
 from jgd.rules import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from jgd.rules import MuonDimensionNumbers as MuonDimensionNumbers
@@ -133,6 +138,7 @@ from jgd.transforms import identity as identity
 from jgd.transforms import lookahead as lookahead
 from jgd.transforms import mars as mars
 from jgd.transforms import masked as masked
+from jgd.transforms import master_params as master_params
 from jgd.transforms import mechanize as mechanize
 from jgd.transforms import named_chain as named_chain
 from jgd.transforms import normalize as normalize
@@ -148,7 +154,9 @@ from jgd.transforms import schedule_free_sgd as schedule_free_sgd
 from jgd.transforms import selective_transform as selective_transform
 from jgd.transforms import set_to_zero as set_to_zero
 from jgd.transforms import skip_nonfinite as skip_nonfinite
+from jgd.transforms import split_master_weights as split_master_weights
 from jgd.transforms import split_real_and_imaginary as split_real_and_imaginary
+from jgd.transforms import stochastic_rounding as stochastic_rounding
 from jgd.transforms import trust_ratio as trust_ratio
 
 __version__ = "0.1.0"

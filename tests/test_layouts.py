@@ -1,44 +1,22 @@
 """The design carries layouts and storages: the same rules, unchanged, under each of them."""
 
+import inspect
+
+import every_rule
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import jgd
-from jgd.core import Block, Storage
+from jgd.core import Storage
+from jgd.core._layouts import LONGEST, SMALL, auto, packed, resolve_layout, stacked
 
 STEPS = 5
-
-
-def stacked(rule, leaves):
-    """Leaves of one shape and dtype side by side under one `vmap`."""
-    del rule
-    groups = {}
-    for i, leaf in enumerate(leaves):
-        groups.setdefault((leaf.shape, leaf.dtype), []).append(i)
-
-    def over_the_stack(run):
-        return jax.vmap(run, in_axes=(None, None, 0, 0, 0))
-
-    return [Block(tuple(group), jnp.stack, list, over_the_stack) for group in groups.values()]
-
-
-def packed(rule, leaves):
-    """All leaves of an elementwise rule in one vector; other rules leaf by leaf."""
-    if rule.kind != "elementwise":
-        return stacked(rule, leaves)
-    shapes = [leaf.shape for leaf in leaves]
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-
-    def pack(arrays):
-        return jnp.concatenate([array.ravel() for array in arrays])
-
-    def unpack(vector):
-        return [part.reshape(shape) for part, shape in zip(jnp.split(vector, ends[:-1]), shapes, strict=True)]
-
-    return [Block(tuple(range(len(leaves))), pack, unpack, lambda run: run)] if leaves else []
+NAMES = ["alone", "packed", "stacked"]
 
 
 def problem():
@@ -61,7 +39,7 @@ def run(optimizer):
     return params, state
 
 
-@pytest.mark.parametrize("layout", [stacked, packed], ids=["stacked", "packed"])
+@pytest.mark.parametrize("layout", NAMES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_layout_changes_no_result(case, layout):
     plain, laid_out = run(case.optimizer()), run(case.optimizer(layout=layout))
@@ -72,16 +50,118 @@ def test_a_layout_changes_no_result(case, layout):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=1e-7), plain, laid_out)
 
 
-def test_a_layout_really_runs_leaves_together():
+@pytest.mark.parametrize(
+    ("make", "layout", "expected"),
+    [
+        (lambda **more: jgd.adam(0.1, **more), "auto", [1, 1, 1, 1, 1, 1]),
+        (lambda **more: jgd.adam(0.1, **more), "stacked", [1, 1, 2, 2]),
+        (lambda **more: jgd.adam(0.1, **more), "packed", [6]),
+        (lambda **more: jgd.lamb(0.1, **more), "packed", [1, 1, 2, 2]),
+        (lambda **more: jgd.muon(0.1, **more), "auto", [1, 1, 1]),  # of its matrices: the first rule
+        (lambda **more: jgd.muon(0.1, **more), "stacked", [1, 2]),
+    ],
+)
+def test_a_layout_really_runs_leaves_together(make, layout, expected):
     calls = []
 
     def counting(rule, leaves):
-        blocks = stacked(rule, leaves)
-        calls.append([len(block.indices) for block in blocks])
+        blocks = resolve_layout(layout)(rule, leaves)
+        calls.append(sorted(len(block.indices) for block in blocks))
         return blocks
 
-    run(jgd.adam(0.1, layout=counting))
-    assert calls == [[2, 2, 1, 1]]
+    run(make(layout=counting))
+    assert calls[0] == expected
+
+
+ON_TREES = [name for name in every_rule.FACTORIES if "layout" in inspect.signature(getattr(jgd, name)).parameters]
+#: Rules in whose step a rounding decides a sign or is divided by: they differ by more than roundings between programs.
+LOOSE = {"apollo": 1e-3, "lars": 1e-4, "shampoo": 1e-3}
+
+
+def catalogue_run(name, layout):
+    """Two steps of a rule on a tree in which shapes recur: two programs, one with each layout."""
+    shapes = {"a": (4, 3), "b": (4, 3), "c": (3,), "d": (), "f": (3,), "h": (0, 2)}
+    rng = np.random.default_rng(0)
+    params, *grads = ({key: jnp.asarray(rng.normal(size=s), jnp.float32) for key, s in shapes.items()} for _ in "pgg")
+    optimizer = every_rule.make(name, layout=layout)
+    extra = every_rule.extra(name, every_rule.quadratic, params, grads[0])
+
+    def train(params, grads):
+        state = optimizer.init(params)
+        for grad in grads:
+            params, state = jgd.update_params(optimizer, grad, state, params, **extra)
+        return params, state
+
+    return jax.jit(train)(params, grads)
+
+
+@pytest.mark.parametrize("name", ON_TREES)
+def test_every_rule_of_the_catalogue_packed_is_the_rule_alone(name):
+    # "packed" packs leaves of elementwise rules and stacks those of all others.
+    alone, laid_out = catalogue_run(name, "alone"), catalogue_run(name, "packed")
+    assert jax.tree.structure(alone) == jax.tree.structure(laid_out)
+    tolerance = LOOSE.get(name, 1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=1e-6), *map(no_keys, (alone, laid_out))
+    )
+
+
+def no_keys(tree):
+    return jax.tree.map(
+        lambda leaf: jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf, tree
+    )
+
+
+ELEMENTWISE = [case for case in CASES if case.elementwise and not case.matrix_only]
+SHAPES = st.lists(st.sampled_from([(), (1,), (3,), (2, 3), (3, 2), (0,), (2, 1, 2)]), min_size=1, max_size=6)
+
+
+@given(shapes=SHAPES, layout=st.sampled_from(["packed", "stacked"]), case=st.sampled_from(ELEMENTWISE))
+@settings(max_examples=40, deadline=None)
+def test_elementwise_rules_give_the_same_bits_on_random_trees(shapes, layout, case):
+    # Operation by operation. A compiler may contract a product and a sum in one program and not in another.
+    rng = np.random.default_rng(len(shapes))
+    params = {f"leaf{i}": jnp.asarray(rng.normal(size=shape), jnp.float32) for i, shape in enumerate(shapes)}
+    grads = jax.tree.map(lambda p: jnp.cos(7 * p), params)
+
+    def one_step(optimizer):
+        return optimizer.update(grads, optimizer.init(params), params)
+
+    with jax.disable_jit():
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            one_step(case.optimizer(layout="alone")),
+            one_step(case.optimizer(layout=layout)),
+        )
+
+
+@given(
+    sizes=st.lists(st.sampled_from([1, 7, SMALL, SMALL + 1]), max_size=3 * LONGEST),
+    layout=st.sampled_from([auto, packed, stacked]),
+    kind=st.sampled_from(["elementwise", "leaf", "matrix"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_layout_places_every_leaf_once_and_no_block_is_long(sizes, layout, kind):
+    leaves = [jax.ShapeDtypeStruct((size,), "float32" if i % 3 else "bfloat16") for i, size in enumerate(sizes)]
+    blocks = layout(jgd.core.Rule(lambda *_: None, kind=kind), leaves)
+    assert sorted(i for block in blocks for i in block.indices) == list(range(len(sizes)))
+    assert all(len(block.indices) <= LONGEST for block in blocks)
+
+
+def test_matrices_of_one_shape_compile_one_iteration_between_them():
+    params = {f"w{i}": jnp.ones((6, 5)) for i in range(16)}
+
+    def products(layout):
+        optimizer = jgd.muon(0.1, layout=layout)
+        state = optimizer.init(params)
+        return jax.jit(optimizer.update).lower(params, state, params).compile().as_text().count(" dot(")
+
+    assert products("auto") * 16 == products("alone")
+
+
+def test_an_unknown_layout_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"layout must be one of 'auto', 'alone', 'packed', 'stacked'.*'flat'"):
+        jgd.adam(0.1, layout="flat")
 
 
 def scaled_half():

@@ -15,9 +15,10 @@ from jgd.core._hyperparams import Hyperparams, Range
 from jgd.core._layouts import Layout, resolve_layout
 from jgd.core._numerics import compute_dtype, increment, real_dtype
 from jgd.core._optimizer import Optimizer, OptState, make_optimizer
+from jgd.core._packing import refuse_packed
 from jgd.core._rule import Rule, TreeRule
-from jgd.core._run import leaf_update, run_block, run_tree, widest_dtype
-from jgd.core._storage import Storage, resolve_storage
+from jgd.core._run import leaf_update, run_block, run_tree, update_dtype, widest_dtype
+from jgd.core._storage import Storage, resolve_storages
 from jgd.core._types import Hyper, PyTree, ScalarOrSchedule
 
 
@@ -47,9 +48,11 @@ def lift(
         arrays: Names of hyperparameters that are arrays of any shape; all others are scalars.
         ranges: Where hyperparameters may lie, for those whose range is not that of their name.
         slot_dtypes: For each slot with a dtype argument of its own that argument; see `state_dtype`.
-        state_dtype: The dtype in which every slot is stored; None leaves it to `slot_dtypes`, and float32 (wider
-            where the param is wider) for the rest.
-        layout: How leaves are laid out while the update runs: `"auto"`, `"alone"`, or a layout function.
+        state_dtype: How slots are stored: `"bfloat16"` or `"float16"` (rounded stochastically), `"int8"` (with a scale
+            for each row), a float dtype or a `Storage`, for all of them or by name in a mapping. None leaves it to
+            `slot_dtypes`, and float32 (wider where the param is wider) for the rest.
+        layout: How leaves are laid out while the update runs: `"auto"`, `"alone"`, `"packed"`, `"stacked"`, or a
+            layout function. See `jgd.core.Layout`.
 
     Returns:
         An optimizer whose state is `OptState(count, hyperparams, slots)`.
@@ -72,12 +75,15 @@ def lift(
     slot_names = tuple(dict.fromkeys(slot for rule in all_rules for slot in rule.slots))
     scalars = all_rules[0].scalars if isinstance(all_rules[0], TreeRule) else {}
     needs = tuple(dict.fromkeys(need for rule in all_rules for need in rule.needs))
-    storages = {slot: resolve_storage(slot, slot_dtypes or {}, state_dtype) for slot in slot_names}
+    storages = resolve_storages(name, all_rules, slot_dtypes or {}, state_dtype)
+    whole = any(rule.kind != "elementwise" for rule in all_rules) or any(store.by_row for store in storages.values())
     lay_out = resolve_layout(layout)
     # One jitted function a rule: leaves of one shape and dtype share its trace, and its text in the compiled program.
-    runs = functools.cache(lambda rule: jax.jit(leaf_update(rule)))
+    runs = functools.cache(lambda rule, moves: jax.jit(leaf_update(rule, moves)))
 
     def init(params: PyTree) -> OptState:
+        if whole:
+            refuse_packed(name, params, "its rule or its state_dtype looks at whole leaves")
         paths, leaves, treedef = _checks.flatten(params)
         leaf_rules = _rules_of(name, all_rules, choose, params, paths, leaves)
         slots: dict[str, Any] = {
@@ -93,7 +99,10 @@ def lift(
             slots[slot] = jnp.array(value, widest_dtype(trained) if is_number else value.dtype, copy=True)
         return OptState(count=jnp.zeros((), jnp.int32), hyperparams=given.init(), slots=slots)
 
-    def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
+    def advance(grads: PyTree, state: OptState, params: PyTree, extra: Any, moves: bool) -> tuple[PyTree, OptState]:
+        """The updates, or the new params if it `moves`; and the new state."""
+        if whole:
+            refuse_packed(name, grads, "its rule or its state_dtype looks at whole leaves")
         _check_trees(name, all_rules, (*slot_names, *scalars), grads, state, params, needs_params=before is not None)
         hyper = given.at_step(state.hyperparams, state.count)
         count = increment(state.count)
@@ -115,7 +124,8 @@ def lift(
             cast = {key: value.astype(real_dtype(dtype)) for key, value in full.items()}
             return rule.prepare(cast, count)
 
-        deltas = [_zero_update(leaf) if rule is None else None for leaf, rule in zip(leaves, leaf_rules, strict=True)]
+        still = [leaf if moves else _zero_update(leaf) for leaf in leaves]
+        found = [leaf if rule is None else None for leaf, rule in zip(still, leaf_rules, strict=True)]
         for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
             members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule]
             for i in members:
@@ -126,20 +136,28 @@ def lift(
             loaded = {slot: [storages[slot].load(stored[slot][i]) for i in members] for slot in rule.slots}
             ready = functools.partial(prepared, rule)
             if isinstance(rule, TreeRule):
-                found, new = run_tree(rule, ready, count, member_grads, loaded | shared, member_params)
+                given_back, new = run_tree(rule, ready, count, member_grads, loaded | shared, member_params, moves)
                 shared = {slot: _stored_scalar(new[slot], value) for slot, value in shared.items()}
-                by_leaf = [(delta, {slot: new[slot][j] for slot in rule.slots}) for j, delta in enumerate(found)]
+                by_leaf = [(leaf, {slot: new[slot][j] for slot in rule.slots}) for j, leaf in enumerate(given_back)]
             else:
-                by_leaf = _run_blocks(lay_out, rule, runs(rule), ready, count, member_grads, loaded, member_params)
-            for i, (delta, new) in zip(members, by_leaf, strict=True):
-                deltas[i] = delta
+                by_leaf = _run_blocks(
+                    lay_out, rule, runs(rule, moves), ready, count, member_grads, loaded, member_params
+                )
+            for i, (leaf, new) in zip(members, by_leaf, strict=True):
+                found[i] = leaf
                 for slot, value in new.items():
                     seed = _seed(count, slot_names.index(slot) * len(leaves) + i)
                     stored[slot][i] = storages[slot].save(value, stored[slot][i], seed)
         slots = {slot: treedef.unflatten(stored[slot]) for slot in slot_names}
-        return treedef.unflatten(deltas), OptState(count=count, hyperparams=hyper, slots=slots | shared)
+        return treedef.unflatten(found), OptState(count=count, hyperparams=hyper, slots=slots | shared)
 
-    return make_optimizer(init, update, f"jgd.{name}({given.text()})")
+    def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
+        return advance(grads, state, params, extra, moves=False)
+
+    def update_params(grads: PyTree, state: OptState, params: PyTree, **extra: Any) -> tuple[PyTree, OptState]:
+        return advance(grads, state, params, extra, moves=True)
+
+    return make_optimizer(init, update, f"jgd.{name}({given.text()})", update_params)
 
 
 def _run_blocks(
@@ -154,7 +172,11 @@ def _run_blocks(
 ) -> list[Any]:
     """Each leaf's update and slots, the leaves laid out in blocks while they run."""
     by_leaf: list[Any] = [None] * len(grads)
-    for block in lay_out(rule, [jax.ShapeDtypeStruct(grad.shape, grad.dtype) for grad in grads]):
+    like = [
+        jax.ShapeDtypeStruct(grad.shape, update_dtype(grad, param), sharding=_sharding(grad))
+        for grad, param in zip(grads, [None] * len(grads) if params is None else params, strict=True)
+    ]
+    for block in lay_out(rule, like):
         found = run_block(
             block,
             run,
@@ -167,6 +189,12 @@ def _run_blocks(
         for i, result in zip(block.indices, found, strict=True):
             by_leaf[i] = result
     return by_leaf
+
+
+def _sharding(array: jax.Array) -> Any:
+    """How the array's type says that it is sharded over a mesh; None where it says nothing."""
+    sharding = jax.typeof(array).sharding
+    return sharding if sharding.mesh.shape else None
 
 
 def _rules_of(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core._checks import path_text
+from jgd.core._packing import refuse_packed
 from jgd.core._types import PyTree
 
 #: A tree of booleans shaped like the params or a prefix of them, a function from params to such a tree, None for all
@@ -19,11 +20,12 @@ def broadcast_mask(owner: str, mask: Mask, tree: PyTree) -> PyTree:
     """A tree of Python booleans shaped like `tree`; all true where the mask is None.
 
     Raises:
-        ValueError: The mask is no prefix of the tree.
+        ValueError: The mask is no prefix of the tree, or the tree is packed.
         TypeError: An entry is no boolean known at trace time.
     """
     if mask is None:
         return jax.tree.map(lambda _: True, tree)
+    refuse_packed(owner, tree, "a mask picks leaves")
     if isinstance(mask, str):
         if mask != "matrices":
             raise ValueError(f"{owner}: the one mask that has a name is 'matrices'; got {mask!r}.")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from jgd.core._apply import apply_updates
 from jgd.core._types import Array, PyTree
 
 
@@ -36,13 +37,54 @@ class Optimizer(optax.GradientTransformationExtraArgs):
     """
 
     label = "jgd.Optimizer"
+    in_one_pass: Callable[..., Any] | None = None
 
     def __repr__(self) -> str:
         return self.label
 
 
-def make_optimizer(init: Callable[..., Any], update: Callable[..., Any], label: str) -> Optimizer:
-    """Binds the two functions and the text that `print` shows."""
+def make_optimizer(
+    init: Callable[..., Any],
+    update: Callable[..., Any],
+    label: str,
+    in_one_pass: Callable[..., Any] | None = None,
+) -> Optimizer:
+    """Binds the two functions, the text that `print` shows, and what `update_params` calls, where there is such."""
     optimizer = Optimizer(init, update)
     optimizer.label = label  # an attribute beside the tuple: unpacking still gives two functions
+    optimizer.in_one_pass = in_one_pass
     return optimizer
+
+
+def update_params(
+    optimizer: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree, **extra: Any
+) -> tuple[PyTree, PyTree]:
+    """`update` and `apply_updates` in one: the new params come out of the rule's own loop over memory.
+
+    Args:
+        optimizer: Any optimizer of jgd or optax. jgd's rules, alone or last in a `jgd.chain`, make no tree of updates
+            on the way; for all others it is as if you called both functions.
+        grads: Gradients, a tree like the params.
+        opt_state: The optimizer's state.
+        params: A tree of arrays.
+        **extra: What the optimizer reads besides, such as `value`.
+
+    Returns:
+        `(params, opt_state)`, both new. A param of low precision is rounded once, from the float32 sum; the updates of
+        `update` are rounded before they are added.
+
+    Raises:
+        ValueError, TypeError: As the optimizer's `update`.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params = jgd.sgd(0.5), jnp.array([1.0, 2.0])
+        >>> params, state = jgd.update_params(optimizer, jnp.ones(2), optimizer.init(params), params)
+        >>> print(params)
+        [0.5 1.5]
+    """
+    in_one_pass = getattr(optimizer, "in_one_pass", None)
+    if in_one_pass is not None:
+        return in_one_pass(grads, opt_state, params, **extra)
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(grads, opt_state, params, **extra)
+    return apply_updates(params, updates), opt_state

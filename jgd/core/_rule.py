@@ -50,6 +50,11 @@ class Rule:
             of a bias. It is computed once an update, instead of once a leaf.
         needs: Names of numbers that `update` must be given beside the gradients, such as `"value"`, the loss. They
             arrive in `hyper`.
+        nonnegative: Names of slots that are never below zero, such as averages of squares. Stored in eight bits they
+            then have twice as many codes, and what is not zero stays so: a step may be divided by it.
+        exact: Names of slots that must not be rounded to 16 bits or fewer, such as copies of params and bases of
+            projections. A `state_dtype` for all slots passes them over.
+        heavy: Whether a leaf's program takes long to compile: leaves of one shape then share one wherever they can.
     """
 
     update: LeafUpdate
@@ -59,6 +64,9 @@ class Rule:
     supports_complex: bool = True
     prepare: Callable[[Hyper, Array], Hyper] = lambda hyper, _: hyper
     needs: Sequence[str] = ()
+    nonnegative: Sequence[str] = ()
+    exact: Sequence[str] = ()
+    heavy: bool = False
 
     __hash__ = object.__hash__  # a rule is itself; its slots are a dict, which has no hash
 
@@ -76,6 +84,8 @@ class TreeRule:
         supports_complex: Whether the formula holds for complex leaves.
         prepare: As for `Rule`.
         needs: As for `Rule`.
+        nonnegative: As for `Rule`.
+        exact: As for `Rule`.
     """
 
     update: TreeUpdate
@@ -85,6 +95,8 @@ class TreeRule:
     supports_complex: bool = True
     prepare: Callable[[Hyper, Array], Hyper] = lambda hyper, _: hyper
     needs: Sequence[str] = ()
+    nonnegative: Sequence[str] = ()
+    exact: Sequence[str] = ()
     kind = "tree"
 
     __hash__ = object.__hash__

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core._layouts import Block
+from jgd.core._layouts import Block, pack_trees, unpack_trees
 from jgd.core._numerics import compute_dtype, real_dtype
 from jgd.core._rule import Rule, TreeRule
 from jgd.core._types import Array, Hyper, PyTree, Slots
@@ -18,15 +18,18 @@ def widest_dtype(leaves: Sequence[Any]) -> jnp.dtype:
     return jnp.dtype(jnp.result_type(*dtypes)) if dtypes else jnp.dtype(jnp.float32)
 
 
-def leaf_update(rule: Rule) -> Callable[..., tuple[Array, Slots]]:
-    """The rule with the dtypes seen to: arithmetic in float32 or wider, an update as precise as grad and param."""
+def leaf_update(rule: Rule, moves: bool) -> Callable[..., tuple[Array, Slots]]:
+    """The rule with the dtypes seen to: arithmetic in float32 or wider, an update as precise as grad and param.
+
+    If it `moves`, the function gives the new param in the update's place, rounded once.
+    """
 
     def run(hyper: Hyper, step: Array, grad: Array, slots: Slots, param: Array | None) -> tuple[Array, Slots]:
         dtype = compute_dtype(update_dtype(grad, param))
         slots = {name: _widen(value, dtype) for name, value in slots.items()}
         wide_param = None if param is None else param.astype(dtype)
         delta, slots = rule.update(grad.astype(dtype), slots, wide_param, hyper, step)  # pyright: ignore[reportArgumentType]
-        return delta.astype(update_dtype(grad, param)), slots
+        return _given_back(delta, grad, param, moves), slots
 
     return run
 
@@ -43,10 +46,10 @@ def run_block(
     """Updates the leaves of one block; gives back each one's update and new slots, in order."""
     grad = block.pack(grads)
     param = None if params is None else block.pack(params)
-    packed = {slot: block.pack(values) for slot, values in slots.items()}
+    packed = {slot: pack_trees(block, values) for slot, values in slots.items()}
     hyper = prepared(compute_dtype(update_dtype(grad, param)))
     delta, packed = block.wrap(run)(hyper, step, grad, packed, param)
-    new = {slot: block.unpack(value) for slot, value in packed.items()}
+    new = {slot: unpack_trees(block, value) for slot, value in packed.items()}
     return [(delta, {slot: values[i] for slot, values in new.items()}) for i, delta in enumerate(block.unpack(delta))]
 
 
@@ -57,10 +60,11 @@ def run_tree(
     grads: Sequence[Array],
     slots: Mapping[str, Sequence[PyTree] | Array],
     params: Sequence[Array] | None,
+    moves: bool,
 ) -> tuple[list[Array], Mapping[str, Any]]:
     """Updates all leaves of a tree rule; every leaf in its own compute dtype, what they share in the widest."""
-    like = grads if params is None else params
-    dtypes = [update_dtype(grad, None if params is None else leaf) for grad, leaf in zip(grads, like, strict=True)]
+    own = [None] * len(grads) if params is None else params
+    dtypes = [update_dtype(grad, param) for grad, param in zip(grads, own, strict=True)]
     wide = [compute_dtype(dtype) for dtype in dtypes]
     common = widest_dtype([jnp.zeros((), dtype) for dtype in dtypes])
     loaded = {
@@ -72,7 +76,14 @@ def run_tree(
     wide_grads = [grad.astype(dtype) for grad, dtype in zip(grads, wide, strict=True)]
     wide_params = None if params is None else [param.astype(dtype) for param, dtype in zip(params, wide, strict=True)]
     deltas, new = rule.update(wide_grads, loaded, wide_params, prepared(common), step)  # pyright: ignore[reportArgumentType]
-    return [delta.astype(dtype) for delta, dtype in zip(deltas, dtypes, strict=True)], new
+    return [_given_back(*leaf, moves) for leaf in zip(deltas, grads, own, strict=True)], new
+
+
+def _given_back(delta: Array, grad: Array, param: Array | None, moves: bool) -> Array:
+    """The update; or, if it `moves`, the new param."""
+    if moves and param is not None:
+        return (param.astype(delta.dtype) + delta).astype(param.dtype)
+    return delta.astype(update_dtype(grad, param))
 
 
 def update_dtype(grad: Array, param: Array | None) -> jnp.dtype:

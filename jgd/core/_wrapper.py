@@ -12,6 +12,7 @@ from jgd.core._hyperparams import Hyperparams, Range, get_hyperparams
 from jgd.core._lift import wide_copy
 from jgd.core._numerics import compute_dtype, increment, real_dtype
 from jgd.core._optimizer import Optimizer, OptState, make_optimizer
+from jgd.core._packing import refuse_packed
 from jgd.core._types import Array, Hyper, PyTree, ScalarOrSchedule, Slots
 
 
@@ -38,6 +39,7 @@ class Wrapper(NamedTuple):
             value to use where it has none (None to refuse).
         needs_params: Whether the formulas read the parameter.
         supports_complex: Whether they hold for complex leaves.
+        elementwise: Whether they see each entry alone; such wrappers take packed params.
     """
 
     before: Callable[[Array, Slots, Array, Hyper, Array], tuple[Array, Slots]] | None = None
@@ -46,6 +48,7 @@ class Wrapper(NamedTuple):
     reads: Mapping[str, float | None] = {}
     needs_params: bool = False
     supports_complex: bool = True
+    elementwise: bool = False
 
 
 def wrap(
@@ -75,6 +78,8 @@ def wrap(
     given = Hyperparams(name, hyperparams, arrays, ranges)
 
     def init(params: PyTree) -> WrapperState:
+        if not wrapper.elementwise:
+            refuse_packed(name, params, "it looks at whole leaves")
         _, leaves, treedef = flatten(params)
         slots = {
             slot: treedef.unflatten(make(wide_copy(p)) if is_float(p) else optax.MaskedNode() for p in leaves)

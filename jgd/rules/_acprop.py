@@ -41,7 +41,7 @@ def prepare(hyper: Hyper, step: Array) -> Hyper:
     return hyper | {"nu_scale": 1 / debias(hyper["1-b2"], jnp.maximum(step - 1, 1))}
 
 
-ACPROP = Rule(acprop_update, slots=MOMENT_SLOTS, prepare=prepare)
+ACPROP = Rule(acprop_update, slots=MOMENT_SLOTS, prepare=prepare, nonnegative=("nu",))
 
 
 def acprop(

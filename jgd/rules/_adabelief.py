@@ -38,7 +38,7 @@ def belief_rule(nesterov: bool) -> Rule:
         denominator = jnp.sqrt(hyper["nu_scale"] * nu) + hyper["eps"]
         return -direction / jnp.where(denominator > 0, denominator, 1), {"mu": mu, "nu": nu}
 
-    return Rule(update, slots=MOMENT_SLOTS, prepare=nadam_scales if nesterov else adam_scales)
+    return Rule(update, slots=MOMENT_SLOTS, prepare=nadam_scales if nesterov else adam_scales, nonnegative=("nu",))
 
 
 BELIEF, NESTEROV_BELIEF = belief_rule(False), belief_rule(True)

@@ -32,7 +32,7 @@ def adadelta_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step:
     return -hyper["learning_rate"] * u, {"e_g": e_g, "e_x": rho * slots["e_x"] + rest * abs_sq(u)}
 
 
-ADADELTA = Rule(adadelta_update, slots={"e_g": real_zeros, "e_x": real_zeros})
+ADADELTA = Rule(adadelta_update, slots={"e_g": real_zeros, "e_x": real_zeros}, nonnegative=("e_g", "e_x"))
 
 
 def adadelta(

@@ -83,5 +83,5 @@ def adagrad(
         update, hyperparams = torch_adagrad_update, hyperparams | {"lr_decay": lr_decay}
     else:
         update = adagrad_update
-    rule = Rule(update, slots={"sum_of_squares": full(initial_accumulator_value)})
+    rule = Rule(update, slots={"sum_of_squares": full(initial_accumulator_value)}, nonnegative=("sum_of_squares",))
     return lift(rule, hyperparams, name="adagrad", state_dtype=state_dtype, layout=layout)

@@ -33,7 +33,7 @@ def adam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arr
     return -mu_hat / denominator(nu, hyper), {"mu": mu, "nu": nu}
 
 
-ADAM = Rule(adam_update, slots=MOMENT_SLOTS, prepare=adam_scales)
+ADAM = Rule(adam_update, slots=MOMENT_SLOTS, prepare=adam_scales, nonnegative=("nu",))
 
 
 def adam(

@@ -42,7 +42,7 @@ def _scales(hyper: Hyper, step: Array) -> Hyper:
 
 
 # A complex number over a real one has no one angle.
-ADAM_ATAN2 = Rule(adam_atan2_update, slots=MOMENT_SLOTS, supports_complex=False, prepare=_scales)
+ADAM_ATAN2 = Rule(adam_atan2_update, slots=MOMENT_SLOTS, supports_complex=False, prepare=_scales, nonnegative=("nu",))
 
 
 def adam_atan2(

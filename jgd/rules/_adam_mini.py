@@ -61,7 +61,7 @@ def adam_mini_rule(blocks: Blocks) -> Rule:
         delta = -hyper["mu_scale"] * mu.reshape(view) / (jnp.sqrt(hyper["nu_scale"] * nu) + hyper["eps"])
         return delta.reshape(grad.shape), {"mu": mu, "nu": nu}
 
-    return Rule(update, slots={"mu": zeros, "nu": new_nu}, kind="leaf", prepare=adam_scales)
+    return Rule(update, slots={"mu": zeros, "nu": new_nu}, kind="leaf", prepare=adam_scales, nonnegative=("nu",))
 
 
 def adam_mini(

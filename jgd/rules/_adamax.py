@@ -43,7 +43,7 @@ def adamax_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: A
     return -rate * mu / safe, {"mu": mu, "nu": nu}
 
 
-ADAMAX = Rule(adamax_update, slots={"mu": zeros, "nu": real_zeros})
+ADAMAX = Rule(adamax_update, slots={"mu": zeros, "nu": real_zeros}, nonnegative=("nu",))
 
 
 def adamax(

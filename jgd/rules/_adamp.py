@@ -61,7 +61,15 @@ def _adamp_rule(decays: bool, nesterov: bool, axis: int) -> Rule:
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         return adam_scales(hyper, step) | {"eps_root": jnp.zeros_like(hyper["eps"])}
 
-    return Rule(update, MOMENT_SLOTS, kind="leaf", needs_params=True, supports_complex=False, prepare=prepare)
+    return Rule(
+        update,
+        MOMENT_SLOTS,
+        kind="leaf",
+        needs_params=True,
+        supports_complex=False,
+        prepare=prepare,
+        nonnegative=("nu",),
+    )
 
 
 def lift_projected(

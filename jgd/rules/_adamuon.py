@@ -19,6 +19,7 @@ References:
     - Si et al., "AdaMuon: Adaptive Muon optimizer", https://arxiv.org/abs/2507.11005, 2025, Algorithm 1.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -53,7 +54,7 @@ def adamuon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form) -> Rule:
             direction = direction + hyper["weight_decay"] * param
         return -hyper["learning_rate"] * direction, {"mu": mu, "nu": from_matrices(nu, grad.shape, axes)}
 
-    return matrix_rule(update, form, nu=real_zeros)
+    return dataclasses.replace(matrix_rule(update, form, nu=real_zeros), nonnegative=("nu",))
 
 
 def adamuon(

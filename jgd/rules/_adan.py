@@ -64,7 +64,7 @@ def adan_rule(weight: str) -> Rule:
         }
 
     slots = {"m": zeros, "v": zeros, "n": real_zeros, "g": zeros}
-    return Rule(adan_update, slots=slots, prepare=prepare)
+    return Rule(adan_update, slots=slots, prepare=prepare, nonnegative=("n",))
 
 
 ADAN, AUTHORS_ADAN = adan_rule("1-b2"), adan_rule("b2")

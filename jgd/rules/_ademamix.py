@@ -47,7 +47,8 @@ def ademamix_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step:
     return -direction / denominator(nu, hyper), {"m1": m1, "m2": m2, "nu": nu}
 
 
-ADEMAMIX = Rule(ademamix_update, slots={"m1": zeros, "m2": zeros, "nu": real_zeros}, prepare=adam_scales)
+SLOTS = {"m1": zeros, "m2": zeros, "nu": real_zeros}
+ADEMAMIX = Rule(ademamix_update, slots=SLOTS, prepare=adam_scales, nonnegative=("nu",))
 
 
 def ademamix(

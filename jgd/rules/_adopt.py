@@ -49,7 +49,7 @@ def adopt_rule(nesterov: bool, bound: Callable[[Array], Array] | None) -> Rule:
         ahead = hyper["b1"] * mu + hyper["1-b1"] * direction if nesterov else mu
         return -hyper["learning_rate"] * ahead, {"mu": mu, "nu": nu}
 
-    return Rule(update, slots=MOMENT_SLOTS)
+    return Rule(update, slots=MOMENT_SLOTS, nonnegative=("nu",))
 
 
 def adopt(

@@ -37,7 +37,8 @@ def amsgrad_rule(correct_mu: bool, correct_nu: bool, late: bool) -> Rule:
         delta = -mu_hat / (jnp.sqrt(largest + hyper["eps_root"]) + hyper["eps"])
         return delta, {"mu": mu, "nu": nu, "nu_max": nu_max}
 
-    return Rule(update, slots=MOMENT_SLOTS | {"nu_max": real_zeros}, prepare=adam_scales)
+    slots = MOMENT_SLOTS | {"nu_max": real_zeros}
+    return Rule(update, slots=slots, prepare=adam_scales, nonnegative=("nu", "nu_max"))
 
 
 def amsgrad(

@@ -73,7 +73,7 @@ def apollo_rule(axes: MuonDimensionNumbers, rank: int, gap: int, by_channel: boo
         return from_matrices(delta, grad.shape, axes), {"mu": mu, "nu": nu, "norm": (norm / limiter)[:, 0, 0]}
 
     slots = {"mu": low_rank, "nu": low_rank, "norm": one_a_matrix}
-    return Rule(update, slots=slots, kind="matrix", supports_complex=False, prepare=step_size)
+    return Rule(update, slots, "matrix", supports_complex=False, prepare=step_size, nonnegative=("nu", "norm"))
 
 
 def _norm(x: Array, axis: Any) -> Array:

@@ -41,7 +41,7 @@ def _rates(hyper: Hyper, step: Array) -> Hyper:
     return hyper | {"eta": eta, "ax_weight": 1 / jnp.maximum(before - hyper["t0"], 1)}
 
 
-ASGD = Rule(asgd_update, slots={"average": lambda param: param}, needs_params=True, prepare=_rates)
+ASGD = Rule(asgd_update, slots={"average": lambda param: param}, needs_params=True, prepare=_rates, exact=("average",))
 
 
 def asgd(

@@ -69,8 +69,10 @@ def _without(axis: int) -> Any:
 
 
 FACTORS = {"nu_row": _without(-1), "nu_col": _without(-2), "res_row": _without(-1), "res_col": _without(-2)}
-FACTORED = Rule(factored_update, slots={"mu": jnp.zeros_like} | FACTORS, kind="leaf", supports_complex=False)
-FULL = Rule(full_update, slots={"mu": jnp.zeros_like, "nu": jnp.zeros_like}, kind="leaf", supports_complex=False)
+FACTORED_SLOTS = {"mu": jnp.zeros_like} | FACTORS
+FACTORED = Rule(factored_update, FACTORED_SLOTS, "leaf", supports_complex=False, nonnegative=tuple(FACTORS))
+FULL_SLOTS = {"mu": jnp.zeros_like, "nu": jnp.zeros_like}
+FULL = Rule(full_update, FULL_SLOTS, "leaf", supports_complex=False, nonnegative=("nu",))
 
 
 def came(

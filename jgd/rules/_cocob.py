@@ -85,7 +85,8 @@ def cocob(
     """
     slots = dict.fromkeys(("cumulative_gradients", "subgradients", "reward"), zeros)
     slots |= {"init_particles": lambda param: param, "scale": full(eps)}
-    rule = Rule(cocob_update, slots=slots, needs_params=True, supports_complex=False)
+    # the params are made from the slots anew at each step, and an error in these is one in them
+    rule = Rule(cocob_update, slots=slots, needs_params=True, supports_complex=False, exact=tuple(slots))
     return lift(
         rule,
         {"learning_rate": learning_rate, "alpha": alpha, "weight_decay": weight_decay},

@@ -102,6 +102,7 @@ def dadapt_adamw(
     rule = TreeRule(
         dadapt_update,
         slots={"exp_avg": zeros, "exp_avg_sq": real_zeros, "grad_sum": zeros},
+        nonnegative=("exp_avg_sq",),
         scalars={"estim_lr": lambda params: zero(params) + estim_lr0, "numerator_weighted": zero},
         needs_params=True,
         supports_complex=False,

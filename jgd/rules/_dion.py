@@ -11,8 +11,8 @@ $$
 for a matrix of `m` inputs by `n` outputs, with the slots $M$ (`mu`) and $Q$ (`q`). $P$ lies on the longer side and $Q$
 on the shorter, as in the authors' reference implementation. Leaves that are no matrices get AdamW.
 
-$P$ comes from Householder's QR, which gives the same steps as the authors' randomized Cholesky QR. $Q$ starts with
-normal random numbers, the same for leaves of one shape.
+$P$ comes from a QR made of matrix products (see `jgd.rules._orthonormal`), which gives the same steps as the authors'
+randomized Cholesky QR. $Q$ starts with normal random numbers, the same for leaves of one shape.
 
 References:
     - Ahn et al., "Dion: Distributed orthonormalized updates", https://arxiv.org/abs/2504.05295, 2025, Algorithm 1.
@@ -28,6 +28,8 @@ from optax.contrib import MuonDimensionNumbers
 from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
 from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
 from jgd.rules._matrix_lift import lift_beside_adamw
+from jgd.rules._orthonormal import completed_basis
+from jgd.rules._preconditioners import over_blocks
 
 
 def dion_rule(
@@ -46,7 +48,7 @@ def dion_rule(
         total, q = tall(as_matrices(slots["mu"] + grad, axes)), slots["q"]
         r = q
         for _ in range(power_iters):
-            p = jnp.linalg.qr(total @ r)[0]
+            p = over_blocks(completed_basis, total @ r)
             r = total.mT @ p
         is_zero = jnp.all(total == 0, axis=(1, 2), keepdims=True)
         p, r = jnp.where(is_zero, 0, p), jnp.where(is_zero, q, r)
@@ -60,7 +62,7 @@ def dion_rule(
         return -hyper["learning_rate"] * direction, {"mu": mu, "q": q}
 
     slots = {"mu": zeros, "q": first_basis}
-    return Rule(update, slots=slots, kind="matrix", needs_params=True, supports_complex=False)
+    return Rule(update, slots=slots, kind="matrix", needs_params=True, supports_complex=False, exact=("q",), heavy=True)
 
 
 def dion(

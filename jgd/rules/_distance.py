@@ -59,7 +59,7 @@ def dog_rule(kind: str, first: Any) -> TreeRule:
         return zero(params) + length
 
     scalars = {"max_dist": start, "sum_sq_norm_grads": zero}
-    return TreeRule(update, slots={"init_params": same}, scalars=scalars, needs_params=True)
+    return TreeRule(update, slots={"init_params": same}, scalars=scalars, needs_params=True, exact=("init_params",))
 
 
 def ldog_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -78,8 +78,9 @@ def ldog_rule(share: Any) -> Rule:
     def start(param: Array) -> Array:
         return (share * (1 + global_norm(param))).astype(jnp.finfo(param.dtype).dtype)
 
-    slots: dict[str, Callable[[Array], Array]] = {"init_params": same, "max_dist": start}
-    return Rule(ldog_update, slots=slots | {"sum_sq_norm_grads": real_zero}, kind="leaf", needs_params=True)
+    slots: dict[str, Callable[[Array], Array]]
+    slots = {"init_params": same, "max_dist": start, "sum_sq_norm_grads": real_zero}
+    return Rule(ldog_update, slots=slots, kind="leaf", needs_params=True, exact=tuple(slots))
 
 
 def dowg_rule(first: Any) -> TreeRule:
@@ -98,4 +99,4 @@ def dowg_rule(first: Any) -> TreeRule:
         return deltas, {**slots, "estim_sq_dist": square, "weighted_sq_norm_grads": total}
 
     scalars = {"estim_sq_dist": lambda params: full(first)(zero(params)), "weighted_sq_norm_grads": zero}
-    return TreeRule(update, slots={"init_params": same}, scalars=scalars, needs_params=True)
+    return TreeRule(update, slots={"init_params": same}, scalars=scalars, needs_params=True, exact=("init_params",))

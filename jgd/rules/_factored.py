@@ -88,4 +88,5 @@ def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momen
         return hyper | {"keep": 1 - after.astype(hyper["eps"].dtype) ** -hyper["decay_rate"]}
 
     slots = {"v_row": without(1), "v_col": without(0), "v": whole} | ({"ema": zeros} if momentum else {})
-    return Rule(update, slots=slots, kind="leaf", needs_params=True, prepare=prepare)
+    squares = ("v_row", "v_col", "v")
+    return Rule(update, slots=slots, kind="leaf", needs_params=True, prepare=prepare, nonnegative=squares)

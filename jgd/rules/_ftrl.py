@@ -89,7 +89,8 @@ def ftrl(
     slots = {"sum_of_squares": full(initial_accumulator_value), "linear": zeros}
     not_negative = dict.fromkeys(("l1", "l2", "l2_shrinkage", "offset"), NOT_NEGATIVE)
     return lift(
-        Rule(ftrl_update, slots=slots, needs_params=True, supports_complex=False),
+        # the params are made from the slots anew at each step, and an error in these is one in them
+        Rule(ftrl_update, slots=slots, needs_params=True, supports_complex=False, exact=tuple(slots)),
         {
             "learning_rate": learning_rate,
             "learning_rate_power": learning_rate_power,

@@ -108,9 +108,8 @@ def kron_rule(
         direction = direction * jnp.minimum(1, _LARGEST_RMS / (rms + 1e-12))
         return -hyper["learning_rate"] * direction.reshape(grad.shape), {"mu": mu, "factors": factors}
 
-    return Rule(
-        update, slots={"mu": zeros, "factors": factors_of}, kind="matrix", supports_complex=False, prepare=prepare
-    )
+    slots = {"mu": zeros, "factors": factors_of}
+    return Rule(update, slots=slots, kind="matrix", supports_complex=False, prepare=prepare, heavy=True)
 
 
 def _fitted(factors: Sequence[Array], pair: Array, noise: Array, rate: Array) -> tuple[Array, ...]:

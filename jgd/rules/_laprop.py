@@ -70,7 +70,8 @@ def laprop_rule(amsgrad: bool = False, centered: bool = False) -> Rule:
     slots = {"mu": zeros, "nu": real_zeros, "rate": real_zero}
     slots |= {"mean": zeros} if centered else {}
     slots |= {"nu_max": real_zeros} if amsgrad else {}
-    return Rule(update, slots=slots, kind="leaf", prepare=_correction)
+    exact = ("nu", "mean") if centered else ()  # their difference may be far smaller than either
+    return Rule(update, slots=slots, kind="leaf", prepare=_correction, nonnegative=("nu", "nu_max"), exact=exact)
 
 
 def _correction(hyper: Hyper, step: Array) -> Hyper:

@@ -76,6 +76,7 @@ def lbfgs_rule(memory_size: int, scales: bool) -> TreeRule:
         slots={"params": zeros, "updates": zeros, "diff_params_memory": memory, "diff_updates_memory": memory},
         scalars={"weights_memory": lambda _: jnp.zeros(memory_size)},
         needs_params=True,
+        exact=("params", "updates", "diff_params_memory", "diff_updates_memory"),
     )
 
 

@@ -40,7 +40,8 @@ def prepare(hyper: Hyper, step: Array) -> Hyper:
 
 
 SLOTS = {"grad_sum_sq": real_zeros, "s": zeros, "x0": lambda param: param}
-MADGRAD = Rule(madgrad_update, slots=SLOTS, needs_params=True, prepare=prepare)
+# The params are made from the slots anew at each step, and an error in these is one in them.
+MADGRAD = Rule(madgrad_update, slots=SLOTS, needs_params=True, prepare=prepare, exact=tuple(SLOTS))
 
 
 def madgrad(

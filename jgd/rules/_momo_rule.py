@@ -70,4 +70,12 @@ def momo_rule(adapts: bool, adam: bool, first_bound: Any) -> TreeRule:
 
     slots = {"exp_avg": zeros} | ({"exp_avg_sq": real_zeros} if adam else {})
     scalars = {"barf": zero, "gamma": zero, "lb": lambda params: zero(params) + first_bound}
-    return TreeRule(update, slots=slots, scalars=scalars, needs_params=True, supports_complex=False, needs=("value",))
+    return TreeRule(
+        update,
+        slots=slots,
+        scalars=scalars,
+        needs_params=True,
+        supports_complex=False,
+        needs=("value",),
+        nonnegative=("exp_avg_sq",),
+    )

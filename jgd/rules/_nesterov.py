@@ -69,13 +69,14 @@ def scheduled_momenta(hyper: Hyper, step: Array) -> Hyper:
     return adam_scales(hyper, step) | {"momentum_now": now, "momentum_next": ahead}
 
 
-NADAM = Rule(nadam_update, slots=MOMENT_SLOTS, prepare=nadam_scales)
-ALGOPERF = Rule(nadam_update, slots=MOMENT_SLOTS, prepare=algoperf_scales)
+NADAM = Rule(nadam_update, slots=MOMENT_SLOTS, prepare=nadam_scales, nonnegative=("nu",))
+ALGOPERF = Rule(nadam_update, slots=MOMENT_SLOTS, prepare=algoperf_scales, nonnegative=("nu",))
 TORCH = Rule(
     scheduled_update,
     slots=MOMENT_SLOTS | {"mu_product": lambda param: jnp.ones((), real_dtype(param.dtype))},
     kind="leaf",
     prepare=scheduled_momenta,
+    nonnegative=("nu",),
 )
 
 

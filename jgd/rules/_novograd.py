@@ -33,7 +33,8 @@ def novograd_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step:
     return -hyper["learning_rate"] * mu, {"mu": mu, "nu": nu}
 
 
-NOVOGRAD = Rule(novograd_update, slots={"mu": zeros, "nu": real_zero}, kind="leaf", needs_params=True)
+SLOTS = {"mu": zeros, "nu": real_zero}
+NOVOGRAD = Rule(novograd_update, slots=SLOTS, kind="leaf", needs_params=True, nonnegative=("nu",))
 
 
 def novograd(

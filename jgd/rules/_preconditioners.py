@@ -2,12 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
+from jgd.rules._triangular import inverse_of_upper
 
 
 def merged_shape(shape: Sequence[int], limit: int) -> tuple[int, ...]:
@@ -47,9 +49,7 @@ def solved_along_axes(x: Array, factors: Sequence[Array]) -> Array:
         if factor.ndim == 1:
             x = jnp.moveaxis(x, 0, -1) / factor
         else:
-            flat = x.reshape(x.shape[0], -1)
-            solved = jax.scipy.linalg.solve_triangular(factor, flat, trans="T", lower=False)
-            x = jnp.moveaxis(solved.reshape(x.shape), 0, -1)
+            x = jnp.tensordot(x, inverse_of_upper(factor), axes=(0, 0), precision=jax.lax.Precision.HIGHEST)
     return x
 
 
@@ -83,6 +83,15 @@ def join_blocks(stacks: Sequence[Array], shape: tuple[int, ...], size: int, dtyp
         piece = ordered.reshape([count * length for _, count, length in corner])
         joined = piece if piece.shape == shape else joined.at[_slices(corner)].set(piece)
     return joined
+
+
+def over_blocks(run: Callable[..., Any], *stacks: Any) -> Any:
+    """Runs something on every block of a stack, all at once. What it branches on must be the same for all."""
+    if len(jax.tree.leaves(stacks)[0]) != 1:
+        return jax.vmap(run)(*stacks)
+    # Alone, one block is spared the price of loops over stacks, which select what has changed.
+    alone = run(*jax.tree.map(lambda stack: stack[0], stacks))
+    return jax.tree.map(lambda block: block[None], alone)
 
 
 def block_shapes(shape: tuple[int, ...], size: int) -> list[tuple[int, tuple[int, ...]]]:

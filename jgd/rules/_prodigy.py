@@ -73,8 +73,7 @@ def prodigy_rule(first: Any, corrected: bool, safeguard: bool, has_beta3: bool) 
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         correction = jnp.sqrt(debias(hyper["1-b2"], step)) / debias(hyper["1-b1"], step) if corrected else 1
-        more = {"rate": hyper["learning_rate"] * correction}
-        more |= {} if has_beta3 else {"b3": jnp.sqrt(hyper["b2"])}
+        more = {"rate": hyper["learning_rate"] * correction} | ({} if has_beta3 else {"b3": jnp.sqrt(hyper["b2"])})
         return {"growth_rate": jnp.asarray(jnp.inf, hyper["b2"].dtype)} | hyper | more
 
     slots = {"exp_avg": zeros, "exp_avg_sq": real_zeros, "grad_sum": zeros, "params0": same}
@@ -83,7 +82,8 @@ def prodigy_rule(first: Any, corrected: bool, safeguard: bool, has_beta3: bool) 
         return zero(params) + first
 
     scalars = {"estim_lr": start_at_first, "estim_lr_max": start_at_first, "numerator_weighted": zero}
-    return TreeRule(update, slots=slots, scalars=scalars, needs_params=True, supports_complex=False, prepare=prepare)
+    declared = {"nonnegative": ("exp_avg_sq",), "exact": ("params0",)}
+    return TreeRule(update, slots, scalars, needs_params=True, supports_complex=False, prepare=prepare, **declared)
 
 
 def prodigy(

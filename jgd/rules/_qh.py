@@ -53,7 +53,7 @@ def _scales(hyper: Hyper, step: Array) -> Hyper:
 
 
 QHM = Rule(qhm_update, slots={"mu": zeros})
-QHADAM = Rule(qhadam_update, slots=MOMENT_SLOTS, prepare=_scales)
+QHADAM = Rule(qhadam_update, slots=MOMENT_SLOTS, prepare=_scales, nonnegative=("nu",))
 
 
 def qhm(

@@ -57,7 +57,7 @@ def radam_rule(nesterov: bool, torch: bool) -> Rule:
         scales = nadam_scales if nesterov else adam_scales
         return rectification(scales(hyper, step) | {"strict": jnp.asarray(float(torch))}, step)
 
-    return Rule(update, slots=MOMENT_SLOTS, prepare=prepare)
+    return Rule(update, slots=MOMENT_SLOTS, prepare=prepare, nonnegative=("nu",))
 
 
 def radam(

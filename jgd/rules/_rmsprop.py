@@ -70,7 +70,8 @@ def rmsprop_rule(
     slots = {"nu": full(start)}
     slots |= {"mu": zeros} if centered else {}
     slots |= {"trace": zeros} if momentum else {}
-    return Rule(update, slots=slots)
+    exact = ("nu", "mu") if centered else ()  # their difference may be far smaller than either
+    return Rule(update, slots=slots, nonnegative=("nu",), exact=exact)
 
 
 def rmsprop(

@@ -50,7 +50,8 @@ def rprop_rule(late: bool, start: Any) -> Rule:
         taken = jnp.where(agreement < 0, 0, slots["prev_updates"]) if late else move
         return -taken, {"step_sizes": size, "prev_updates": move}
 
-    return Rule(update, slots={"step_sizes": full(start), "prev_updates": zeros}, supports_complex=False)
+    slots = {"step_sizes": full(start), "prev_updates": zeros}
+    return Rule(update, slots=slots, supports_complex=False, nonnegative=("step_sizes",))
 
 
 def rprop(

@@ -44,7 +44,7 @@ def simplified_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, ste
     return -hyper["learning_rate"] * (m + hyper["alpha"] * grad) / denominator, {"m": m, "n": n}
 
 
-SIMPLIFIED_ADEMAMIX = Rule(simplified_update, slots={"m": zeros, "n": real_zeros})
+SIMPLIFIED_ADEMAMIX = Rule(simplified_update, slots={"m": zeros, "n": real_zeros}, nonnegative=("n",))
 
 
 def simplified_ademamix(

@@ -44,7 +44,8 @@ def sm3_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arra
     return -hyper["learning_rate"] * nu, {"mu": mu, "nu": nu}
 
 
-SM3 = Rule(sm3_update, slots={"mu": axis_zeros, "nu": zeros}, kind="leaf", supports_complex=False)
+SLOTS = {"mu": axis_zeros, "nu": zeros}
+SM3 = Rule(sm3_update, slots=SLOTS, kind="leaf", supports_complex=False, nonnegative=("mu",))
 
 
 def sm3(

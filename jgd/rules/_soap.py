@@ -14,6 +14,7 @@ $$
 
 and now and then $Q_L \leftarrow \operatorname{qr}(L_t Q_L)$, $Q_R \leftarrow \operatorname{qr}(R_t Q_R)$, their columns
 sorted first, $v$ with them. Slots: $m$ (`mu`) and $v$ (`nu`) in the rotated basis, $L, R$ (`factors`), $Q$ (`basis`).
+The QR is made of matrix products, see `jgd.rules._orthonormal`; the compiled step holds no decomposition.
 
 The formulas are those of the authors' code. The first step changes no param, it only starts $L$ and $R$; $m$ turns with
 the basis, where the paper keeps it unrotated; the decay comes last. The authors start the basis with an
@@ -25,13 +26,14 @@ References:
 """
 
 import dataclasses
+import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, broadcast_mask, lift
-from jgd.rules._soap_rule import InitBasis, check_init_basis, soap_rule
+from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule
+from jgd.rules._soap_rule import InitBasis, check_init_basis, soap_rule, soap_view
+from jgd.rules._stagger import lift_staggered
 from jgd.rules._weight_decay import DecayForm, decayed
 
 
@@ -60,6 +62,7 @@ def soap(
     normalize_grads: bool = False,
     correct_bias: bool = True,
     init_basis: InitBasis = "qr",
+    stagger: bool = False,
     decay_form: DecayForm = "after",
     state_dtype: Any = None,
     layout: Any = "auto",
@@ -80,8 +83,10 @@ def soap(
         precondition_1d: Whether vectors have a basis too; otherwise they get Adam, as scalars do.
         normalize_grads: Whether to scale each leaf's direction to a root mean square of one.
         correct_bias: Whether to correct the moments for their start at zero.
-        init_basis: The basis after the first gradient: `"qr"`, one power iteration from the identity; `"eigh"`, the
+        init_basis: The basis after the first gradient: `"qr"`, a few power iterations from the identity; `"eigh"`, the
             eigenvectors, as the authors' code has it; `"identity"`, which waits for the first refresh.
+        stagger: Whether to spread the leaves' refreshes over the cycle. The authors' code, and ours by default, has all
+            in one step, which then takes several times as long as the others.
         decay_form: How the decay enters; as for `jgd.adamw`.
         state_dtype: The dtype of all slots.
         layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
@@ -107,19 +112,22 @@ def soap(
          [ 0.  -0.1]]
     """
     check_init_basis(init_basis)
-    rule = soap_rule(max_precond_dim, merge_dims, precondition_1d, normalize_grads, correct_bias, init_basis)
-    decaying = _from_second_step(decayed(rule, decay_form))
+    view = functools.partial(soap_view, max_dim=max_precond_dim, merge=merge_dims, precondition_1d=precondition_1d)
+    rule = soap_rule(view, normalize_grads, correct_bias, init_basis)
 
-    def choose(params: PyTree) -> PyTree:
-        return jax.tree.map(lambda decays: decaying if decays else rule, broadcast_mask("soap", mask, params))
+    def cost(shape: tuple[int, ...]) -> float:
+        seen, axes = view(shape)
+        return sum(float(seen[axis]) ** 3 for axis in axes)
 
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay}
     hyperparams |= {"precondition_frequency": precondition_frequency}
-    return lift(
-        decaying,
+    return lift_staggered(
+        rule,
+        _from_second_step(decayed(rule, decay_form)),
         hyperparams if shampoo_beta is None else hyperparams | {"shampoo_beta": shampoo_beta},
+        mask,
+        cost if stagger else None,
         name="soap",
-        choose=None if mask is None else choose,
         ranges={"precondition_frequency": (1.0, True, float("inf"))},
         state_dtype=state_dtype,
         layout=layout,

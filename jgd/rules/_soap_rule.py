@@ -1,12 +1,18 @@
 """SOAP's formulas on one leaf; `jgd.rules._soap` says what they are."""
 
+import math
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Rule, Slots, debias, zeros
+from jgd.rules._eigenbasis import refreshed_basis
 from jgd.rules._preconditioners import along_axes, gram, merged_shape
+from jgd.rules._stagger import steps_ahead
+
+_FIRST_ITERATIONS = 4
 
 InitBasis = Literal["qr", "eigh", "identity"]
 
@@ -18,19 +24,25 @@ def check_init_basis(init_basis: str) -> None:
         raise ValueError(f"soap: init_basis must be one of {known}; got {init_basis!r}.")
 
 
-def soap_rule(
-    max_dim: int, merge: bool, precondition_1d: bool, normalize: bool, correct_bias: bool, init_basis: InitBasis
-) -> Rule:
-    """SOAP without weight decay."""
+def soap_view(
+    shape: tuple[int, ...], max_dim: int, merge: bool, precondition_1d: bool
+) -> tuple[tuple[int, ...], list[int]]:
+    """The shape that the preconditioner sees, and which of its axes have a matrix."""
+    seen = merged_shape(shape, max_dim) if merge and math.prod(shape) else shape
+    wanted = len(shape) > 1 or (len(shape) == 1 and precondition_1d)
+    return seen, [axis for axis, n in enumerate(seen) if wanted and 0 < n <= max_dim]
 
-    def view(leaf: Array) -> tuple[tuple[int, ...], list[int]]:
-        """The shape that the preconditioner sees, and which of its axes have a matrix."""
-        shape = merged_shape(leaf.shape, max_dim) if merge and leaf.size else leaf.shape
-        wanted = leaf.ndim > 1 or (leaf.ndim == 1 and precondition_1d)
-        return shape, [axis for axis, n in enumerate(shape) if wanted and 0 < n <= max_dim]
+
+def soap_rule(
+    view: Callable[[tuple[int, ...]], tuple[tuple[int, ...], list[int]]],
+    normalize: bool,
+    correct_bias: bool,
+    init_basis: InitBasis,
+) -> Rule:
+    """SOAP without weight decay. `view` is `soap_view` of the leaf's shape."""
 
     def factors_of(param: Array) -> tuple[Array, ...]:
-        shape, axes = view(param)
+        shape, axes = view(param.shape)
         return tuple(jnp.zeros((shape[axis],) * 2, param.dtype) for axis in axes)
 
     def basis_of(param: Array) -> tuple[Array, ...]:
@@ -41,19 +53,21 @@ def soap_rule(
         rate = hyper["learning_rate"]
         if correct_bias:
             rate = rate * jnp.sqrt(debias(hyper["1-b2"], count)) / debias(hyper["1-b1"], count)
-        due = (step - 1) % hyper["precondition_frequency"].astype(jnp.int32) == 0
+        every = hyper["precondition_frequency"].astype(jnp.int32)
+        due = ((step - 1 + steps_ahead(hyper, every)) % every == 0) | (step == 1)
         beta = "shampoo_beta" if "shampoo_beta" in hyper else "b2"
         return hyper | {
             "step_size": jnp.where(started, rate, 0),
             "mu_weight": jnp.where(started, hyper["1-b1"], 0),
             "nu_weight": jnp.where(started, hyper["1-b2"], 0),
             "factor_weight": hyper[f"1-{beta}"],
+            "iterations": jnp.where(started, 1, _FIRST_ITERATIONS),
             "due": due if init_basis == "qr" else due & started,
         }
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param
-        shape, axes = view(grad)
+        shape, axes = view(grad.shape)
 
         def turned(x: Array, basis: tuple[Array, ...], *, into: bool) -> Array:
             by_axis = dict(zip(axes, basis, strict=True))
@@ -74,13 +88,12 @@ def soap_rule(
         )
 
         def refreshed(mu: Array, nu: Array, basis: tuple[Array, ...]) -> Any:
-            """One power iteration, from the columns in the order of their estimated eigenvalues."""
+            """One step of orthogonal iteration; the moments go with the columns."""
             new = []
             for axis, factor, q in zip(axes, factors, basis, strict=True):
-                product = jnp.matmul(factor, q, precision=jax.lax.Precision.HIGHEST)
-                order = jnp.argsort(jnp.sum(q * product, axis=0), descending=True)
-                nu = jnp.take(nu, order, axis=axis)
-                new.append(jnp.linalg.qr(product[:, order])[0])
+                q, came_from = refreshed_basis(factor, q, hyper["iterations"])
+                nu = jnp.take(nu, came_from, axis=axis)
+                new.append(q)
             return turned(turned(mu, basis, into=False), tuple(new), into=True), nu, tuple(new)
 
         def kept(*args: Any) -> Any:
@@ -94,7 +107,16 @@ def soap_rule(
         return -hyper["step_size"] * direction.reshape(grad.shape), slots
 
     slots = {"mu": zeros, "nu": zeros, "factors": factors_of, "basis": basis_of}
-    return Rule(update, slots=slots, kind="matrix", supports_complex=False, prepare=prepare)
+    return Rule(
+        update,
+        slots=slots,
+        kind="matrix",
+        supports_complex=False,
+        prepare=prepare,
+        nonnegative=("nu",),
+        exact=("factors", "basis"),
+        heavy=True,
+    )
 
 
 def _eigenvectors(factors: tuple[Array, ...]) -> tuple[Array, ...]:

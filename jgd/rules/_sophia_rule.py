@@ -36,7 +36,8 @@ def sophia_rule(clips: bool) -> Rule:
             direction = jnp.clip(direction, -hyper["clip_threshold"], hyper["clip_threshold"])
         return -hyper["learning_rate"] * direction, {"mu": mu, "nu": slots["nu"]}
 
-    return Rule(update, slots={"mu": zeros, "nu": zeros}, supports_complex=False)
+    # the curvature is averaged outside of the rule, on the state itself
+    return Rule(update, slots={"mu": zeros, "nu": zeros}, supports_complex=False, exact=("nu",))
 
 
 def print_win_rate(updates: PyTree, state: OptState, every: Any) -> None:

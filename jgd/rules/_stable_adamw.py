@@ -37,7 +37,7 @@ def stable_adamw_rule(decays: bool) -> Rule:
             delta = delta - hyper["learning_rate"] * hyper["weight_decay"] * param
         return delta / shortened, {"mu": mu, "nu": nu}
 
-    return Rule(update, slots=MOMENT_SLOTS, kind="leaf", needs_params=decays, prepare=adam_scales)
+    return Rule(update, slots=MOMENT_SLOTS, kind="leaf", needs_params=decays, prepare=adam_scales, nonnegative=("nu",))
 
 
 DECAYING, PLAIN = stable_adamw_rule(True), stable_adamw_rule(False)

@@ -39,6 +39,7 @@ YOGI = Rule(
     yogi_update,
     slots={"mu": lambda param: jnp.full_like(param, _START), "nu": full(_START)},
     prepare=adam_scales,
+    nonnegative=("nu",),
 )
 
 

@@ -1,11 +1,12 @@
 """Seeing that a loss or a gradient is not finite, and saying where."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, path_text
+from jgd.core import Array, PyTree, path_text, sum_of_squares
 
 ALL_FINITE = -1
 
@@ -35,9 +36,31 @@ def first_bad(loss: Array, grads: PyTree) -> Array:
     Returns:
         int32 scalar; `ALL_FINITE` where there is nothing to report.
     """
-    finite = [jnp.all(jnp.isfinite(leaf)) if _can_be_bad(leaf) else jnp.array(True) for leaf in jax.tree.leaves(grads)]
-    bad = ~jnp.stack([*finite, jnp.isfinite(loss)])
-    return jnp.where(jnp.any(bad), jnp.argmax(bad), ALL_FINITE).astype(jnp.int32)
+    leaves = jax.tree.leaves(grads)
+
+    def search() -> Array:
+        finite = [jnp.all(jnp.isfinite(leaf)) if _can_be_bad(leaf) else jnp.array(True) for leaf in leaves]
+        bad = ~jnp.stack([*finite, jnp.isfinite(loss)])
+        return jnp.where(jnp.any(bad), jnp.argmax(bad), ALL_FINITE).astype(jnp.int32)
+
+    # A sum of squares is finite only if all that went into it is; it is quicker than the search, and the metrics have
+    # it anyway. Where it overflows, the search decides.
+    surely_finite = jnp.isfinite(sum_of_squares(filter(_can_be_bad, leaves))) & jnp.isfinite(loss)
+    return either(surely_finite, lambda: jnp.array(ALL_FINITE, jnp.int32), search)
+
+
+def either(use_first: Array, first: Callable[[], PyTree], second: Callable[[], PyTree]) -> Any:
+    """The result of one of two functions. On a CPU the other does not run; elsewhere both do, and no one waits.
+
+    Selecting leaf by leaf keeps the old arrays beside the new ones: on a CPU XLA then copies them, which takes longer
+    than the update itself. On an accelerator a branch would make the host wait for the device.
+    """
+    if jax.default_backend() == "cpu":
+        try:
+            return jax.lax.cond(use_first, first, second)
+        except TypeError:
+            pass  # some of optax's states change their dtypes at the first update, which branches may not
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(use_first, a, b), first(), second())
 
 
 def _can_be_bad(leaf: Array) -> bool:

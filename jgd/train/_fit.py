@@ -94,6 +94,8 @@ def fit(
     for name, value in (("epochs", epochs), ("fetch_every", fetch_every)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"fit: {name} must be a whole number of at least 1; got {value!r}.")
+    if tol is not None and not step.norms:
+        raise ValueError("fit: tol is compared with the gradient norm, which this step leaves out (norms=False).")
     check_state(state)
 
     state, first_epoch = _resume(state, checkpoint_dir if resume else None)
@@ -173,7 +175,8 @@ class _Run:
             if self.tol is not None and record["grad_norm"] <= self.tol and not self.stopped:
                 self.stopped = "converged"
         if records:
-            self.progress.show({name: float(records[-1][name]) for name in ("loss", "grad_norm")})
+            shown = [name for name in ("loss", "grad_norm") if name in records[-1]]
+            self.progress.show({name: float(records[-1][name]) for name in shown})
 
     def summarise(self, epoch: int, eval_fn: Callable[[TrainState], Mapping[str, Any]] | None) -> dict[str, float]:
         """The epoch in numbers."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, holds_packed, unpack
 from jgd.gradients import accumulate_micro_batches
 
 LossFn = Callable[..., Any]
@@ -37,9 +37,10 @@ def evaluate(
         part_key = key if key is None or accumulate == 1 else jax.random.fold_in(key, i)
 
         def objective(p: PyTree) -> tuple[Array, tuple[PyTree, PyTree]]:
+            p = as_loss_sees(p)
             arguments = (p, part) if part_model_state is None else (p, part_model_state, part)
             arguments = arguments if part_key is None else (*arguments, part_key)
-            return unpack(loss_fn(*arguments), part_model_state, has_aux)
+            return split_return(loss_fn(*arguments), part_model_state, has_aux)
 
         (loss, (new_model_state, aux)), grads = jax.value_and_grad(objective, has_aux=True, allow_int=True)(params)
         return loss, jax.tree.map(_no_float0, grads, params), new_model_state, aux
@@ -57,14 +58,20 @@ def loss_of_params(
     # optax's line searches hand on to `value_fn` what else they were given, and refuse what it does not name.
     def objective(params: PyTree, *, obj_fn: Any = None, grad_fn: Any = None) -> Array:
         del obj_fn, grad_fn
+        params = as_loss_sees(params)
         arguments = (params, batch) if model_state is None else (params, model_state, batch)
         arguments = arguments if key is None else (*arguments, key)
-        return unpack(loss_fn(*arguments), model_state, has_aux)[0]
+        return split_return(loss_fn(*arguments), model_state, has_aux)[0]
 
     return objective
 
 
-def unpack(returned: Any, model_state: PyTree, has_aux: bool) -> tuple[Array, tuple[PyTree, PyTree]]:
+def as_loss_sees(params: PyTree) -> PyTree:
+    """The params, unpacked where `jgd.pack` packed them."""
+    return unpack(params) if holds_packed(params) else params
+
+
+def split_return(returned: Any, model_state: PyTree, has_aux: bool) -> tuple[Array, tuple[PyTree, PyTree]]:
     """`(loss, (model_state, aux))` from what the loss returned.
 
     Raises:

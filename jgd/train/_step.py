@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import Array, PyTree, apply_updates, get_hyperparams, global_norm, is_traced
-from jgd.train._finite import ALL_FINITE, NonFiniteError, first_bad, leaf_name
+from jgd.core import Array, PyTree, apply_updates, get_hyperparams, global_norm, is_traced, update_params
+from jgd.train._finite import ALL_FINITE, NonFiniteError, either, first_bad, leaf_name
 from jgd.train._objective import LossFn, evaluate, loss_of_params
 from jgd.train._state import TrainState
 
@@ -29,6 +29,7 @@ class Step:
         compiled: `advance`, compiled, donating if the step does; `traceable` is the same without donation.
         on_nonfinite: What is done about a loss or gradient that is not finite.
         donate: Whether the memory of the state that goes in is reused.
+        norms: Whether the metrics hold the norms of gradients, updates and params.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Step:
         advance: Callable[[TrainState, PyTree, Array], tuple[TrainState, Metrics, Array, Array]],
         on_nonfinite: OnNonfinite,
         donate: bool,
+        norms: bool,
     ):
         self.advance = advance
         self.on_nonfinite = on_nonfinite
         self.donate = donate
+        self.norms = norms
         self.compiled = jax.jit(advance, donate_argnums=(0,) if donate else ())
         self.traceable = jax.jit(advance)
 
@@ -61,6 +64,7 @@ def make_step(
     accumulate: int = 1,
     on_nonfinite: OnNonfinite = "raise",
     donate: bool = True,
+    norms: bool = True,
 ) -> Step:
     """Compiles a loss and an optimizer into a training step.
 
@@ -80,10 +84,12 @@ def make_step(
             raise as well, but look only now and then.
         donate: Whether the step reuses the memory of the state that it is given. That state is then gone: keep the one
             that is returned.
+        norms: Whether the metrics hold the three norms. Each of them reads all gradients, moments or params once more;
+            without them the update goes into the params in the rule's own pass over memory (`jgd.update_params`).
 
     Returns:
         `step(state, batch) -> (state, metrics)`, compiled at its first call. `metrics` is a dict of arrays on the
-        device: `loss`, `grad_norm`, `update_norm`, `param_norm` (of the params after the step),
+        device: `loss`, `grad_norm`, `update_norm` (0 where nothing moved), `param_norm` (after the step),
         `learning_rate` (NaN where the optimizer has none in its state), `finite`, and `aux` where there is one.
 
     Raises:
@@ -119,40 +125,44 @@ def make_step(
         loss, grads, model_state, aux = evaluate(
             loss_fn, state.params, state.model_state, batch, key, has_aux=has_aux, accumulate=accumulate
         )
+        grad_norm = global_norm(grads)
+        unmoved = jnp.zeros_like(grad_norm)
         objective = loss_of_params(loss_fn, state.model_state, batch, key, has_aux=has_aux)
-        again = {"value_fn": objective, "obj_fn": objective, "grad_fn": lambda params, _: jax.grad(objective)(params)}
-        updates, opt_state = transform.update(grads, state.opt_state, state.params, value=loss, grad=grads, **again)
-        params = apply_updates(state.params, updates)
+        again = {
+            "value": loss,
+            "grad": grads,
+            "value_fn": objective,
+            "obj_fn": objective,
+            "grad_fn": lambda params, _: jax.grad(objective)(params),
+        }
+
+        def move() -> tuple[PyTree, PyTree, Array]:
+            if not norms:
+                return *update_params(optimizer, grads, state.opt_state, state.params, **again), unmoved
+            updates, opt_state = transform.update(grads, state.opt_state, state.params, **again)
+            return apply_updates(state.params, updates), opt_state, global_norm(updates).astype(unmoved.dtype)
+
+        def stay() -> tuple[PyTree, PyTree, Array]:
+            return state.params, state.opt_state, unmoved
+
         bad = first_bad(loss, grads)
         finite = bad == ALL_FINITE
         alive = alive & finite if on_nonfinite == "raise" else alive
-        moved = TrainState(state.step + 1, params, opt_state, state.key, model_state)
-        new_state = _settle(moved, state, finite, alive, on_nonfinite)
-        metrics = {
-            "loss": loss,
-            "grad_norm": global_norm(grads),
-            "update_norm": global_norm(updates),
-            "param_norm": global_norm(new_state.params),
-            "learning_rate": _learning_rate(new_state.opt_state),
-            "finite": finite,
-        }
+        if on_nonfinite == "ignore":
+            params, opt_state, update_norm = move()
+        else:
+            moves = finite if on_nonfinite == "skip" else alive
+            params, opt_state, update_norm = either(moves, move, stay)
+            model_state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), model_state, state.model_state)
+        count = jnp.where(alive, state.step + 1, state.step) if on_nonfinite == "raise" else state.step + 1
+        new_state = TrainState(count, params, opt_state, state.key, model_state)
+        metrics: Metrics = {"loss": loss}
+        if norms:
+            metrics |= {"grad_norm": grad_norm, "update_norm": update_norm, "param_norm": global_norm(params)}
+        metrics |= {"learning_rate": _learning_rate(opt_state), "finite": finite}
         return new_state, metrics if aux is None else metrics | {"aux": aux}, bad, alive
 
-    return Step(advance, on_nonfinite, donate)
-
-
-def _settle(moved: TrainState, old: TrainState, finite: Array, alive: Array, on_nonfinite: OnNonfinite) -> TrainState:
-    """The state to go on with: the moved one, or the old one where the step must not count."""
-    if on_nonfinite == "ignore":
-        return moved
-    if on_nonfinite == "skip":
-        return _select(finite, moved, old)._replace(step=moved.step)
-    return _select(alive, moved, old)
-
-
-def _select(use_first: Array, first: PyTree, second: PyTree) -> Any:
-    # A select per leaf joins the update's own loop over memory; a `lax.cond` would copy both states.
-    return jax.tree.map(lambda a, b: a if a is b else jnp.where(use_first, a, b), first, second)
+    return Step(advance, on_nonfinite, donate, norms)
 
 
 def _learning_rate(opt_state: PyTree) -> Array:

@@ -25,6 +25,9 @@ from jgd.transforms._leafwise import clip as clip
 from jgd.transforms._leafwise import clip_by_block_rms as clip_by_block_rms
 from jgd.transforms._leafwise import normalize as normalize
 from jgd.transforms._lookahead import lookahead as lookahead
+from jgd.transforms._low_precision import master_params as master_params
+from jgd.transforms._low_precision import split_master_weights as split_master_weights
+from jgd.transforms._low_precision import stochastic_rounding as stochastic_rounding
 from jgd.transforms._mars import mars as mars
 from jgd.transforms._mechanic import mechanize as mechanize
 from jgd.transforms._noise import add_noise as add_noise

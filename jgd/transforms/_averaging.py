@@ -79,5 +79,5 @@ def average_params(
         return param
 
     hyperparams: dict[str, Any] = {"decay": decay} if kind == "ema" else {"start": start, "every": every}
-    wrapper = Wrapper(after=after, slots={"average": same}, needs_params=True)
+    wrapper = Wrapper(after=after, slots={"average": same}, needs_params=True, elementwise=True)
     return wrap(optimizer, wrapper, hyperparams, name="average_params")

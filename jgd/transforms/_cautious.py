@@ -78,7 +78,8 @@ def cautious_decay(optimizer: optax.GradientTransformation, weight_decay: Scalar
         >>> print(optimizer.update(jnp.ones(2), optimizer.init(params), params)[0].round(3))
         [-0.15 -0.1 ]
     """
-    wrapper = Wrapper(after=_cautious_decay, reads={"learning_rate": 1.0}, needs_params=True, supports_complex=False)
+    reads = {"learning_rate": 1.0}
+    wrapper = Wrapper(None, _cautious_decay, {}, reads, needs_params=True, supports_complex=False, elementwise=True)
     return wrap(optimizer, wrapper, {"weight_decay": weight_decay}, name="cautious_decay")
 
 
@@ -110,4 +111,4 @@ def grams(optimizer: optax.GradientTransformation) -> Optimizer:
         >>> print(updates.round(2))
         [-0.19  0.08]
     """
-    return wrap(optimizer, Wrapper(after=_grams, supports_complex=False), {}, name="grams")
+    return wrap(optimizer, Wrapper(after=_grams, supports_complex=False, elementwise=True), {}, name="grams")

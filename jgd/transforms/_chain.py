@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from jgd.core import Optimizer, PyTree, make_optimizer
+from jgd.core import Optimizer, PyTree, make_optimizer, update_params
 
 
 def chain(*parts: optax.GradientTransformation) -> Optimizer:
@@ -39,15 +39,27 @@ def chain(*parts: optax.GradientTransformation) -> Optimizer:
     def init(params: PyTree) -> tuple[Any, ...]:
         return tuple(transform.init(params) for transform in transforms)
 
-    def update(updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
+    def check(state: PyTree) -> None:
         if not isinstance(state, tuple) or len(state) != len(transforms):
             found = f"{len(state)} states" if isinstance(state, tuple) else f"a {type(state).__name__}"
             raise ValueError(f"chain: expected a tuple of {len(transforms)} states, one a part; got {found}.")
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
+        check(state)
         new_state = []
         for transform, part_state in zip(transforms, state, strict=True):
             updates, part_state = transform.update(updates, part_state, params, **extra)
             new_state.append(part_state)
         return updates, tuple(new_state)
 
+    def in_one_pass(updates: PyTree, state: PyTree, params: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        check(state)
+        new_state = []
+        for transform, part_state in zip(transforms[:-1], state[:-1], strict=True):
+            updates, part_state = transform.update(updates, part_state, params, **extra)
+            new_state.append(part_state)
+        params, last_state = update_params(transforms[-1], updates, state[-1], params, **extra)
+        return params, (*new_state, last_state)
+
     shown = ", ".join(repr(part) if isinstance(part, Optimizer) else "<optax transform>" for part in parts)
-    return make_optimizer(init, update, f"jgd.chain({shown})")
+    return make_optimizer(init, update, f"jgd.chain({shown})", in_one_pass)

@@ -52,5 +52,5 @@ def ema_nesterov(
         [-1.25]
     """
     ranges = {"gamma": DECAY_RATE, "beta": NOT_NEGATIVE}
-    wrapper = Wrapper(after=_ahead, slots={"velocity": zeros})
+    wrapper = Wrapper(after=_ahead, slots={"velocity": zeros}, elementwise=True)
     return wrap(optimizer, wrapper, {"gamma": gamma, "beta": beta}, name="ema_nesterov", ranges=ranges)

@@ -8,7 +8,16 @@ from typing import Any
 import jax
 import optax
 
-from jgd.core import Optimizer, PyTree, check_transform, eval_params, make_optimizer, path_text, transform_text
+from jgd.core import (
+    Optimizer,
+    PyTree,
+    check_transform,
+    eval_params,
+    make_optimizer,
+    path_text,
+    refuse_packed,
+    transform_text,
+)
 
 
 class GroupsState(dict):
@@ -86,6 +95,7 @@ def groups(
     }
 
     def label_tree(params: PyTree) -> PyTree:
+        refuse_packed("groups", params, "a group picks leaves")
         if labels is None:
             return jax.tree_util.tree_map_with_path(
                 lambda path, _: _match(leaf_path(path), optimizers, default), params

@@ -8,7 +8,7 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import optax
@@ -29,14 +29,17 @@ from jgd.core import (
 
 
 def _transform(
-    formula: Callable[[Array, Array, Hyper], Array], hyperparams: dict[str, Any], name: str, **more: Any
+    formula: Callable[[Array, Array, Hyper], Array],
+    hyperparams: dict[str, Any],
+    name: str,
+    kind: Literal["elementwise", "leaf"] = "leaf",
+    **more: Any,
 ) -> Any:
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del slots, step
         return formula(grad, param, hyper), {}
 
-    ranges = more.pop("ranges", None)
-    return lift(Rule(update, kind="leaf", **more), hyperparams, name=name, ranges=ranges)
+    return lift(Rule(update, kind=kind, **more), hyperparams, name=name)
 
 
 def clip(max_delta: ScalarOrSchedule) -> Optimizer:
@@ -61,7 +64,7 @@ def clip(max_delta: ScalarOrSchedule) -> Optimizer:
         del param
         return jnp.clip(grad, -hyper["max_delta"], hyper["max_delta"])
 
-    return _transform(formula, {"max_delta": max_delta}, "clip", supports_complex=False)
+    return _transform(formula, {"max_delta": max_delta}, "clip", supports_complex=False, kind="elementwise")
 
 
 def clip_by_block_rms(threshold: ScalarOrSchedule) -> Optimizer:

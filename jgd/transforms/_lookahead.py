@@ -81,7 +81,7 @@ def lookahead(
     if isinstance(sync_period, int | float) and sync_period < 1:
         raise ValueError(f"lookahead: sync_period must be >= 1; got {sync_period}.")
     hyperparams = {"sync_period": sync_period, "slow_step_size": slow_step_size}
-    wrapper = Wrapper(after=_follow, slots={"slow": _same}, needs_params=True)
+    wrapper = Wrapper(after=_follow, slots={"slow": _same}, needs_params=True, elementwise=True)
     ranges = dict.fromkeys(hyperparams, POSITIVE)
     plain = wrap(fast_optimizer, wrapper, hyperparams, name="lookahead", ranges=ranges)
     theirs = optax.lookahead(fast_optimizer, sync_period, slow_step_size, reset_state)  # pyright: ignore[reportArgumentType]

@@ -95,6 +95,8 @@ def schedule_free(
     """
     check_transform("schedule_free", base_optimizer)
     check_choice("schedule_free", "like", like, Literal["optax", "author"])
+    if state_dtype is not None and not jnp.issubdtype(jnp.dtype(state_dtype), jnp.inexact):
+        raise TypeError(f"schedule_free: state_dtype must be a float dtype, since z are params; got {state_dtype!r}.")
     inside = optax.with_extra_args_support(base_optimizer)
     rate: Any = learning_rate
     if callable(learning_rate) and like == "optax":

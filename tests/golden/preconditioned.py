@@ -36,13 +36,15 @@ _WIDE = {"factor_matrix_dtype": "torch.float64", "inv_factor_matrix_dtype": "tor
 _ROOTS = {"preconditioner_config": ("RootInvShampooPreconditionerConfig", _WIDE)}
 _SHAMPOO = {"lr": 0.02, "betas": (0.8, 0.95), "epsilon": 1e-3, "weight_decay": 0.1, "precondition_frequency": 3,
             "start_preconditioning_step": 5} | _ROOTS  # fmt: skip
-_OUR_SHAMPOO = {"learning_rate": 0.02, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.1,
+_AS_THEIRS = {"root": "eigh", "relative_eps": 0.0}
+_OUR_SHAMPOO = _AS_THEIRS | {"learning_rate": 0.02, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.1,
                 "precondition_frequency": 3, "start_preconditioning_step": 5}  # fmt: skip
 _SHAMPOO_CLONE = {"package": "torch", "theirs": "distributed_shampoo:DistributedShampoo", "how": "double",
                   "options": {"clone": "optimizers", "commit": "f606606"}}  # fmt: skip
 
 ROWS += [
-    Row("shampoo", lambda: shampoo(0.05, 0.8, eps=1e-3, correct_bias=False),
+    Row("shampoo", lambda: shampoo(0.05, 0.8, eps=1e-3, correct_bias=False, precondition_frequency=1,
+                                       **_AS_THEIRS),
         arguments={"lr": 0.05, "betas": (0.8, 1.0), "epsilon": 1e-3, "use_bias_correction": False} | _ROOTS,
         **_SHAMPOO_CLONE),
     Row("shampoo_sgd_graft", lambda: shampoo(**_OUR_SHAMPOO, block_size=8, graft="sgd"),

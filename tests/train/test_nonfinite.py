@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jgd
@@ -111,3 +112,26 @@ def test_fit_counts_what_it_skips():
     state, history = jgd.fit(start(), step, batches, epochs=1, progress=False)
     assert history["epoch_nonfinite"].tolist() == [1]
     assert_equal(state.params, after(2).params)
+
+
+def test_a_state_whose_dtypes_change_goes_through_a_step_all_the_same():
+    # As some of optax's do at the first update: the branches of a conditional may not differ so.
+    drifting = optax.GradientTransformation(
+        lambda params: jnp.zeros((), jnp.bfloat16),
+        lambda grads, state, params=None: (jax.tree.map(jnp.negative, grads), state + jnp.float32(1)),
+    )
+    step = jgd.make_step(lambda w, batch: jnp.sum((w - batch) ** 2), drifting)
+    state, _ = step(jgd.TrainState.create(jnp.zeros(2), drifting), jnp.ones(2))
+    assert state.opt_state.dtype == jnp.float32
+    np.testing.assert_allclose(state.params, 2.0)
+
+
+@pytest.mark.parametrize(("norms", "copies"), [(True, 1.3), (False, 0.3)])  # with norms, of the updates alone
+def test_a_step_that_may_stay_holds_no_second_copy_of_the_state(norms, copies):
+    optimizer = jgd.adamw(0.1)
+    step = jgd.make_step(lambda w, batch: jnp.sum(w * batch), optimizer, norms=norms)
+    params = jnp.ones((512, 512))
+    state = jgd.TrainState.create(params, optimizer)
+    compiled = step.compiled.lower(state, params, np.array(True)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < copies * params.nbytes  # the gradient is the batch here
+    assert " copy(f32[512,512]" not in compiled.as_text()

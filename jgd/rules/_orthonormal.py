@@ -1,0 +1,129 @@
+r"""The Q of a QR decomposition, out of matrix products.
+
+$$
+X = \begin{pmatrix} X_1 & X_2 \end{pmatrix}, \qquad Q_1 = \operatorname{q}(X_1), \qquad
+Q_2 = \operatorname{q}(X_2 - Q_1 Q_1^\top X_2), \qquad
+\operatorname{q}(W) = W R^{-1} \ \text{ with } \ R^\top R = W^\top W + \delta \quad \text{for narrow } W
+$$
+
+One sweep of this Gram-Schmidt loses digits where columns are nearly dependent; further ones on its result give them
+back, as many as it takes. Columns that were nearly orthogonal need one.
+
+Why not `jnp.linalg.qr`: LAPACK's threads wait for each other thousands of times in one decomposition, which takes a
+hundred times as long where the cores have other work too; and on accelerators a stack of matrices is decomposed one by
+one. Here all but the Cholesky factors of narrow blocks are products, of a stack as of one matrix.
+
+References:
+    - Barlow and Smoktunowicz, "Reorthogonalized block classical Gram-Schmidt", https://arxiv.org/abs/1108.4209, 2011.
+    - Fukaya et al., "Shifted Cholesky QR for computing the QR factorization of ill-conditioned matrices",
+      https://arxiv.org/abs/1809.11085, 2018.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array
+
+_WIDEST = 64  # columns; LAPACK makes the Cholesky factor of a matrix of twice that size in one thread
+_SWEEPS = 6
+_ANGLES = (1.0, 1.7, 2.3, 2.9)  # no multiples of each other
+
+
+def product(a: Array, b: Array) -> Array:
+    """`a @ b` in full: orthogonality does not forgive the short mantissas of accelerators' default products."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def orthonormal(x: Array) -> Array:
+    """The Q of the QR decomposition of a matrix with independent columns, up to the columns' signs.
+
+    Columns that depend on others to within rounding become some unit vectors, nearly orthogonal to the others.
+
+    Args:
+        x: Shape `[rows, columns]`, at least as many rows.
+
+    Returns:
+        Shape `[rows, columns]`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.rules._orthonormal import orthonormal
+        >>> print(orthonormal(jnp.array([[0.0, 2.0], [3.0, 1.0]])).round(2) + 0)
+        [[0. 1.]
+         [1. 0.]]
+    """
+    columns = x.shape[1]
+    if x.size == 0:
+        return x
+    blocks = 1
+    while columns > blocks * _WIDEST:
+        blocks *= 2
+    width = math.ceil(columns / blocks)
+    x = jnp.pad(x, ((0, 0), (0, blocks * width - columns)))  # columns of zeros, which stay zeros
+    tolerance = 32 * math.sqrt(columns) * jnp.finfo(x.dtype).eps
+    # What the product of Q and its transpose does to a few vectors tells whether it is the identity.
+    places = jnp.arange(blocks * width, dtype=x.dtype)[:, None]
+    probes = jnp.where(places < columns, jnp.cos((places + 1) * jnp.array(_ANGLES, x.dtype)), 0)
+
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        return (carry[1] > tolerance) & (carry[2] < _SWEEPS)
+
+    def again(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        swept = _sweep(carry[0], width)
+        defect = jnp.max(jnp.abs(product(swept.T, product(swept, probes)) - probes))
+        return swept, defect, carry[2] + 1
+
+    start = (x, jnp.full((), jnp.inf, x.dtype), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, again, start)[0][:, :columns]
+
+
+def completed_basis(x: Array) -> Array:
+    """An orthonormal basis of the columns, with other directions in the place of columns that depend on others."""
+    largest = jnp.max(jnp.abs(x), initial=0)
+    shift = 8 * jnp.finfo(x.dtype).eps
+    return orthonormal(x / jnp.where(largest > 0, largest, 1) + shift * jnp.eye(*x.shape, dtype=x.dtype))
+
+
+def _sweep(x: Array, width: int) -> Array:
+    """Gram-Schmidt, by blocks of that width, each orthonormalized twice.
+
+    Whenever as many blocks are finished as make one half of a pair of equal ranges, the other half is cleared of it:
+    the recursion of the formula, as a loop. It is compiled but once that way.
+    """
+    rows, columns = x.shape
+    count = columns // width
+
+    def cleared(size: int, x: Array, end: Array) -> Array:
+        left = jax.lax.dynamic_slice(x, (0, end - size), (rows, size))
+        right = jax.lax.dynamic_slice(x, (0, end), (rows, size))
+        return jax.lax.dynamic_update_slice(x, right - product(left, product(left.T, right)), (0, end))
+
+    sizes = [width << level for level in range(count.bit_length() - 1)]
+    branches = [functools.partial(cleared, size) for size in sizes] + [lambda x, _: x]
+
+    def finish(block: Array, x: Array) -> Array:
+        part = jax.lax.dynamic_slice(x, (0, block * width), (rows, width))
+        part = jax.lax.fori_loop(0, 2, lambda _, part: _narrow(part), part)
+        x = jax.lax.dynamic_update_slice(x, part, (0, block * width))
+        done = block + 1
+        level = 31 - jax.lax.clz(done & -done)  # how often two divides the number of finished blocks
+        return jax.lax.switch(level, branches, x, done * width)
+
+    return jax.lax.fori_loop(0, count, finish, x)
+
+
+def _narrow(x: Array) -> Array:
+    """The same for few columns, by the Cholesky factor of their products, which is shifted to stay positive."""
+    gram = product(x.T, x)
+    length = jnp.sqrt(jnp.diagonal(gram))
+    scale = 1 / jnp.where(length > 0, length, 1)
+    eye = jnp.eye(x.shape[1], dtype=x.dtype)
+    shift = 2 * max(x.shape[1], 8) * jnp.finfo(x.dtype).eps
+    # The factor of (C, I; I, large) holds the inverse factor of C below that of C: no triangle has to be solved.
+    cosines = jnp.where(eye == 1, 1, gram * scale[:, None] * scale / (1 + shift))
+    bordered = jnp.block([[cosines, eye], [eye, 4 / shift * eye]])
+    inverse = jax.lax.linalg.cholesky(bordered, symmetrize_input=False)[x.shape[1] :, : x.shape[1]]
+    return product(x, scale[:, None] * inverse)
