@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.rules._orthonormal import orthonormal, product
+from jgd.rules._orthonormal import orthonormal
+from jgd.rules._triangular import product
 
 _SHIFT = 8  # roundings
 

@@ -26,17 +26,14 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
+from jgd.rules._triangular import inverse_of_upper, product
 
 _WIDEST = 64  # columns; LAPACK makes the Cholesky factor of a matrix of twice that size in one thread
 _SWEEPS = 6
 _ANGLES = (1.0, 1.7, 2.3, 2.9)  # no multiples of each other
 
 
-def product(a: Array, b: Array) -> Array:
-    """`a @ b` in full: orthogonality does not forgive the short mantissas of accelerators' default products."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
+@jax.custom_jvp
 def orthonormal(x: Array) -> Array:
     """The Q of the QR decomposition of a matrix with independent columns, up to the columns' signs.
 
@@ -80,6 +77,16 @@ def orthonormal(x: Array) -> Array:
     return jax.lax.while_loop(unfinished, again, start)[0][:, :columns]
 
 
+@orthonormal.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    q = orthonormal(x)
+    moved = product(dx, inverse_of_upper(product(q.T, x)))
+    turned = product(q.T, moved)
+    below = jnp.tril(turned, -1)
+    return q, moved + product(q, below - below.T - turned)
+
+
 def completed_basis(x: Array) -> Array:
     """An orthonormal basis of the columns, with other directions in the place of columns that depend on others."""
     largest = jnp.max(jnp.abs(x), initial=0)
@@ -93,22 +100,21 @@ def _sweep(x: Array, width: int) -> Array:
     Whenever as many blocks are finished as make one half of a pair of equal ranges, the other half is cleared of it:
     the recursion of the formula, as a loop. It is compiled but once that way.
     """
-    rows, columns = x.shape
-    count = columns // width
+    count = x.shape[1] // width
 
     def cleared(size: int, x: Array, end: Array) -> Array:
-        left = jax.lax.dynamic_slice(x, (0, end - size), (rows, size))
-        right = jax.lax.dynamic_slice(x, (0, end), (rows, size))
-        return jax.lax.dynamic_update_slice(x, right - product(left, product(left.T, right)), (0, end))
+        left = jax.lax.dynamic_slice_in_dim(x, end - size, size, axis=1)
+        right = jax.lax.dynamic_slice_in_dim(x, end, size, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(x, right - product(left, product(left.T, right)), end, axis=1)
 
     sizes = [width << level for level in range(count.bit_length() - 1)]
     branches = [functools.partial(cleared, size) for size in sizes] + [lambda x, _: x]
 
     def finish(block: Array, x: Array) -> Array:
-        part = jax.lax.dynamic_slice(x, (0, block * width), (rows, width))
+        part = jax.lax.dynamic_slice_in_dim(x, block * width, width, axis=1)
         part = jax.lax.fori_loop(0, 2, lambda _, part: _narrow(part), part)
-        x = jax.lax.dynamic_update_slice(x, part, (0, block * width))
-        done = block + 1
+        x = jax.lax.dynamic_update_slice_in_dim(x, part, block * width, axis=1)
+        done = (block + 1).astype(jnp.int32)
         level = 31 - jax.lax.clz(done & -done)  # how often two divides the number of finished blocks
         return jax.lax.switch(level, branches, x, done * width)
 

@@ -14,9 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.rules._orthonormal import product
 
 _SMALL = 64  # up to this size blocks are inverted in a loop over sizes, whose body is compiled once
+
+
+def product(a: Array, b: Array) -> Array:
+    """`a @ b` in full: orthogonality does not forgive the short mantissas of accelerators' default products."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def inverse_of_upper(triangle: Array) -> Array:
