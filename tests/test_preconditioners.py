@@ -169,7 +169,7 @@ def test_in_a_stack_a_refresh_is_still_a_branch(name):
     stacked, single = (jax.make_jaxpr(function)(*args).jaxpr for function in (stack, alone))
     branches = [equation for equation in equations(stacked) if equation.primitive.name == "cond"]
     inside = [e.primitive.name for branch in branches for part in branch.params["branches"] for e in equations(part)]
-    dear = "cholesky" if name != "kron" else "while"  # as a select, a refresh would stand outside of branches
+    dear = "cholesky" if name != "kron" else "scan"  # as a select, a refresh would stand outside of branches
     everywhere = [equation.primitive.name for equation in equations(stacked)]
     assert everywhere.count(dear) == inside.count(dear) > 0
     assert len(branches) == sum(equation.primitive.name == "cond" for equation in equations(single))
