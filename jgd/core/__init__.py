@@ -62,6 +62,7 @@ from jgd.core._types import PyTree as PyTree
 from jgd.core._types import ScalarOrSchedule as ScalarOrSchedule
 from jgd.core._types import Slots as Slots
 from jgd.core._types import is_traced as is_traced
+from jgd.core._when import when as when
 from jgd.core._wrapper import Wrapper as Wrapper
 from jgd.core._wrapper import WrapperState as WrapperState
 from jgd.core._wrapper import check_transform as check_transform

@@ -12,9 +12,9 @@ packed on the way in and unpacked on the way out, inside the compiled step.
 | `"auto"` | leaves of one shape of a rule for matrices, stacked where that pays; all else alone |
 
 What `auto` does was measured, on CPU. A stack of matrices compiles one program instead of one for each matrix, but the
-copies into the stack and out of it have their own price. It pays from about sixteen matrices of one shape on, and from
-two where the program is large (SOAP, Shampoo, PSGD). The steps take equally long. On accelerators, where nothing has
-been measured yet, `auto` stacks from two on, since there each product costs a launch.
+copies into the stack and out of it have their own price. It pays from about sixteen matrices of one shape on; the steps
+take equally long. On accelerators, where nothing has been measured yet, `auto` stacks from two on, since there each
+product costs a launch.
 
 An elementwise rule gains nothing from it: between two steps the state lies leaf by leaf all the same, and XLA needs
 about as long to compile the copies into a pack and out of it as the small loops that they save. Where a thousand small
@@ -82,10 +82,10 @@ def packed(rule: Rule, leaves: Sequence[jax.ShapeDtypeStruct]) -> Sequence[Block
 
 
 def auto(rule: Rule, leaves: Sequence[jax.ShapeDtypeStruct]) -> Sequence[Block]:
-    """Matrices of one shape stacked, if they are many or their rule is heavy; all else alone."""
+    """Matrices of one shape stacked, if they are many; all else alone."""
     if rule.kind != "matrix" or any(_is_sharded(leaf) for leaf in leaves):
         return alone(rule, leaves)
-    return _stacked_from(16 if jax.default_backend() == "cpu" and not rule.heavy else 2, leaves)
+    return _stacked_from(16 if jax.default_backend() == "cpu" else 2, leaves)
 
 
 NAMED_LAYOUTS: dict[str, Layout] = {"auto": auto, "alone": alone, "packed": packed, "stacked": stacked}

@@ -54,7 +54,6 @@ class Rule:
             then have twice as many codes, and what is not zero stays so: a step may be divided by it.
         exact: Names of slots that must not be rounded to 16 bits or fewer, such as copies of params and bases of
             projections. A `state_dtype` for all slots passes them over.
-        heavy: Whether a leaf's program takes long to compile: leaves of one shape then share one wherever they can.
     """
 
     update: LeafUpdate
@@ -66,7 +65,6 @@ class Rule:
     needs: Sequence[str] = ()
     nonnegative: Sequence[str] = ()
     exact: Sequence[str] = ()
-    heavy: bool = False
 
     __hash__ = object.__hash__  # a rule is itself; its slots are a dict, which has no hash
 

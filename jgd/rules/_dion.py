@@ -62,7 +62,7 @@ def dion_rule(
         return -hyper["learning_rate"] * direction, {"mu": mu, "q": q}
 
     slots = {"mu": zeros, "q": first_basis}
-    return Rule(update, slots=slots, kind="matrix", needs_params=True, supports_complex=False, exact=("q",), heavy=True)
+    return Rule(update, slots=slots, kind="matrix", needs_params=True, supports_complex=False, exact=("q",))
 
 
 def dion(

@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, when, zeros
 from jgd.rules._preconditioners import along_axes, gram, solved_along_axes
 
 MemorySaveMode = Literal["smart_one_diag", "one_diag", "all_diag"] | None
@@ -92,9 +91,10 @@ def kron_rule(
         shape = view(grad.shape)
         mu_hat, grad_ = (hyper["mu_scale"] * mu).reshape(shape), grad.reshape(shape)
 
-        def fitted(mu_hat: Array, factors: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-            noise = probe(step, shape, grad.dtype)
-            factors = jax.lax.cond(hyper["balance"], _balanced, lambda factors: factors, factors)
+        def fitted(carry: tuple[Array, tuple[Array, ...]], read: tuple[Array, Array, Hyper]) -> tuple[Array, tuple]:
+            (mu_hat, factors), (grad_, step, hyper) = carry, read
+            noise = probe(step, shape, grad_.dtype)
+            factors = when(hyper["balance"], _balanced, factors)
             pair = mu_hat if fit_momentum else grad_
             noisy = pair + _NOISE * jnp.mean(jnp.abs(pair)) * noise
             new = _fitted(factors, noisy, noise, hyper["precond_lr"])
@@ -102,14 +102,14 @@ def kron_rule(
             new = tuple(jnp.where(is_zero, old, fit) for old, fit in zip(factors, new, strict=True))
             return noisy if fit_momentum else mu_hat, new
 
-        mu_hat, factors = jax.lax.cond(hyper["due"], fitted, lambda *kept: kept, mu_hat, tuple(slots["factors"]))
+        mu_hat, factors = when(hyper["due"], fitted, (mu_hat, tuple(slots["factors"])), (grad_, step, hyper))
         direction = along_axes(along_axes(mu_hat, factors), factors, transposed=True)
         rms = jnp.sqrt(jnp.mean(jnp.square(direction)))
         direction = direction * jnp.minimum(1, _LARGEST_RMS / (rms + 1e-12))
         return -hyper["learning_rate"] * direction.reshape(grad.shape), {"mu": mu, "factors": factors}
 
     slots = {"mu": zeros, "factors": factors_of}
-    return Rule(update, slots=slots, kind="matrix", supports_complex=False, prepare=prepare, heavy=True)
+    return Rule(update, slots=slots, kind="matrix", supports_complex=False, prepare=prepare)
 
 
 def _fitted(factors: Sequence[Array], pair: Array, noise: Array, rate: Array) -> tuple[Array, ...]:
@@ -140,7 +140,7 @@ def _norm_bound(matrix: Array) -> Array:
     return jnp.sqrt(jnp.sum(jnp.square(scaled @ row))) * largest
 
 
-def _balanced(factors: tuple[Array, ...]) -> tuple[Array, ...]:
+def _balanced(factors: tuple[Array, ...], _: tuple[()]) -> tuple[Array, ...]:
     """The same preconditioner with the scales of its factors evened out."""
     if len(factors) < 2:
         return factors

@@ -25,7 +25,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, when
 from jgd.rules._triangular import inverse_of_upper, product
 
 _WIDEST = 64  # columns; LAPACK makes the Cholesky factor of a matrix of twice that size in one thread
@@ -108,15 +108,16 @@ def _sweep(x: Array, width: int) -> Array:
         return jax.lax.dynamic_update_slice_in_dim(x, right - product(left, product(left.T, right)), end, axis=1)
 
     sizes = [width << level for level in range(count.bit_length() - 1)]
-    branches = [functools.partial(cleared, size) for size in sizes] + [lambda x, _: x]
 
     def finish(block: Array, x: Array) -> Array:
         part = jax.lax.dynamic_slice_in_dim(x, block * width, width, axis=1)
         part = jax.lax.fori_loop(0, 2, lambda _, part: _narrow(part), part)
         x = jax.lax.dynamic_update_slice_in_dim(x, part, block * width, axis=1)
         done = (block + 1).astype(jnp.int32)
-        level = 31 - jax.lax.clz(done & -done)  # how often two divides the number of finished blocks
-        return jax.lax.switch(level, branches, x, done * width)
+        for level, size in enumerate(sizes):
+            halfway = done & (2 << level) - 1 == 1 << level  # two divides the number of finished blocks so often
+            x = when(halfway, functools.partial(cleared, size), x, done * width)
+        return x
 
     return jax.lax.fori_loop(0, count, finish, x)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper
+from jgd.core import Array, Hyper, when
 from jgd.rules._eigenbasis import eigenvalues_in, refreshed_basis
 from jgd.rules._preconditioners import along_axes, gram
 
@@ -44,8 +44,8 @@ def by_roots(hyper: Hyper, grad: Array, mu: Array, own: Own) -> Found:
     """Inverse roots by `eigh`, kept from one refresh to the next. `mu` is that of this step."""
     factors = _summed(own["factors"], grad, hyper)
 
-    def taken(factors: tuple[Array, ...], roots: tuple[Array, ...]) -> tuple[Array, ...]:
-        new = []
+    def taken(roots: tuple[Array, ...], read: tuple[tuple[Array, ...], Hyper]) -> tuple[Array, ...]:
+        (factors, hyper), new = read, []
         for factor, root in zip(factors, roots, strict=True):
             values, vectors = jnp.linalg.eigh(factor * hyper["factor_scale"])
             values = _damped(values - jnp.minimum(jnp.min(values), 0), hyper)  # rounding may leave them below zero
@@ -56,7 +56,7 @@ def by_roots(hyper: Hyper, grad: Array, mu: Array, own: Own) -> Found:
 
     roots = own["roots"]
     if factors:
-        roots = jax.lax.cond(hyper["due"], taken, lambda _, roots: roots, factors, roots)
+        roots = when(hyper["due"], taken, roots, (factors, hyper))
     return Found(along_axes(hyper["mu_scale"] * mu, roots), mu, {"factors": factors, "roots": roots})
 
 
@@ -75,15 +75,15 @@ def by_basis(hyper: Hyper, grad: Array, mu: Array, own: Own, *, mu_turned: bool)
     if mu_turned:
         mu = hyper["b1"] * mu + hyper["1-b1"] * turned
 
-    def refreshed(mu: Array, basis: tuple[Array, ...], _: tuple[Array, ...]) -> tuple:
-        pairs = zip(factors, basis, strict=True)
-        new = tuple(refreshed_basis(factor, q, hyper["iterations"])[0] for factor, q in pairs)
+    def refreshed(carry: tuple, read: tuple[tuple[Array, ...], Array]) -> tuple:
+        (mu, basis, _), (factors, iterations) = carry, read
+        new = tuple(refreshed_basis(factor, q, iterations)[0] for factor, q in zip(factors, basis, strict=True))
         if mu_turned:
             mu = along_axes(along_axes(mu, basis), new, transposed=True)
         return mu, new, tuple(eigenvalues_in(q, factor) for q, factor in zip(new, factors, strict=True))
 
     if factors:
-        mu, basis, values = jax.lax.cond(hyper["due"], refreshed, lambda *kept: kept, mu, basis, values)
+        mu, basis, values = when(hyper["due"], refreshed, (mu, basis, values), (factors, hyper["iterations"]))
     direction = hyper["mu_scale"] * (mu if mu_turned else along_axes(mu, basis, transposed=True))
     for axis, axis_values in enumerate(values):
         scale = _damped(hyper["factor_scale"] * axis_values, hyper) ** -_exponent(hyper, grad)

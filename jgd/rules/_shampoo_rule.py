@@ -106,7 +106,6 @@ def shampoo_rule(
         prepare=prepare,
         nonnegative=("graft_nu",) if "graft_nu" in slots else (),
         exact=own_slots,
-        heavy=True,
     )
 
 

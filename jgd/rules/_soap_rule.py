@@ -1,13 +1,13 @@
 """SOAP's formulas on one leaf; `jgd.rules._soap` says what they are."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, when, zeros
 from jgd.rules._eigenbasis import refreshed_basis
 from jgd.rules._preconditioners import along_axes, gram, merged_shape
 from jgd.rules._stagger import steps_ahead
@@ -87,20 +87,18 @@ def soap_rule(
             for axis, factor in zip(axes, slots["factors"], strict=True)
         )
 
-        def refreshed(mu: Array, nu: Array, basis: tuple[Array, ...]) -> Any:
+        def refreshed(moments_and_basis: Any, factors_and_iterations: Any) -> Any:
             """One step of orthogonal iteration; the moments go with the columns."""
-            new = []
-            for axis, factor, q in zip(axes, factors, basis, strict=True):
-                q, came_from = refreshed_basis(factor, q, hyper["iterations"])
-                nu = jnp.take(nu, came_from, axis=axis)
-                new.append(q)
-            return turned(turned(mu, basis, into=False), tuple(new), into=True), nu, tuple(new)
-
-        def kept(*args: Any) -> Any:
-            return args
+            (mu, nu, basis), (factors, iterations) = moments_and_basis, factors_and_iterations
+            found = [refreshed_basis(factor, q, iterations) for factor, q in zip(factors, basis, strict=True)]
+            new = tuple(q for q, _ in found)
+            nu = _taken(nu, {axis: came_from for axis, (_, came_from) in zip(axes, found, strict=True)})
+            return turned(turned(mu, basis, into=False), new, into=True), nu, new
 
         if axes:
-            mu, nu, basis = jax.lax.cond(hyper["due"], refreshed, kept, mu, nu, basis)
+            # Only once the direction is known can the new basis take the place of the old.
+            due = hyper["due"] & jnp.isfinite(jnp.sum(direction))
+            mu, nu, basis = when(due, refreshed, (mu, nu, basis), (factors, hyper["iterations"]))
             if init_basis == "eigh":
                 basis = jax.lax.cond(step == 1, _eigenvectors, lambda _: basis, factors)
         slots = {"mu": mu.reshape(grad.shape), "nu": nu.reshape(grad.shape), "factors": factors, "basis": basis}
@@ -115,8 +113,16 @@ def soap_rule(
         prepare=prepare,
         nonnegative=("nu",),
         exact=("factors", "basis"),
-        heavy=True,
     )
+
+
+def _taken(x: Array, places: Mapping[int, Array]) -> Array:
+    """`x` with the entries along some axes in another order; read from a vector, whose layout XLA has no say in."""
+    flat = jnp.zeros((1,) * x.ndim, jnp.int32)
+    for axis, n in enumerate(x.shape):
+        along = places.get(axis, jnp.arange(n))
+        flat = flat * n + along.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+    return x.ravel()[flat]
 
 
 def _eigenvectors(factors: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgd.core import when
+
+
+def grown(carry, operands):
+    x, count = carry
+    by, power = operands
+    return x * by**power, count + 1
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_as_a_branch(condition):
+    def looped(x, by):
+        return when(jnp.array(condition), grown, (x, jnp.int32(3)), (by, jnp.int32(2)))
+
+    def branched(x, by):
+        return jax.lax.cond(
+            condition, lambda x: grown((x, jnp.int32(3)), (by, jnp.int32(2))), lambda x: (x, jnp.int32(3)), x
+        )
+
+    x, by = jnp.arange(1.0, 4), jnp.float32(1.5)
+    for function in (looped, jax.jit(looped)):
+        for found, expected in zip(function(x, by), branched(x, by), strict=True):
+            np.testing.assert_array_equal(found, expected)
+            assert (found.dtype, found.weak_type) == (expected.dtype, expected.weak_type)
+    for derive in (jax.jacfwd, jax.jacrev):
+        found, expected = (derive(lambda *args, f=f: f(*args)[0], argnums=(0, 1))(x, by) for f in (looped, branched))
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+
+
+def test_each_lane_for_itself():
+    due = jnp.array([True, False, True])
+    found = jax.vmap(lambda due, x: when(due, lambda x, _: 10 * x, x))(due, jnp.arange(3.0))
+    np.testing.assert_array_equal(found, [0, 1, 20])
+
+
+def test_nothing_is_copied_where_nothing_is_done():
+    """What XLA would copy into a branch and out of it is as large as the carry."""
+
+    def step(use, x):
+        return when(use, lambda x, _: x @ x, x)
+
+    x = jnp.ones((256, 256))
+    memory = jax.jit(step, donate_argnums=1).lower(jnp.array(False), x).compile().memory_analysis()
+    assert memory.alias_size_in_bytes == x.nbytes
+    assert memory.temp_size_in_bytes < 1.5 * x.nbytes  # the product, before it takes the place of x
