@@ -18,6 +18,7 @@ are data.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jgd import gradients as gradients
 from jgd import schedules as schedules
 from jgd.core import Optimizer as Optimizer
 from jgd.core import OptState as OptState
@@ -31,6 +32,10 @@ from jgd.core import set_hyperparams as set_hyperparams
 from jgd.core import state_bytes as state_bytes
 from jgd.core import unpack as unpack
 from jgd.core import update_params as update_params
+from jgd.gradients import Padded as Padded
+from jgd.gradients import clipped_grad as clipped_grad
+from jgd.gradients import noise_scale as noise_scale
+from jgd.gradients import per_example_grads as per_example_grads
 from jgd.rules import AdamMiniBlocks as AdamMiniBlocks
 from jgd.rules import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from jgd.rules import MuonDimensionNumbers as MuonDimensionNumbers
@@ -105,10 +110,25 @@ from jgd.rules import soap as soap
 from jgd.rules import sophia as sophia
 from jgd.rules import stable_adamw as stable_adamw
 from jgd.rules import yogi as yogi
+from jgd.train import ArrayLoader as ArrayLoader
+from jgd.train import CheckpointError as CheckpointError
+from jgd.train import Checkpoints as Checkpoints
+from jgd.train import DebugReport as DebugReport
+from jgd.train import Guard as Guard
 from jgd.train import History as History
+from jgd.train import LossScale as LossScale
 from jgd.train import NonFiniteError as NonFiniteError
+from jgd.train import PoissonLoader as PoissonLoader
+from jgd.train import Rollback as Rollback
+from jgd.train import RollbackError as RollbackError
+from jgd.train import SpikeError as SpikeError
+from jgd.train import Spikes as Spikes
 from jgd.train import TrainState as TrainState
+from jgd.train import debug_step as debug_step
+from jgd.train import dp_sgd as dp_sgd
+from jgd.train import events_of as events_of
 from jgd.train import fit as fit
+from jgd.train import load_bundle as load_bundle
 from jgd.train import make_step as make_step
 from jgd.train import restore_checkpoint as restore_checkpoint
 from jgd.train import save_checkpoint as save_checkpoint

@@ -13,7 +13,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # What the scripts share; the others are scripts.
-SHARED = ("contestants", "tasks", "timing", "trees")
+SHARED = ("contestants", "per_example_models", "tasks", "timing", "trees")
 # Measures whole trainings, with tables of its own.
 OTHER = ("small_states",)
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in (*SHARED, *OTHER))
@@ -26,6 +26,7 @@ RUNS = {
     ),
     "compile": ("--trees tiny --rules sgd,soap --programs 2", {"tiny": 2, "optax": 1, "jgd adamw": 1, "jgd auto": 2}),
     "memory": ("--trees tiny --rules clip+adamw --state-tree gpt2tiny", {"tiny": 2, "gpt2tiny": 10, "optax": 1}),
+    "per_example": ("--models mlp --chunks 128 --rounds 1 --who jgd,probes", {"mlp": 5, "probes": 1, "jgd c=128": 1}),
     "train": ("--tasks mlp --steps 5 --rounds 4", {"optax loop": 1, "optax scan": 1, "jgd auto scan": 1}),
 }
 # A script with one tree more, and without torch where that is hidden: it takes seconds to import.

@@ -50,6 +50,13 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
         "sensitivity": (0.95, 1.0),
         "specificity": (0.85, 1.0),
     },
+    "private_training": {
+        "none.accuracy": (0.95, 1.0),
+        "1.epsilon": (11.1, 11.2),
+        "1.accuracy": (0.95, 1.0),
+        "8.epsilon": (0.68, 0.70),
+        "8.accuracy": (0.88, 0.96),
+    },
     "digits_cnn": {"test_accuracy": (0.98, 1.0), "train_accuracy": (0.95, 1.0)},
     "optax_interop": {
         "jgd in optax.chain": (0.0, 1e-5),

@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "rules": {"core"},
     "transforms": {"core", "rules"},
     "gradients": {"core"},
+    "minimize": {"core"},
     "train": {"core", "gradients"},
     "compat": {"core"},
-    "testing": {"core"},
+    "testing": {"core", "gradients"},
 }
 OPTIONAL = ("flax", "equinox", "orbax", "tqdm", "matplotlib", "sklearn", "scipy.optimize", "pytest", "torch")
 

@@ -1,3 +1,34 @@
 """Gradients of minibatches, and how they come together."""
 
+from jgd.gradients import probes as probes
+from jgd.gradients._accounting import private_epsilon as private_epsilon
+from jgd.gradients._accounting import private_noise as private_noise
 from jgd.gradients._accumulate import accumulate_micro_batches as accumulate_micro_batches
+from jgd.gradients._chunk import Chunk as Chunk
+from jgd.gradients._clipping import ClippedMean as ClippedMean
+from jgd.gradients._clipping import ClippedSum as ClippedSum
+from jgd.gradients._noise_scale import CriticalBatch as CriticalBatch
+from jgd.gradients._noise_scale import NoiseScale as NoiseScale
+from jgd.gradients._noise_scale import critical_batch_size as critical_batch_size
+from jgd.gradients._noise_scale import gradient_snr as gradient_snr
+from jgd.gradients._noise_scale import noise_scale as noise_scale
+from jgd.gradients._noise_scale import per_example_noise_scale as per_example_noise_scale
+from jgd.gradients._padding import Padded as Padded
+from jgd.gradients._padding import pad_batch as pad_batch
+from jgd.gradients._per_example import clipped_grad as clipped_grad
+from jgd.gradients._per_example import clipped_value_and_grad as clipped_value_and_grad
+from jgd.gradients._per_example import per_example_grads as per_example_grads
+from jgd.gradients._private import private_grad as private_grad
+from jgd.gradients._reduce import PerExample as PerExample
+from jgd.gradients._reduce import reduce_per_example as reduce_per_example
+from jgd.gradients._reductions import CosineToMean as CosineToMean
+from jgd.gradients._reductions import End as End
+from jgd.gradients._reductions import Gradients as Gradients
+from jgd.gradients._reductions import Mean as Mean
+from jgd.gradients._reductions import Norms as Norms
+from jgd.gradients._reductions import Reduction as Reduction
+from jgd.gradients._reductions import SecondMoment as SecondMoment
+from jgd.gradients._reductions import Sum as Sum
+from jgd.gradients._reductions import Variance as Variance
+from jgd.gradients._scores import el2n_scores as el2n_scores
+from jgd.gradients._scores import grand_scores as grand_scores

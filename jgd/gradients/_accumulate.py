@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, path_text
+from jgd.core import Array, PyTree, path_text, sum_of_squares
 
 
 def accumulate_micro_batches(
@@ -14,7 +14,9 @@ def accumulate_micro_batches(
     batch: PyTree,
     model_state: PyTree,
     count: int,
-) -> tuple[Array, PyTree, PyTree, PyTree]:
+    *,
+    part_norms: bool = False,
+) -> Any:
     """Means over `count` equal parts of a batch, one part in memory at a time.
 
     Args:
@@ -22,11 +24,14 @@ def accumulate_micro_batches(
         batch: A tree of arrays `[B, ...]`, where `count` divides `B`.
         model_state: Handed to the first part; each part hands its own to the next.
         count: How many parts.
+        part_norms: Whether to return the mean of the parts' squared gradient norms as well, for `noise_scale`. The
+            parts' gradients are in memory for their sum, and are read for both at once.
 
     Returns:
         `(loss, grads, model_state, aux)` as the whole batch would give for a loss that is a mean: loss and gradients
         are averaged in float32 or wider. In `aux`, float scalars are averaged, integer scalars summed, and arrays
-        joined along their first axis.
+        joined along their first axis. With `part_norms` one more: the mean over the parts of their gradients' squared
+        norms, in float32 or wider.
 
     Raises:
         ValueError: `count` does not divide the batch, or leaves of the batch differ in length.
@@ -46,15 +51,17 @@ def accumulate_micro_batches(
         loss_sum, grad_sum, model_state = carry
         i, part = item
         loss, grads, model_state, aux = run(part, model_state, i)
+        square = sum_of_squares(_floats(grads)) if part_norms else None
         carry = (loss_sum + _wide(loss), jax.tree.map(lambda a, g: a + _wide(g), grad_sum, grads), model_state)
-        return carry, aux
+        return carry, (aux, square)
 
     first = jax.tree.map(lambda leaf: leaf[0], parts)
     loss_like, grads_like, _, _ = jax.eval_shape(run, first, model_state, jnp.zeros((), jnp.int32))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _wide_dtype(leaf.dtype)), (loss_like, grads_like))
-    (loss, grads, model_state), aux = jax.lax.scan(body, (*zeros, model_state), (jnp.arange(count), parts))
+    (loss, grads, model_state), (aux, squares) = jax.lax.scan(body, (*zeros, model_state), (jnp.arange(count), parts))
     loss, grads = jax.tree.map(lambda total: (total / count).astype(total.dtype), (loss, grads))
-    return loss, grads, model_state, jax.tree.map(_join, aux)
+    found = loss, grads, model_state, jax.tree.map(_join, aux)
+    return (*found, jnp.mean(squares)) if part_norms else found
 
 
 def split_batch(batch: PyTree, count: int) -> PyTree:
@@ -72,6 +79,10 @@ def split_batch(batch: PyTree, count: int) -> PyTree:
         if shape[0] % count:
             raise ValueError(f"{where} has {shape[0]} examples; expected a multiple of {count}.")
     return jax.tree.map(lambda leaf: jnp.reshape(leaf, (count, -1, *jnp.shape(leaf)[1:])), batch)
+
+
+def _floats(tree: PyTree) -> list[Array]:
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
 
 def _wide_dtype(dtype: Any) -> Any:

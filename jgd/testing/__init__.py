@@ -8,6 +8,9 @@ Traceback (most recent call last):
 OptimizerCheckError: check_zero_gradients: after zero gradients in float16 update 1 at ['matrix'][0, 0] is nan.
 """
 
+from jgd.gradients.probes import PerExampleCheckError as PerExampleCheckError
+from jgd.gradients.probes import PerExampleReport as PerExampleReport
+from jgd.gradients.probes import check_per_example as check_per_example
 from jgd.testing._all import CHECKS as CHECKS
 from jgd.testing._all import check_optimizer as check_optimizer
 from jgd.testing._numbers import check_descends as check_descends

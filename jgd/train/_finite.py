@@ -20,14 +20,36 @@ class NonFiniteError(FloatingPointError):
         state: The training state as it was before that step. Nothing of it was lost or changed.
     """
 
-    def __init__(self, step: int, leaf: str, loss: float, state: Any = None):
+    def __init__(self, step: int, leaf: str, loss: float, state: Any = None, more: str = ""):
         what = "the loss" if leaf == "loss" else f"the gradient at {leaf}"
+        advice = more or (
+            " Look at the batch, lower the learning rate, or clip; on_nonfinite='skip' leaves such batches out."
+        )
         super().__init__(
             f"step {step}: {what} is not finite (the loss is {loss}). The state from before this step is in this"
-            " error's .state. Look at the batch, lower the learning rate, or clip; on_nonfinite='skip' leaves such"
-            " batches out."
+            f" error's .state.{advice}"
         )
         self.step, self.leaf, self.state = step, leaf, state
+
+
+class SpikeError(ArithmeticError):
+    """A loss or a gradient norm that leapt, in a step whose guard asks for a rollback.
+
+    Attributes:
+        step: The step at which it was met.
+        number: `"loss"` or `"grad_norm"`.
+        value: What it was.
+        threshold: What it had to stay below.
+        state: The training state as it was before that step. Nothing of it was lost or changed.
+    """
+
+    def __init__(self, step: int, number: str, value: float, threshold: float, state: Any = None):
+        super().__init__(
+            f"step {step}: {number} is {value:.6g}, a spike above {threshold:.6g}, and the guard asks for a rollback."
+            " The state from before this step is in this error's .state. jgd.Rollback brings back an earlier one;"
+            " Spikes(action='skip') leaves such steps out."
+        )
+        self.step, self.number, self.value, self.threshold, self.state = step, number, value, threshold, state
 
 
 def first_bad(loss: Array, grads: PyTree) -> Array:

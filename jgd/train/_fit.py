@@ -1,23 +1,25 @@
-"""The loop around the step: data, progress, evaluation, records, and knowing when to stop."""
+"""The loop around the step: data, progress, evaluation, records, checkpoints, and knowing when to stop."""
 
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jgd.core import PyTree
-from jgd.train._checkpoint import restore_checkpoint, save_checkpoint
-from jgd.train._finite import ALL_FINITE, NonFiniteError, leaf_name
+from jgd.train._checkpoints import Checkpoints
+from jgd.train._cursor import Data, Place
+from jgd.train._epoch_scan import Scan, choose
 from jgd.train._history import History, Recorder
 from jgd.train._interrupt import Interruptible
 from jgd.train._log import JsonlLog
+from jgd.train._plateau import Plateau
 from jgd.train._progress import Progress
+from jgd.train._rollback import Rollback
+from jgd.train._run import RolledBackError, Run, Settings
+from jgd.train._saving import Saver
 from jgd.train._state import TrainState
-from jgd.train._step import ALIVE, Step, check_state
+from jgd.train._step import Step, check_state
 
-Data = Iterable[PyTree] | Callable[[int], Iterable[PyTree]]
 Callback = Callable[[TrainState, Mapping[str, float]], Any]
 
 
@@ -29,11 +31,14 @@ def fit(
     epochs: int,
     eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
     callbacks: Sequence[Callback] = (),
-    checkpoint_dir: str | Path | None = None,
+    checkpoint_dir: str | Path | Checkpoints | None = None,
     resume: bool = True,
     log_dir: str | Path | None = None,
     progress: bool = True,
     fetch_every: int = 50,
+    prefetch: int = 0,
+    scan: Scan = "auto",
+    rollback: Rollback | None = None,
     tol: float | None = None,
     patience: int | None = None,
     min_delta: float = 0.0,
@@ -49,17 +54,29 @@ def fit(
         state: The state to start from. Its memory is reused if `step` donates; go on with the one returned.
         step: What `make_step` returned.
         data: Batches: an iterable that can be gone through once an epoch (a list, a loader), or a function of the
-            epoch, counted from 0, that returns one; the function is how each epoch gets an order of its own.
+            epoch, counted from 0, that returns one. An `ArrayLoader` is put to the start of each epoch of the run, so
+            that it gives each an order of its own; with other data the function does that.
         epochs: How many times to go through the data, at least 1.
         eval_fn: `eval_fn(state) -> {name: scalar}`, called after each epoch.
         callbacks: Each called as `callback(state, summary)` after each epoch; `summary` holds `epoch`, `step` (so many
             were made), the epoch's means of `loss` and of the scalars of `aux`, and what `eval_fn` returned. One that
             returns True ends the run.
-        checkpoint_dir: A folder that holds the state as of the last finished epoch, and its number. None for none.
-        resume: Whether to start from what `checkpoint_dir` holds, if it holds something.
-        log_dir: A folder for `history.jsonl`: a line a step and a line an epoch. None for none.
+        checkpoint_dir: A folder for checkpoints, or `Checkpoints(folder, ...)` to say when they are written and which
+            are kept. A checkpoint holds all that is needed to go on as if nothing had happened: the state, the
+            position in the data, the history. It is written while training goes on; one that cannot be written is
+            warned of and logged, and training goes on. None for none.
+        resume: Whether to go on from the newest whole checkpoint, if there is one. The history returned and the log
+            are then those of the whole run. Data that says nothing of its position is drawn and dropped up to there.
+        log_dir: A folder for `history.jsonl`: a line a step, a line an epoch and a line for each event: steps left
+            out, spikes, rollbacks, a resumption, an error. None for none.
         progress: Whether to show a bar and a line an epoch.
         fetch_every: How many steps go by between two fetches of their numbers.
+        prefetch: How many batches are drawn and placed on the device before the step asks for them. 0 for none: the
+            device works while the host draws the next batch in any case; 2 helps where drawing takes uneven times.
+        scan: Whether steps over an `ArrayLoader` run in one compiled loop, `fetch_every` at a time or fewer, with the
+            arrays on the device. `"auto"`: where the arrays take at most 1 GiB and a quarter of the device's memory,
+            the state is on one device, and on a CPU the step has no convolution, which XLA runs slowly within a loop.
+        rollback: `Rollback(...)` to go back to the last good state where a step would end the run. None for an error.
         tol: End the run once the gradient norm of a step is at most this. None for no such test. It is noticed when
             the numbers of that step are fetched, so some steps may follow. A decay in the optimizer is no part of the
             gradient: for a penalty that counts, put it into the loss.
@@ -71,13 +88,19 @@ def fit(
     Returns:
         `(state, history)`. `history` maps names to plain arrays: `step`, `epoch` and the scalar metrics of the
         step, one entry a step; `epoch_<name>` for each number of the epoch's summary, one entry an epoch; and
-        `stopped`, the text `"epochs"`, `"converged"` (`tol`, `patience`), `"callback"` or `"interrupted"`.
-        Ctrl-C ends the run after the step at hand and returns what there is; pressed again, it raises.
+        `stopped`, the text `"epochs"`, `"converged"` (`tol`, `patience`), `"callback"`, `"interrupted"` or
+        `"terminated"`. Ctrl-C ends the run after the step at hand, saves and returns what there is; pressed again, it
+        raises. With checkpoints SIGTERM does the same; the second one ends the process.
 
     Raises:
-        ValueError: An option that cannot be, data without batches, an unknown `monitor`.
+        ValueError: An option that cannot be, data without batches, an unknown `monitor`, a checkpoint that does not
+            fit the state (the message names every leaf that differs) or the data.
+        CheckpointError: The folder cannot be written to, or all its checkpoints are damaged; before the first step.
+        RollbackError: There was one rollback too many.
         TypeError: `step` was not made by `make_step`.
         NonFiniteError: If `step` raises on such; its `.state` is the state before the bad step.
+        Exception: What data, `eval_fn` or a callback raises, after what was trained so far is saved. A note says where
+            the run was; the state and history are in the error's `.state` and `.history`.
         ImportError: tqdm (for `progress`) or orbax (for `checkpoint_dir`) is not installed: extra `train`.
 
     Examples:
@@ -91,157 +114,80 @@ def fit(
     """
     if not isinstance(step, Step):
         raise TypeError(f"fit: expected the step that make_step returned; got a {type(step).__name__}.")
-    for name, value in (("epochs", epochs), ("fetch_every", fetch_every)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"fit: {name} must be a whole number of at least 1; got {value!r}.")
+    for name, value, least in (("epochs", epochs, 1), ("fetch_every", fetch_every, 1), ("prefetch", prefetch, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"fit: {name} must be a whole number of at least {least}; got {value!r}.")
+    if checkpoint_dir is not None and not isinstance(checkpoint_dir, str | Path | Checkpoints):
+        given = type(checkpoint_dir).__name__
+        raise TypeError(f"fit: checkpoint_dir must be None, a folder or a jgd.Checkpoints; got a {given}.")
+    if rollback is not None and not isinstance(rollback, Rollback):
+        raise TypeError(f"fit: rollback must be None or a jgd.Rollback; got a {type(rollback).__name__}.")
     if tol is not None and not step.norms:
         raise ValueError("fit: tol is compared with the gradient norm, which this step leaves out (norms=False).")
     check_state(state)
 
-    state, first_epoch = _resume(state, checkpoint_dir if resume else None)
-    run = _Run(step, state, fetch_every, tol, Progress(progress, epochs), JsonlLog(log_dir, append=first_epoch > 0))
-    plateau = _Plateau(patience, min_delta, monitor)
-    interrupt = Interruptible()
+    saver = Saver(checkpoint_dir)
+    restored = saver.start(state, resume)
+    extra = restored.record["extra"] if restored else {}
+    log = JsonlLog(log_dir, append=restored is not None)
+    run = Run(
+        step,
+        restored.state if restored else state,
+        Settings(fetch_every, tol, prefetch),
+        place=Place(*extra.get("place", ())),
+        recorder=Recorder(restored.history if restored else None),
+        plateau=Plateau(patience, min_delta, monitor),
+        progress=Progress(progress, epochs),
+        log=log,
+        saver=saver,
+        interrupt=Interruptible(terminable=saver.active),
+    )
+    if restored:
+        run.recall(extra)
+        log.cut_back(run.position, run.place.epoch, events=True)
+        log.write("resumed", {"epoch": run.place.epoch, "step": run.position, "checkpoint": restored.path.name})
     try:
-        with interrupt:
-            for epoch in range(first_epoch, epochs):
-                run.epoch(epoch, data, interrupt)
-                if run.stopped == "interrupted":
-                    break
-                summary = run.summarise(epoch, eval_fn)
-                if checkpoint_dir is not None:
-                    _save(checkpoint_dir, run.state, epoch)
-                place = {"epoch": epoch, "step": run.position}
-                if True in [callback(run.state, place | summary) for callback in callbacks]:
-                    run.stopped = run.stopped or "callback"
-                if plateau.reached(summary):
-                    run.stopped = run.stopped or "converged"
-                if run.stopped:
-                    break
+        loop = choose(scan, step, data, run.state, fetch_every)
+        if rollback is not None:
+            run.begin_rollback(rollback)
+        with run.interrupt:
+            _train(run, data, loop, epochs, eval_fn, callbacks)
+            run.stopped = run.stopped or run.interrupt.requested
+            saver.finish(run, run.summary)
     except KeyboardInterrupt:
-        if interrupt.requested:  # the second time it is pressed
+        if run.interrupt.requested:  # the second time it is pressed
             raise
         run.stopped = "interrupted"
+        saver.finish(run)
+    except Exception as error:
+        saver.rescue(run, error)
+        raise
     finally:
         run.close()
     return run.state, run.recorder.history(run.stopped or "epochs")
 
 
-class _Run:
-    """What the loop carries along."""
-
-    def __init__(
-        self, step: Step, state: TrainState, fetch_every: int, tol: float | None, progress: Progress, log: JsonlLog
-    ):
-        self.step, self.state, self.fetch_every, self.tol = step, state, fetch_every, tol
-        self.progress, self.log, self.recorder = progress, log, Recorder()
-        self.position = int(state.step)  # counted here, since the state's own counter would have to be fetched
-        self.first_position = self.epoch_start = self.position
-        self.alive: Any = ALIVE
-        self.stopped = ""
-
-    def epoch(self, epoch: int, data: Data, interrupt: Interruptible) -> None:
-        """Goes through the data once, or until there is a reason to stop."""
-        batches = data(epoch) if callable(data) else data
-        self.progress.start(epoch, len(batches) if isinstance(batches, Sized) else None)
-        self.epoch_start = self.position
-        for batch in batches:
-            self._advance(epoch, batch)
-            if (self.position - self.epoch_start) % self.fetch_every == 0:
-                self._fetch()
-            if interrupt.requested and not self.stopped:
-                self.stopped = "interrupted"
-            if self.stopped:
-                break
-        if self.position == self.epoch_start:
-            raise ValueError(_no_batches(epoch, batches))
-        self._fetch()
-
-    def _advance(self, epoch: int, batch: PyTree) -> None:
-        self.state, metrics, bad, self.alive = self.step.compiled(self.state, batch, self.alive)
-        self.recorder.add(self.position, epoch, metrics, bad)
-        self.position += 1
-        self.progress.advance()
-
-    def _fetch(self) -> None:
-        """Brings the numbers of the last steps over, and looks at them."""
-        records = self.recorder.fetch()
-        for record in records:
-            bad = int(record.pop("bad"))
-            leaf = {} if bad == ALL_FINITE else {"nonfinite_leaf": leaf_name(bad, self.state.params)}
-            self.log.write("step", record | leaf)
-            if leaf and self.step.on_nonfinite == "raise":
-                raise NonFiniteError(record["step"], leaf["nonfinite_leaf"], float(record["loss"]), self.state)
-            if self.tol is not None and record["grad_norm"] <= self.tol and not self.stopped:
-                self.stopped = "converged"
-        if records:
-            shown = [name for name in ("loss", "grad_norm") if name in records[-1]]
-            self.progress.show({name: float(records[-1][name]) for name in shown})
-
-    def summarise(self, epoch: int, eval_fn: Callable[[TrainState], Mapping[str, Any]] | None) -> dict[str, float]:
-        """The epoch in numbers."""
-        start = self.epoch_start - self.first_position
-        summary = self.recorder.means(start)
-        summary["nonfinite"] = int(np.sum(~np.asarray(self.recorder.steps["finite"][start:])))
-        if eval_fn is not None:
-            summary |= {name: float(value) for name, value in eval_fn(self.state).items()}
-        self.recorder.close_epoch(summary)
-        self.log.write("epoch", {"epoch": epoch, "step": self.position} | summary)
-        self.progress.finish(epoch, summary)
-        return summary
-
-    def close(self) -> None:
-        """Lets go of the bar and the file."""
-        self.progress.close()
-        self.log.close()
-
-
-class _Plateau:
-    """Whether a number has stopped falling."""
-
-    def __init__(self, patience: int | None, min_delta: float, monitor: str):
-        self.patience, self.min_delta = patience, min_delta
-        self.sign = -1.0 if monitor.startswith("-") else 1.0
-        self.name = monitor.removeprefix("-")
-        self.best, self.waited = float("inf"), 0
-
-    def reached(self, summary: Mapping[str, float]) -> bool:
-        """Takes the next epoch's numbers."""
-        if self.patience is None:
-            return False
-        if self.name not in summary:
-            raise ValueError(f"fit: monitor={self.name!r} is not among the epoch's numbers: {', '.join(summary)}.")
-        value = self.sign * summary[self.name]
-        self.waited = 0 if value < self.best - self.min_delta else self.waited + 1
-        self.best = min(self.best, value)
-        return self.waited >= self.patience
-
-
-def _no_batches(epoch: int, batches: Any) -> str:
-    if epoch and isinstance(batches, Iterator):
-        return (
-            f"fit: no batch in epoch {epoch}: the data is an iterator, which can be gone through once."
-            " Pass a list, a loader, or a function of the epoch that returns an iterable."
-        )
-    return f"fit: the data held no batch in epoch {epoch}; expected at least one."
-
-
-def _saved_epochs(checkpoint_dir: str | Path) -> list[int]:
-    names = [path.name for path in Path(checkpoint_dir).glob("epoch_*")]
-    return sorted(int(name.removeprefix("epoch_")) for name in names if name.removeprefix("epoch_").isdigit())
-
-
-def _resume(state: TrainState, checkpoint_dir: str | Path | None) -> tuple[TrainState, int]:
-    """The newest state in the folder and the epoch that follows it; the given state and 0 where there is none."""
-    saved = [] if checkpoint_dir is None else _saved_epochs(checkpoint_dir)
-    if checkpoint_dir is None or not saved:
-        return state, 0
-    return restore_checkpoint(Path(checkpoint_dir) / f"epoch_{saved[-1]}", like=state), saved[-1] + 1
-
-
-def _save(checkpoint_dir: str | Path, state: TrainState, epoch: int) -> None:
-    """Saves one epoch's state, and only then removes those before it."""
-    save_checkpoint(Path(checkpoint_dir) / f"epoch_{epoch}", state)
-    for old in _saved_epochs(checkpoint_dir):
-        if old < epoch:
-            shutil.rmtree(Path(checkpoint_dir) / f"epoch_{old}")
+def _train(
+    run: Run,
+    data: Data,
+    loop: Any,
+    epochs: int,
+    eval_fn: Callable[[TrainState], Mapping[str, Any]] | None,
+    callbacks: Sequence[Callback],
+) -> None:
+    """Epochs, until one of the reasons to stop."""
+    while run.place.epoch < epochs and not run.stopped:
+        try:
+            run.run_epoch(data, loop)
+        except RolledBackError:
+            continue
+        if run.was_told_to_stop:
+            return
+        summary = run.end_epoch(eval_fn)
+        converged = run.plateau.reached(summary)
+        run.saver.after_epoch(run, summary)
+        place = {"epoch": run.epoch, "step": run.position}
+        if True in [callback(run.state, place | summary) for callback in callbacks]:
+            run.stopped = run.stopped or "callback"
+        if converged:
+            run.stopped = run.stopped or "converged"

@@ -8,8 +8,12 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree, holds_packed, unpack
 from jgd.gradients import accumulate_micro_batches
+from jgd.train._loss_scale import scale_loss, unscale
 
 LossFn = Callable[..., Any]
+
+#: `run(params, batch, key) -> (loss, grads, metrics)`, what makes gradients instead of `jax.value_and_grad`.
+GradientRun = Callable[[PyTree, PyTree, Any], Any]
 
 
 class Evaluated(NamedTuple):
@@ -19,6 +23,7 @@ class Evaluated(NamedTuple):
     grads: PyTree
     model_state: PyTree
     aux: PyTree
+    micro_square: Array | None = None  # the mean of the parts' squared gradient norms, where there are parts
 
 
 def evaluate(
@@ -30,24 +35,32 @@ def evaluate(
     *,
     has_aux: bool,
     accumulate: int,
+    scale: Array | None = None,
+    norms: bool = False,
 ) -> Evaluated:
-    """Loss and gradients of one batch, in `accumulate` parts."""
+    """Loss and gradients of one batch, in `accumulate` parts, with the parts' `norms` where asked for.
+
+    With a `scale` the loss is multiplied by it before it is differentiated, and the gradients are divided by it in
+    float32 before anything else is done with them.
+    """
 
     def run(part: PyTree, part_model_state: PyTree, i: Array) -> tuple[Array, PyTree, PyTree, PyTree]:
         part_key = key if key is None or accumulate == 1 else jax.random.fold_in(key, i)
 
-        def objective(p: PyTree) -> tuple[Array, tuple[PyTree, PyTree]]:
+        def objective(p: PyTree) -> tuple[Array, tuple[Array, PyTree, PyTree]]:
             p = as_loss_sees(p)
             arguments = (p, part) if part_model_state is None else (p, part_model_state, part)
             arguments = arguments if part_key is None else (*arguments, part_key)
-            return split_return(loss_fn(*arguments), part_model_state, has_aux)
+            loss, kept = split_return(loss_fn(*arguments), part_model_state, has_aux)
+            return scale_loss(loss, scale), (loss, *kept)
 
-        (loss, (new_model_state, aux)), grads = jax.value_and_grad(objective, has_aux=True, allow_int=True)(params)
-        return loss, jax.tree.map(_no_float0, grads, params), new_model_state, aux
+        value_and_grad = jax.value_and_grad(objective, has_aux=True, allow_int=True)
+        (_, (loss, new_model_state, aux)), grads = value_and_grad(params)
+        return loss, unscale(jax.tree.map(_no_float0, grads, params), scale), new_model_state, aux
 
     if accumulate == 1:
         return Evaluated(*run(batch, model_state, jnp.zeros((), jnp.int32)))
-    return Evaluated(*accumulate_micro_batches(run, batch, model_state, accumulate))
+    return Evaluated(*accumulate_micro_batches(run, batch, model_state, accumulate, part_norms=norms))
 
 
 def loss_of_params(
@@ -64,6 +77,37 @@ def loss_of_params(
         return split_return(loss_fn(*arguments), model_state, has_aux)[0]
 
     return objective
+
+
+def gradient_run(gradient: Callable[[LossFn], GradientRun], loss_fn: LossFn) -> GradientRun:
+    """What `gradient` makes of a loss, its result checked.
+
+    Returns:
+        `run(params, batch, key) -> (loss, grads, metrics)`.
+
+    Raises:
+        TypeError: `gradient` returned no function; what that returned is no such triple.
+        ValueError: The gradients are no tree like the params.
+    """
+    made = gradient(lambda params, *rest: loss_fn(as_loss_sees(params), *rest))
+    if not callable(made):
+        raise TypeError(f"make_step: gradient(loss_fn) must return a function; got {_describe(made)}.")
+
+    def run(params: PyTree, batch: PyTree, key: Any) -> tuple[Array, PyTree, dict[str, Any]]:
+        returned = made(params, batch, key)
+        if not (isinstance(returned, tuple) and len(returned) == 3 and isinstance(returned[2], dict)):
+            raise TypeError(
+                f"make_step: gradient(loss_fn) must return (loss, grads, metrics dict); got {_describe(returned)}."
+            )
+        loss, grads, metrics = returned
+        if jax.tree.structure(grads) != jax.tree.structure(params):
+            raise ValueError(
+                "make_step: the gradients of gradient(loss_fn) must be a tree like the params; got"
+                f" {jax.tree.structure(grads)}, expected {jax.tree.structure(params)}."
+            )
+        return _check_loss(loss), grads, metrics
+
+    return run
 
 
 def as_loss_sees(params: PyTree) -> PyTree:

@@ -27,10 +27,10 @@ class Progress:
             label = f"epoch {epoch + 1}/{self._epochs}"
             self._bar = self._tqdm.tqdm(total=length, desc=label, unit="step", leave=False, dynamic_ncols=True)
 
-    def advance(self) -> None:
-        """One step more."""
+    def advance(self, steps: int = 1) -> None:
+        """Steps more."""
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(steps)
 
     def show(self, record: Mapping[str, Any]) -> None:
         """Numbers beside the bar, as of the last time they were fetched from the device."""
@@ -41,7 +41,10 @@ class Progress:
         """Closes the bar, and leaves a line for the epoch."""
         if self._tqdm is not None and self._bar is not None:
             self.close()
-            numbers = "  ".join(f"{name} {value:.4f}" for name, value in summary.items())
+            numbers = "  ".join(
+                f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4f}"
+                for name, value in summary.items()
+            )
             self._tqdm.tqdm.write(f"epoch {epoch + 1:>{len(str(self._epochs))}}/{self._epochs}  {numbers}")
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import Array, PyTree, check_arrays
+from jgd.train._guards import Guard
 
 
 class TrainState(NamedTuple):
@@ -21,6 +22,7 @@ class TrainState(NamedTuple):
     opt_state: PyTree  # what the optimizer remembers
     key: Array | None = None  # the run's random key; step t draws from fold_in(key, t), so this never changes
     model_state: PyTree = None  # what the model itself remembers, such as the averages of batch norm
+    guard: PyTree = None  # what a `jgd.Guard` remembers: counters, the loss scale, windows
 
     @classmethod
     def create(
@@ -30,6 +32,7 @@ class TrainState(NamedTuple):
         *,
         key: Array | int | None = None,
         model_state: PyTree = None,
+        guard: Guard | None = None,
     ) -> "TrainState":
         """The state before the first step.
 
@@ -41,12 +44,13 @@ class TrainState(NamedTuple):
                 with a key.
             model_state: A tree of arrays that the loss reads and replaces. Where it is given, the loss is called with
                 it and returns its successor.
+            guard: The guard that `make_step` was given, where there is one.
 
         Returns:
             A state at step 0. None of its arrays shares memory with another or with the arguments.
 
         Raises:
-            TypeError: A leaf of the params is no array, such as a function within a model.
+            TypeError: A leaf of the params is no array, such as a function within a model; `guard` is no `jgd.Guard`.
 
         Examples:
             >>> import jax.numpy as jnp, jgd
@@ -56,6 +60,8 @@ class TrainState(NamedTuple):
         """
         if isinstance(key, numbers.Integral):
             key = jax.random.key(int(key))
+        if guard is not None and not isinstance(guard, Guard):
+            raise TypeError(f"TrainState.create: guard must be None or a jgd.Guard; got a {type(guard).__name__}.")
         check_arrays("TrainState.create", params)
         params = _copy(params)
         return cls(
@@ -64,6 +70,7 @@ class TrainState(NamedTuple):
             opt_state=_unshare(optimizer.init(params), params),
             key=None if key is None else jnp.copy(key),
             model_state=_copy(model_state),
+            guard=None if guard is None else _copy(guard.init()),
         )
 
 

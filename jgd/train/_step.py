@@ -1,20 +1,22 @@
 """A training step: one compiled function over one pytree."""
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import Array, PyTree, apply_updates, get_hyperparams, global_norm, is_traced, update_params
-from jgd.train._finite import ALL_FINITE, NonFiniteError, either, first_bad, leaf_name
-from jgd.train._objective import LossFn, evaluate, loss_of_params
+from jgd.core import Array, PyTree, check_choice, is_traced
+from jgd.train._advance import Metrics, OnNonfinite, Options, make_advance
+from jgd.train._debug import add_report
+from jgd.train._events import error_of_events, events_of
+from jgd.train._finite import ALL_FINITE, NonFiniteError, leaf_name
+from jgd.train._guards import STOPPED, Guard
+from jgd.train._objective import GradientRun, LossFn, gradient_run
 from jgd.train._state import TrainState
-
-OnNonfinite = Literal["raise", "skip", "ignore"]
-Metrics = dict[str, Any]
 
 ALIVE = np.array(True)  # NumPy's, so that importing this module starts no device
 
@@ -25,35 +27,87 @@ class Step:
     Attributes:
         advance: The pure function behind it, `advance(state, batch, alive) -> (state, metrics, bad, alive)`, for
             `scan_steps` and `fit`. `bad` says which leaf was not finite; where that is to raise,
-            `alive` turns false and leaves the state as it is from there on.
+            `alive` turns false and leaves the state as it is from there on. So it does where a guard ends the run.
         compiled: `advance`, compiled, donating if the step does; `traceable` is the same without donation.
-        on_nonfinite: What is done about a loss or gradient that is not finite.
+        options: What `make_step` was asked for.
         donate: Whether the memory of the state that goes in is reused.
-        norms: Whether the metrics hold the norms of gradients, updates and params.
+        debug: The folder for bundles of failing steps, if there is one.
     """
 
-    def __init__(
-        self,
-        advance: Callable[[TrainState, PyTree, Array], tuple[TrainState, Metrics, Array, Array]],
-        on_nonfinite: OnNonfinite,
-        donate: bool,
-        norms: bool,
-    ):
-        self.advance = advance
-        self.on_nonfinite = on_nonfinite
-        self.donate = donate
-        self.norms = norms
-        self.compiled = jax.jit(advance, donate_argnums=(0,) if donate else ())
-        self.traceable = jax.jit(advance)
+    def __init__(self, optimizer: optax.GradientTransformation, options: Options, donate: bool, debug: Path | None):
+        self.options, self.donate, self.debug = options, donate, debug
+        self.optimizer = optimizer
+        self.advance = make_advance(optimizer, options)
+        self.compiled = jax.jit(self.advance, donate_argnums=(0,) if donate else ())
+        self.traceable = jax.jit(self.advance)
+        self._waits = options.guard is not None or options.on_nonfinite == "raise"
+        self._alive: Any = None
+
+    @property
+    def on_nonfinite(self) -> OnNonfinite:
+        """What is done about a loss or gradient that is not finite."""
+        return self.options.on_nonfinite
+
+    @property
+    def norms(self) -> bool:
+        """Whether the metrics hold the norms of gradients, updates and params."""
+        return self.options.norms
+
+    @property
+    def guard(self) -> Guard | None:
+        """What it does about trouble."""
+        return self.options.guard
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         check_state(state)
         # While it is differentiated or mapped over, others hold on to what stands in the state.
-        run = self.traceable if any(map(is_traced, jax.tree.leaves(state))) else self.compiled
-        state, metrics, bad, _ = run(state, batch, ALIVE)
-        if self.on_nonfinite == "raise" and not is_traced(bad):
-            raise_if_bad(bad, metrics["loss"], state)
+        if any(map(is_traced, jax.tree.leaves(state))):
+            state, metrics, _, _ = self.traceable(state, batch, ALIVE)
+            return state, metrics
+        if self._alive is None:  # on the device, so that it need not be brought there at each call
+            with jax.ensure_compile_time_eval():
+                self._alive = jnp.asarray(ALIVE)
+        state, metrics, bad, _ = self.compiled(state, batch, self._alive)
+        if self._waits and not is_traced(bad):
+            # Waits for the device. `int` would do, and take twice as long as the way by NumPy.
+            word = np.asarray(bad if self.options.guard is None else metrics["event"]).item()
+            if self.has_stopped(word):
+                error = self.error_of(metrics, int(bad), state, batch)
+                if error is not None:
+                    raise error
         return state, metrics
+
+    def has_stopped(self, word: int) -> bool:
+        """Whether a step has ended the run: by `bad` for a step without a guard, by `metrics["event"]` for one with."""
+        if self.options.guard is None:
+            return self.options.on_nonfinite == "raise" and word != ALL_FINITE
+        return bool(word & STOPPED)
+
+    def error_of(
+        self, metrics: Mapping[str, Any], bad: int, state: TrainState, batch: PyTree = None
+    ) -> Exception | None:
+        """The error of a step that has ended the run, None for any other step.
+
+        Args:
+            metrics: Those of the step, fetched or not.
+            bad: What `advance` returned under this name.
+            state: The state after the step, or after any that followed: from the step that ended the run on it has
+                stayed as it was before.
+            batch: The step's batch; with `debug` it goes into the bundle.
+        """
+        word = bad if self.options.guard is None else int(metrics["event"])
+        if not self.has_stopped(word):
+            return None
+        number = int(state.step)
+        if self.options.guard is None:
+            error: Exception | None = NonFiniteError(
+                number, leaf_name(bad, state.params), float(metrics["loss"]), state
+            )
+        else:
+            error = error_of_events(events_of(metrics, step=number, params=state.params, batch=batch), state)
+        if self.debug is not None and batch is not None and isinstance(error, NonFiniteError):
+            add_report(self, error, state, batch, self.debug)
+        return error
 
 
 def make_step(
@@ -65,6 +119,9 @@ def make_step(
     on_nonfinite: OnNonfinite = "raise",
     donate: bool = True,
     norms: bool = True,
+    guard: Guard | None = None,
+    gradient: Callable[[LossFn], GradientRun] | None = None,
+    debug: bool | str | Path = False,
 ) -> Step:
     """Compiles a loss and an optimizer into a training step.
 
@@ -86,16 +143,27 @@ def make_step(
             that is returned.
         norms: Whether the metrics hold the three norms. Each of them reads all gradients, moments or params once more;
             without them the update goes into the params in the rule's own pass over memory (`jgd.update_params`).
+        guard: Limits to skipping, loss scaling for float16, detection of spikes: a `jgd.Guard`. Give the same to
+            `TrainState.create`. A step with a guard waits for the device after each call.
+        gradient: What makes the gradients instead of `jax.value_and_grad`: `gradient(loss_fn)` returns
+            `run(params, batch, key) -> (loss, grads, metrics)`, where `key` is None if the state has none, and the
+            metrics, a dict, join those of the step. For losses without model state and aux.
+        debug: Whether a step that raises `NonFiniteError` runs its batch once more, operation by operation, to find
+            the first one that is not finite, and writes a bundle that reproduces it; see `jgd.debug_step`. A folder
+            for the bundles, or True for `debug`. It costs nothing until a step fails.
 
     Returns:
         `step(state, batch) -> (state, metrics)`, compiled at its first call. `metrics` is a dict of arrays on the
         device: `loss`, `grad_norm`, `update_norm` (0 where nothing moved), `param_norm` (after the step),
-        `learning_rate` (NaN where the optimizer has none in its state), `finite`, and `aux` where there is one.
+        `learning_rate` (NaN where the optimizer has none in its state), `finite`, and `aux` where there is one. With
+        `accumulate` also `micro_grad_norm`, the root of the mean squared norm of the parts' gradients, from which
+        `jgd.noise_scale` tells how noisy they are.
 
     Raises:
         ValueError, TypeError: When made: an option that cannot be. When first called: a loss that is no scalar, that
             returns aux unasked, a batch that `accumulate` does not divide; see the message.
         NonFiniteError: A `FloatingPointError`; see `on_nonfinite`. It names the leaf and the step.
+        SpikeError: The guard found a spike and asks for a rollback.
         RuntimeError: The state given was donated to an earlier step.
 
     Examples:
@@ -111,63 +179,39 @@ def make_step(
         >>> print(state.params["w"].round(2), metrics["loss"].round(4))
         [ 1. -1.] 0.0
     """
-    if on_nonfinite not in get_args(OnNonfinite):
-        known = ", ".join(repr(name) for name in get_args(OnNonfinite))
-        raise ValueError(f"make_step: on_nonfinite must be one of {known}; got {on_nonfinite!r}.")
+    check_choice("make_step", "on_nonfinite", on_nonfinite, OnNonfinite)
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
         raise ValueError(f"make_step: accumulate must be a whole number of at least 1; got {accumulate!r}.")
     if not callable(loss_fn):
         raise TypeError(f"make_step: loss_fn must be a function; got a {type(loss_fn).__name__}.")
-    transform = optax.with_extra_args_support(optimizer)
+    _check_guard(guard, on_nonfinite)
+    run = None
+    if gradient is not None:
+        refused = {"accumulate > 1": accumulate > 1, "has_aux=True": has_aux, "a loss scale": _scales(guard)}
+        for name in (name for name, is_asked in refused.items() if is_asked):
+            raise ValueError(f"make_step: gradient= does not go with {name}.")
+        run = gradient_run(gradient, loss_fn)
+    options = Options(loss_fn, has_aux, accumulate, on_nonfinite, norms, guard, run)
+    folder = None if debug is False else Path("debug" if debug is True else debug)
+    return Step(optimizer, options, donate, folder)
 
-    def advance(state: TrainState, batch: PyTree, alive: Array) -> tuple[TrainState, Metrics, Array, Array]:
-        key = None if state.key is None else jax.random.fold_in(state.key, state.step)
-        loss, grads, model_state, aux = evaluate(
-            loss_fn, state.params, state.model_state, batch, key, has_aux=has_aux, accumulate=accumulate
+
+def _scales(guard: Guard | None) -> bool:
+    return guard is not None and guard.loss_scale is not None
+
+
+def _check_guard(guard: Any, on_nonfinite: OnNonfinite) -> None:
+    if guard is None:
+        return
+    if not isinstance(guard, Guard):
+        raise TypeError(f"make_step: guard must be None or a jgd.Guard; got a {type(guard).__name__}.")
+    if on_nonfinite == "ignore":
+        raise ValueError("make_step: a guard never lets a bad update through; expected on_nonfinite='raise' or 'skip'.")
+    if guard.has_limits and on_nonfinite != "skip":
+        raise ValueError(
+            "make_step: the guard limits how many steps are skipped (max_consecutive_skips, max_skips), and"
+            f" on_nonfinite={on_nonfinite!r} skips none; expected on_nonfinite='skip'."
         )
-        grad_norm = global_norm(grads)
-        unmoved = jnp.zeros_like(grad_norm)
-        objective = loss_of_params(loss_fn, state.model_state, batch, key, has_aux=has_aux)
-        again = {
-            "value": loss,
-            "grad": grads,
-            "value_fn": objective,
-            "obj_fn": objective,
-            "grad_fn": lambda params, _: jax.grad(objective)(params),
-        }
-
-        def move() -> tuple[PyTree, PyTree, Array]:
-            if not norms:
-                return *update_params(optimizer, grads, state.opt_state, state.params, **again), unmoved
-            updates, opt_state = transform.update(grads, state.opt_state, state.params, **again)
-            return apply_updates(state.params, updates), opt_state, global_norm(updates).astype(unmoved.dtype)
-
-        def stay() -> tuple[PyTree, PyTree, Array]:
-            return state.params, state.opt_state, unmoved
-
-        bad = first_bad(loss, grads)
-        finite = bad == ALL_FINITE
-        alive = alive & finite if on_nonfinite == "raise" else alive
-        if on_nonfinite == "ignore":
-            params, opt_state, update_norm = move()
-        else:
-            moves = finite if on_nonfinite == "skip" else alive
-            params, opt_state, update_norm = either(moves, move, stay)
-            model_state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), model_state, state.model_state)
-        count = jnp.where(alive, state.step + 1, state.step) if on_nonfinite == "raise" else state.step + 1
-        new_state = TrainState(count, params, opt_state, state.key, model_state)
-        metrics: Metrics = {"loss": loss}
-        if norms:
-            metrics |= {"grad_norm": grad_norm, "update_norm": update_norm, "param_norm": global_norm(params)}
-        metrics |= {"learning_rate": _learning_rate(opt_state), "finite": finite}
-        return new_state, metrics if aux is None else metrics | {"aux": aux}, bad, alive
-
-    return Step(advance, on_nonfinite, donate, norms)
-
-
-def _learning_rate(opt_state: PyTree) -> Array:
-    found = [value for name, value in get_hyperparams(opt_state).items() if name.split(".")[-1] == "learning_rate"]
-    return found[-1] if found else jnp.array(jnp.nan)
 
 
 def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
@@ -216,10 +260,14 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
         _check_batches(batches)
         go = traceable if any(map(is_traced, jax.tree.leaves(state))) else compiled
         state, metrics, bad = go(state, batches)
-        if step.on_nonfinite == "raise" and not is_traced(bad):
-            found = np.flatnonzero(np.asarray(bad) != ALL_FINITE)
-            if found.size:
-                raise_if_bad(bad[found[0]], metrics["loss"][found[0]], state)
+        if not is_traced(bad):
+            words = np.asarray(bad if step.guard is None else metrics["event"]).tolist()
+            stopped = next((i for i, word in enumerate(words) if step.has_stopped(word)), None)
+            if stopped is not None:
+                of_step, batch = jax.tree.map(lambda leaf: leaf[stopped], (metrics, batches))
+                error = step.error_of(of_step, int(bad[stopped]), state, batch)
+                if error is not None:
+                    raise error
         return state, metrics
 
     return run
@@ -251,14 +299,3 @@ def check_state(state: Any) -> None:
             " that the step returned, `state, metrics = step(state, batch)`, or keep the old one valid with"
             " make_step(..., donate=False)."
         )
-
-
-def raise_if_bad(bad: Array, loss: Array, state: TrainState) -> None:
-    """Waits for one step's report, and raises if a loss or gradient was not finite.
-
-    Raises:
-        NonFiniteError: It was not.
-    """
-    position = int(bad)
-    if position != ALL_FINITE:
-        raise NonFiniteError(int(state.step), leaf_name(position, state.params), float(loss), state)

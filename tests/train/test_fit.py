@@ -193,11 +193,25 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(tmp_path):
 
     whole, whole_history = fit(data, epochs=4)
     fit(data, epochs=2, checkpoint_dir=tmp_path, log_dir=tmp_path / "log")
-    assert [path.name for path in tmp_path.glob("epoch_*")] == ["epoch_1"]  # the newest alone is kept
+    assert sorted(path.name for path in tmp_path.glob("*-step-*")) == ["000000-step-3", "000001-step-6"]
     resumed, history = fit(data, epochs=4, checkpoint_dir=tmp_path, log_dir=tmp_path / "log")
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
-    np.testing.assert_array_equal(history["loss"], whole_history["loss"][6:])
-    lines = (tmp_path / "log/history.jsonl").read_text().splitlines()
-    assert len(lines) == 4 * 3 + 4
+    for name, values in whole_history.items():  # the history is that of the whole run
+        np.testing.assert_array_equal(history[name], values)
+    lines = [json.loads(line) for line in (tmp_path / "log/history.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines].count("step") == 4 * 3
+    assert [line["kind"] for line in lines].count("epoch") == 4
     _, fresh = fit(data, epochs=1, checkpoint_dir=tmp_path, resume=False)
     assert fresh["step"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpoint_dir": 3}, "checkpoint_dir must be None, a folder or a jgd.Checkpoints; got a int"),
+        ({"rollback": True}, "rollback must be None or a jgd.Rollback; got a bool"),
+    ],
+)
+def test_an_option_of_another_type(options, message):
+    with pytest.raises(TypeError, match=message):
+        fit(**options)

@@ -160,3 +160,19 @@ def test_batches_that_do_not_agree():
         run(state, jnp.ones((0, 4)))
     with pytest.raises(TypeError, match=r"expected the step that make_step returned; got a function"):
         jgd.scan_steps(lambda state, batch: (state, {}))
+
+
+def test_parts_tell_the_noise_scale():
+    def loss(w, batch):
+        return jnp.mean((w - batch) ** 2)
+
+    batch = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
+    step = jgd.make_step(loss, jgd.sgd(0.1), accumulate=4, donate=False)
+    state = jgd.TrainState.create(jnp.zeros(()), jgd.sgd(0.1))
+    _, metrics = step(state, batch.reshape(24))
+    grads = -2 * batch.mean(1)
+    np.testing.assert_allclose(metrics["micro_grad_norm"] ** 2, jnp.mean(grads**2), rtol=1e-5)
+    found = jgd.noise_scale(metrics["micro_grad_norm"] ** 2, metrics["grad_norm"] ** 2, 6, 24)
+    np.testing.assert_allclose(found.trace, 6 * jnp.var(grads, ddof=1), rtol=1e-4)
+    without = jgd.make_step(loss, jgd.sgd(0.1), accumulate=4, norms=False)
+    assert "micro_grad_norm" not in without(state, batch.reshape(24))[1]

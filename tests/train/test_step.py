@@ -25,11 +25,11 @@ def trees_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_a_state_has_five_fields_and_owns_its_memory():
+def test_a_state_has_six_fields_and_owns_its_memory():
     mine = params()
     optimizer = jgd.adam(0.1)
     state = jgd.TrainState.create(mine, optimizer, key=0)
-    assert state._fields == ("step", "params", "opt_state", "key", "model_state")
+    assert state._fields == ("step", "params", "opt_state", "key", "model_state", "guard")
     step = jgd.make_step(lambda p, batch, key: loss_fn(p, batch), optimizer)
     step(state, BATCH)
     np.testing.assert_array_equal(mine["w"], [0.5, -1.0, 2.0])  # donating the state has left it alone

@@ -1,0 +1,181 @@
+"""Per-example gradients: all of them, or the mean of the clipped ones.
+
+References:
+    - Abadi et al., "Deep Learning with Differential Privacy", https://arxiv.org/abs/1607.00133, 2016, Algorithm 1.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from jgd.core import Array, PyTree
+from jgd.gradients._clipping import ClippedMean
+from jgd.gradients._reduce import ChunkSize, Nonfinite, reduce_per_example
+from jgd.gradients._reductions import Gradients
+
+
+def per_example_grads(
+    loss_fn: Callable[..., Any],
+    *,
+    chunk_size: ChunkSize = None,
+    has_aux: bool = False,
+    keep_batch_dim: bool | None = None,
+    memory: int | None = None,
+) -> Callable[..., tuple[Any, PyTree]]:
+    """The gradient of every example of a batch.
+
+    They take B times the memory of the params; `reduce_per_example` gives what one makes of them without.
+
+    Args:
+        loss_fn: `loss_fn(params, batch[, key]) -> loss`, a scalar, as for `jgd.make_step`; called with one
+            example.
+        chunk_size: How many examples are differentiated at a time, which bounds what the computation takes beside the
+            result; None for all, `"auto"` for as many as `memory` allows.
+        has_aux: Whether `loss_fn` returns `(loss, aux)`.
+        keep_batch_dim: Whether the loss is given a batch of one, `[1, ...]`, or the example without that axis. By
+            default a batch of one, and the example itself where the loss takes no batch of one.
+        memory: With `chunk_size="auto"`: the budget in bytes; see `jgd.gradients.reduce_per_example`.
+
+    Returns:
+        `run(params, batch, *, key=None, ids=None) -> (losses [B], grads)` with gradients `[B, ...]` in the dtypes of
+        the params, zero in rows of padding and for integer leaves. With `has_aux` `((losses, aux), grads)`, as
+        `jax.value_and_grad` has it. `run` is compiled at its first call; for its arguments see
+        `jgd.gradients.reduce_per_example`.
+
+    Raises:
+        TypeError, ValueError: As for `jgd.gradients.reduce_per_example`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.gradients import per_example_grads
+        >>> run = per_example_grads(lambda w, batch: jnp.mean((w - batch) ** 2))
+        >>> losses, grads = run(jnp.array(1.0), jnp.array([0.0, 1.0, 3.0]))
+        >>> print(losses, grads)
+        [1. 0. 4.] [ 2.  0. -4.]
+    """
+    reduce = reduce_per_example(
+        loss_fn, Gradients(), chunk_size=chunk_size, has_aux=has_aux, keep_batch_dim=keep_batch_dim, memory=memory
+    )
+
+    def run(params: PyTree, batch: PyTree, *, key: Any = None, ids: Any = None) -> tuple[Any, PyTree]:
+        found = reduce(params, batch, key=key, ids=ids)
+        return (found.losses, found.aux) if has_aux else found.losses, found.results
+
+    return run
+
+
+def clipped_grad(
+    loss_fn: Callable[..., Any],
+    max_norm: float | Array | Mapping[str, Any],
+    *,
+    chunk_size: ChunkSize = None,
+    has_aux: bool = False,
+    keep_batch_dim: bool | None = None,
+    per: Literal["all", "leaf"] = "all",
+    nonfinite: Nonfinite = "keep",
+    memory: int | None = None,
+) -> Callable[..., Any]:
+    """The mean of per-example gradients, each shortened to at most `max_norm` first: `jax.grad` with a limit.
+
+    Args:
+        loss_fn: See `jgd.gradients.clipped_value_and_grad`, as for all arguments.
+        max_norm: The largest Euclidean norm let through, above 0, or one for each group of leaves.
+        chunk_size: How many gradients are held at a time; None for all, `"auto"` for as many as `memory` allows.
+        has_aux: Whether `loss_fn` returns `(loss, aux)`.
+        keep_batch_dim: Whether the loss is given a batch of one, or the example without that axis.
+        per: `"all"` clips all leaves together, `"leaf"` each leaf on its own.
+        nonfinite: Whether examples that are not finite are left out, `"drop"`, or make the mean NaN, `"keep"`.
+        memory: With `chunk_size="auto"`: the budget in bytes.
+
+    Returns:
+        `run(params, batch, *, key=None, ids=None) -> grads`, or `(grads, aux)` with `has_aux`, where `aux` is
+        `[B, ...]`.
+
+    Raises:
+        TypeError, ValueError: As for `jgd.gradients.reduce_per_example`; `max_norm` is not above 0.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> run = jgd.clipped_grad(lambda w, batch: jnp.mean((w - batch) ** 2), 1.0, chunk_size=2)
+        >>> print(run(jnp.array(1.0), jnp.array([0.0, 1.25, 3.0])).round(3))  # 2, -0.5 and -4
+        -0.167
+    """
+    both = clipped_value_and_grad(
+        loss_fn,
+        max_norm,
+        chunk_size=chunk_size,
+        has_aux=has_aux,
+        keep_batch_dim=keep_batch_dim,
+        per=per,
+        nonfinite=nonfinite,
+        memory=memory,
+    )
+
+    def run(params: PyTree, batch: PyTree, *, key: Any = None, ids: Any = None) -> Any:
+        values, grads = both(params, batch, key=key, ids=ids)
+        return (grads, values[1]) if has_aux else grads
+
+    return run
+
+
+def clipped_value_and_grad(
+    loss_fn: Callable[..., Any],
+    max_norm: float | Array | Mapping[str, Any],
+    *,
+    chunk_size: ChunkSize = None,
+    has_aux: bool = False,
+    keep_batch_dim: bool | None = None,
+    per: Literal["all", "leaf"] = "all",
+    nonfinite: Nonfinite = "keep",
+    memory: int | None = None,
+) -> Callable[..., tuple[Any, PyTree]]:
+    r"""The loss of every example, and the mean of their gradients, each shortened to at most `max_norm` first.
+
+    $$
+    \frac1B \sum_i g_i \cdot \min\left(1, \frac{c}{\lVert g_i \rVert}\right)
+    $$
+
+    Args:
+        loss_fn: `loss_fn(params, batch[, key]) -> loss`, a scalar, as for `jgd.make_step`; called with one
+            example.
+        max_norm: The largest Euclidean norm c let through, above 0; or a mapping from patterns of paths, as
+            `jgd.groups` has them, to such numbers, for groups of leaves that are clipped on their own.
+        chunk_size: How many gradients are held at a time; None for all, `"auto"` for as many as `memory` allows.
+        has_aux: Whether `loss_fn` returns `(loss, aux)`.
+        keep_batch_dim: Whether the loss is given a batch of one, `[1, ...]`, or the example without that axis. By
+            default a batch of one, and the example itself where the loss takes no batch of one.
+        per: `"all"` clips all leaves together, `"leaf"` each leaf on its own.
+        nonfinite: `"drop"` leaves out examples whose loss or squared gradient norm is NaN or infinite; their losses
+            stay as they are.
+        memory: With `chunk_size="auto"`: the budget in bytes; see `jgd.gradients.reduce_per_example`.
+
+    Returns:
+        `run(params, batch, *, key=None, ids=None) -> (losses [B], grads)`, or `((losses, aux), grads)` with `has_aux`,
+        compiled at its first call; for its arguments see `jgd.gradients.reduce_per_example`. The mean is over the
+        examples that count, in float32 or wider. A gradient of zero stays zero. The result can be differentiated.
+
+    Raises:
+        TypeError, ValueError: As for `jgd.gradients.reduce_per_example`; `max_norm` is not above 0.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.gradients import clipped_value_and_grad
+        >>> run = clipped_value_and_grad(lambda w, batch: jnp.mean((w - batch) ** 2), 1.0, chunk_size=2)
+        >>> losses, grad = run(jnp.array(1.0), jnp.array([0.0, 1.25, 3.0]))
+        >>> print(losses, grad.round(2))
+        [1.     0.0625 4.    ] -0.17
+    """
+    reduce = reduce_per_example(
+        loss_fn,
+        ClippedMean(max_norm, per),
+        chunk_size=chunk_size,
+        has_aux=has_aux,
+        keep_batch_dim=keep_batch_dim,
+        nonfinite=nonfinite,
+        memory=memory,
+    )
+
+    def run(params: PyTree, batch: PyTree, *, key: Any = None, ids: Any = None) -> tuple[Any, PyTree]:
+        found = reduce(params, batch, key=key, ids=ids)
+        return (found.losses, found.aux) if has_aux else found.losses, found.results
+
+    return run

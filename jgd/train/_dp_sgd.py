@@ -1,0 +1,87 @@
+"""A training step whose gradients are private.
+
+References:
+    - Abadi et al., "Deep learning with differential privacy", https://arxiv.org/abs/1607.00133, 2016, Algorithm 1.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from jgd.core import Array, PyTree
+from jgd.gradients import private_grad
+from jgd.gradients._reduce import ChunkSize
+from jgd.train._step import Step, make_step
+
+
+def dp_sgd(
+    loss_fn: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    *,
+    max_norm: float | Array,
+    noise_multiplier: float | Array,
+    expected_batch_size: float,
+    chunk_size: ChunkSize = None,
+    with_probes: bool = False,
+    random_loss: bool = False,
+    **options: Any,
+) -> Step:
+    """A step on gradients that are clipped example by example, summed and noised; `jgd.make_step` for private training.
+
+    What it spends is `jgd.gradients.private_epsilon(noise_multiplier, loader.sampling_rate, steps, delta=...)` where
+    the batches are Poisson samples, as `jgd.PoissonLoader` draws them.
+
+    Args:
+        loss_fn: `loss_fn(params, batch[, key]) -> loss`, as for `jgd.make_step`; called with a batch of one. Or, with
+            probes, `losses_fn(params, batch, probe) -> losses [B]`.
+        optimizer: Any optimizer of jgd or optax: whatever is made of private gradients is private. Those that evaluate
+            the loss themselves (line searches, Polyak's steps) read the data again, and are not.
+        max_norm: The norm that each example's gradient is clipped to, above 0.
+        noise_multiplier: The deviation of the noise over `max_norm`, at least 0.
+        expected_batch_size: How many examples a batch has on average.
+        chunk_size: How many per-example gradients are held at a time.
+        with_probes: Norms by probed operations, with no per-example gradients; see `jgd.gradients.probes`.
+        random_loss: Whether the loss takes a key.
+        options: As for `jgd.make_step`: `on_nonfinite`, `donate`, `norms`, `guard`.
+
+    Returns:
+        A step for a state with a key, `TrainState.create(..., key=...)`, from which the noise is drawn. Its metrics
+        have `clipped`, the share of examples clipped, and `examples`, how many there were. Loss, norms and these are
+        not private.
+
+    Raises:
+        ValueError: As for `jgd.gradients.private_grad` and `jgd.make_step`.
+
+    Examples:
+        >>> import jax.numpy as jnp, numpy as np, jgd
+        >>> x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+        >>> loader = jgd.PoissonLoader({"x": x, "y": x @ np.array([1, -1], np.float32)}, expected_batch_size=50)
+        >>> optimizer = jgd.sgd(0.5)
+        >>> step = jgd.dp_sgd(lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2), optimizer,
+        ...                   max_norm=1.0, noise_multiplier=0.5, expected_batch_size=50)
+        >>> state = jgd.TrainState.create(jnp.zeros(2), optimizer, key=0)
+        >>> for _ in range(5):
+        ...     for batch in loader:
+        ...         state, metrics = step(state, batch)
+        >>> print(state.params.round(0))
+        [ 1. -1.]
+    """
+    gradient = private_grad(
+        max_norm,
+        noise_multiplier,
+        expected_batch_size,
+        chunk_size=chunk_size,
+        with_probes=with_probes,
+        random_loss=random_loss,
+    )
+    if not with_probes:
+        return make_step(loss_fn, optimizer, gradient=gradient, **options)
+
+    def mean_loss(params: PyTree, batch: PyTree, key: Any = None) -> Array:
+        del key
+        return jnp.mean(loss_fn(params, batch, None))
+
+    # The step's own loss is for optimizers that evaluate it; the gradients come from the losses with their probe.
+    return make_step(mean_loss, optimizer, gradient=lambda _: gradient(loss_fn), **options)

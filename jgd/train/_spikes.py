@@ -1,0 +1,220 @@
+r"""Seeing that a loss or a gradient norm leaps, against a window of the values before it.
+
+With the center $c$ and the spread $s$ of the window, a value is a spike where
+
+$$ x > c + k \max(s, m |c|) $$
+
+Center and spread are mean and standard deviation, or median and 1.4826 times the median absolute deviation, which
+spikes within the window do not move. Values called spikes do not enter the window.
+
+References:
+    Groeneveld and others, OLMo, https://arxiv.org/abs/2402.00838, 2024 (its optimizer leaves out steps by a rolling
+    mean and standard deviation); Chowdhery and others, PaLM, https://arxiv.org/abs/2204.02311, 2022, section 5.1 (a
+    restart from before the spike, without the batches around it).
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, PyTree, check_choice, get_hyperparams, set_hyperparams
+
+SpikeAction = Literal["skip", "lower_rate", "rollback"]
+Statistic = Literal["mean", "median"]
+WATCHED = ("loss", "grad_norm")
+
+
+class SpikeState(NamedTuple):
+    """What spike detection keeps on the device."""
+
+    windows: dict[str, Array]  # float32 [window] each, a circular buffer
+    taken: Array  # int32 scalar, values that entered since the windows were last emptied
+    in_a_row: Array  # int32 scalar, spikes since the last step that was none
+    resting: Array  # int32 scalar, steps for which nothing is called a spike
+    spikes: Array  # int32 scalar, spikes so far
+    rate_factor: Array  # float32 scalar, what the learning rate was multiplied by so far
+    settings: dict[str, Array]
+
+
+class SpikeVerdict(NamedTuple):
+    """What was found of one step."""
+
+    found: dict[str, Array]  # which numbers leapt
+    thresholds: dict[str, Array]  # NaN while not armed
+    spike: Array
+    level_shift: Array
+    rate_multiplier: Array
+    state: SpikeState
+
+
+@dataclasses.dataclass(frozen=True)
+class Spikes:
+    """Detection of spikes in the loss and the gradient norm, a part of `jgd.Guard`.
+
+    It is armed once half a window was seen. A step that is a spike moves nothing of params, optimizer state and model
+    state. After `max_in_a_row` spikes in a row the numbers have come to another level, rather than leapt: the window is
+    emptied, and nothing is called a spike for `cooldown` steps and until half a window of the new level was seen.
+
+    Args:
+        action: `"skip"`: the step is left out. `"lower_rate"`: besides, the learning rates in the optimizer's state are
+            multiplied by `factor` (the `learning_rate_scale`, where there is a schedule). `"rollback"`: the state stays
+            as it is, and the step asks for `jgd.Rollback`; called directly, it raises `SpikeError`.
+        threshold: `k` above, how many spreads lie between the center and a spike.
+        statistic: `"mean"` or `"median"`.
+        window: How many values are looked back upon, at least 4.
+        watch: Which numbers: `"loss"`, `"grad_norm"`.
+        max_in_a_row: See above, at least 1.
+        cooldown: See above.
+        min_spread: `m` above: the spread is taken as at least this fraction of the center, so that an even loss
+            does not make noise a spike.
+        factor: For `"lower_rate"`, in (0, 1).
+        min_factor: For `"lower_rate"`: all factors together never go below this.
+
+    Raises:
+        ValueError: An option or a number that cannot be.
+
+    Examples:
+        >>> from jgd.train._spikes import Spikes
+        >>> Spikes(action="lower_rate", statistic="median").factor
+        0.5
+    """
+
+    action: SpikeAction = "skip"
+    threshold: float = 6.0
+    statistic: Statistic = "mean"
+    window: int = 128
+    watch: tuple[str, ...] = WATCHED
+    max_in_a_row: int = 8
+    cooldown: int = 64
+    min_spread: float = 0.01
+    factor: float = 0.5
+    min_factor: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_choice("Spikes", "action", self.action, SpikeAction)
+        check_choice("Spikes", "statistic", self.statistic, Statistic)
+        object.__setattr__(self, "watch", (self.watch,) if isinstance(self.watch, str) else tuple(self.watch))
+        if not self.watch or not set(self.watch) <= set(WATCHED):
+            raise ValueError(f"Spikes: watch must name some of {', '.join(WATCHED)}; got {self.watch!r}.")
+        for name, low in (("window", 4), ("max_in_a_row", 1), ("cooldown", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(f"Spikes: {name} must be a whole number of at least {low}; got {value!r}.")
+        if not (self.threshold > 0 and math.isfinite(self.threshold) and 0 <= self.min_spread < math.inf):
+            raise ValueError(
+                "Spikes: expected a finite threshold > 0 and min_spread >= 0; got"
+                f" threshold={self.threshold}, min_spread={self.min_spread}."
+            )
+        if not (0 < self.factor < 1 and 0 < self.min_factor <= 1):
+            raise ValueError(
+                f"Spikes: expected 0 < factor < 1 and 0 < min_factor <= 1; got {self.factor} and {self.min_factor}."
+            )
+
+    def settings(self) -> dict[str, Array]:
+        """The numbers that a step reads, as arrays."""
+        floats = {name: getattr(self, name) for name in ("threshold", "min_spread", "factor", "min_factor")}
+        whole = {name: getattr(self, name) for name in ("max_in_a_row", "cooldown")}
+        return {name: jnp.array(value, jnp.float32) for name, value in floats.items()} | {
+            name: jnp.array(value, jnp.int32) for name, value in whole.items()
+        }
+
+    def init(self) -> SpikeState:
+        """The state before the first step."""
+
+        def zero() -> Array:
+            return jnp.array(0, jnp.int32)
+
+        windows = {name: jnp.zeros(self.window, jnp.float32) for name in self.watch}
+        return SpikeState(windows, zero(), zero(), zero(), zero(), jnp.array(1, jnp.float32), self.settings())
+
+
+def look(spikes: Spikes, state: SpikeState, values: dict[str, Array], finite: Array) -> SpikeVerdict:
+    """Compares one step's numbers with the window. A step that is not finite changes nothing."""
+    numbers = state.settings
+    held = jnp.minimum(state.taken, spikes.window)
+    armed = (state.taken >= spikes.window // 2) & (state.resting == 0)
+    of_window = _mean_and_deviation if spikes.statistic == "mean" else _median_and_deviation
+    found, thresholds = {}, {}
+    for name, window in state.windows.items():
+        center, spread = of_window(window, held)
+        spread = jnp.maximum(spread, numbers["min_spread"] * jnp.abs(center))
+        thresholds[name] = jnp.where(armed, center + numbers["threshold"] * spread, jnp.nan)
+        found[name] = finite & (values[name].astype(jnp.float32) > thresholds[name])
+    spike = jnp.any(jnp.stack(list(found.values())))
+
+    latest = {name: values[name].astype(jnp.float32) for name in state.windows}
+    enters = finite & ~spike & jnp.all(jnp.isfinite(jnp.stack(list(latest.values()))))
+    place = state.taken % spikes.window
+    windows = {
+        name: window.at[place].set(jnp.where(enters, latest[name], window[place]))
+        for name, window in state.windows.items()
+    }
+    in_a_row = jnp.where(spike, state.in_a_row + 1, jnp.where(finite, 0, state.in_a_row))
+    level_shift = in_a_row >= numbers["max_in_a_row"]
+    resting = jnp.where(finite, jnp.maximum(state.resting - 1, 0), state.resting)
+    lowered = jnp.maximum(state.rate_factor * numbers["factor"], jnp.minimum(numbers["min_factor"], state.rate_factor))
+    rate_factor = jnp.where(spike, lowered, state.rate_factor) if spikes.action == "lower_rate" else state.rate_factor
+    new = SpikeState(
+        windows,
+        # Beyond two windows only the place counts; so the count never overflows.
+        jnp.where(level_shift, 0, _wrapped(state.taken + enters, spikes.window)),
+        jnp.where(level_shift, 0, in_a_row),
+        jnp.where(level_shift, numbers["cooldown"], resting),
+        state.spikes + spike,
+        rate_factor,
+        numbers,
+    )
+    return SpikeVerdict(found, thresholds, spike, level_shift, rate_factor / state.rate_factor, new)
+
+
+def _wrapped(taken: Array, window: int) -> Array:
+    return jnp.where(taken >= 2 * window, taken - window, taken)
+
+
+def _mean_and_deviation(window: Array, held: Array) -> tuple[Array, Array]:
+    real = jnp.arange(window.size) < held
+    count = jnp.maximum(held, 1)
+    mean = jnp.sum(jnp.where(real, window, 0)) / count
+    return mean, jnp.sqrt(jnp.sum(jnp.where(real, jnp.square(window - mean), 0)) / count)
+
+
+def _median_and_deviation(window: Array, held: Array) -> tuple[Array, Array]:
+    def median(values: Array) -> Array:
+        ordered = jnp.sort(jnp.where(jnp.arange(window.size) < held, values, jnp.inf))
+        count = jnp.maximum(held, 1)
+        return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+
+    center = median(window)
+    return center, 1.4826 * median(jnp.abs(window - center))  # 1.4826: what makes it the deviation of a normal
+
+
+def lower_rates(opt_state: PyTree, multiplier: Array | float) -> PyTree:
+    """Multiplies every learning rate in an optimizer's state.
+
+    Raises:
+        ValueError: There is none, or one that the optimizer's next update overwrites.
+    """
+    known = get_hyperparams(opt_state)
+    rates = [name for name in known if name.split(".")[-1] == "learning_rate"]
+    if not rates:
+        raise ValueError(
+            "lowering the learning rate: the optimizer has none in its state. Use one of jgd, or wrap optax's in"
+            " optax.inject_hyperparams."
+        )
+    if any("learning_rate" in node.hyperparams_states for node in _nodes_with_schedules(opt_state)):
+        raise ValueError(
+            "lowering the learning rate: this one follows a schedule of optax.inject_hyperparams, which overwrites it"
+            " at the next update. Give the schedule to an optimizer of jgd: it keeps a learning_rate_scale beside it."
+        )
+    changed = [f"{name}_scale" if f"{name}_scale" in known else name for name in rates]
+    return set_hyperparams(opt_state, **{name: known[name] * multiplier for name in changed})
+
+
+def _nodes_with_schedules(opt_state: PyTree) -> list[Any]:
+    def has_schedules(node: Any) -> bool:
+        return isinstance(getattr(node, "hyperparams_states", None), dict)
+
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=has_schedules) if has_schedules(node)]

@@ -1,0 +1,285 @@
+"""A folder of checkpoints: which are kept, which is read; damage, a full disk, a wrong folder."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jgd
+from jgd.train import _checkpoints
+from jgd.train._checkpoint_files import CheckpointError
+from jgd.train._checkpoints import Checkpoints
+
+OPTIMIZER = jgd.adam(0.1)
+
+
+def state_at(step):
+    state = jgd.TrainState.create({"w": jnp.arange(4.0) + step}, OPTIMIZER)
+    return state._replace(step=jnp.int32(step))
+
+
+def saved(folder, steps=(1, 2, 3), **options):
+    checkpoints = Checkpoints(folder, **options)
+    for step in steps:
+        checkpoints.save(state_at(step), step, metrics={"accuracy": [0.0, 0.1, 0.9, 0.5, float("nan")][step]})
+    checkpoints.wait()
+    return checkpoints
+
+
+def steps_in(checkpoints):
+    return [int(path.name.split("-")[-1]) for path in checkpoints.paths()]
+
+
+@pytest.mark.parametrize(("options", "kept"), [
+    ({"max_to_keep": 1}, [4]),
+    ({"max_to_keep": 2}, [3, 4]),
+    ({"max_to_keep": None}, [1, 2, 3, 4]),
+    ({"max_to_keep": 1, "best": "accuracy"}, [1, 4]),
+    ({"max_to_keep": 1, "best": "-accuracy"}, [2, 4]),  # the NaN of step 4 is not the best
+])  # fmt: skip
+def test_the_newest_and_the_best_are_kept(tmp_path, options, kept):
+    assert steps_in(saved(tmp_path, (1, 2, 3, 4), **options)) == kept
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_best_is_read_where_it_is_asked_for(tmp_path):
+    checkpoints = saved(tmp_path, max_to_keep=1, best="-accuracy")
+    assert checkpoints.restore(state_at(0), best=True).record["step"] == 2
+    assert checkpoints.restore(state_at(0)).record["step"] == 3
+    with pytest.raises(ValueError, match=r"best='accuracy' is not among the metrics: loss"):
+        checkpoints.save(state_at(4), 4, metrics={"loss": 1.0})
+
+
+def test_what_was_saved_with_it_comes_back(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "new" / "folder")
+    assert checkpoints.restore(state_at(0)) is None
+    history = {"loss": np.float32([1, 2]), "low": np.asarray(jnp.array([1, 2], jnp.bfloat16)), "none": np.zeros(0)}
+    checkpoints.save(state_at(7), 7, extra={"place": [1, 2, {"epoch": 1}]}, history=history)
+    found = checkpoints.restore(state_at(0))
+    jax.tree.map(np.testing.assert_array_equal, found.state, state_at(7))
+    assert found.record["extra"] == {"place": [1, 2, {"epoch": 1}]}
+    assert found.record["versions"]["jax"] == jax.__version__
+    for name, values in history.items():
+        assert found.history[name].dtype == values.dtype
+        np.testing.assert_array_equal(found.history[name], values)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def largest(folder):
+    return max((path for path in (folder / "state").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize(("which", "damage", "reason"), [
+    (largest, flip, "has changed since it was written"),
+    (largest, cut, "bytes;"),
+    (lambda folder: folder / "record.json", flip, "record.json has changed"),
+    (lambda folder: folder / "history.npz", lambda path: path.unlink(), "history.npz is missing"),
+    (lambda folder: folder / "manifest.json", lambda path: path.unlink(), "manifest.json cannot be read"),
+    (lambda folder: folder / "manifest.json", cut, "manifest.json cannot be read"),
+    (lambda folder: folder / "manifest.json", flip, "(file|manifest)"),
+])  # fmt: skip
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, which, damage, reason):
+    checkpoints = saved(tmp_path)
+    damage(which(checkpoints.paths()[-1]))
+    with pytest.warns(RuntimeWarning, match=rf"000001-step-2, as .* damaged \(000002-step-3: .*{reason}"):
+        found = checkpoints.restore(state_at(0))
+    np.testing.assert_array_equal(found.state.params["w"], state_at(2).params["w"])
+    with pytest.raises(CheckpointError, match=reason):
+        jgd.restore_checkpoint(checkpoints.paths()[-1], state_at(0))
+    checkpoints.save(state_at(4), 4)  # the damaged one makes room
+    checkpoints.wait()
+    assert steps_in(checkpoints) == [1, 2, 4]
+
+
+def test_every_flipped_byte_is_seen(tmp_path):
+    (path,) = saved(tmp_path, [1]).paths()
+    rng = np.random.default_rng(0)
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            content = file.read_bytes()
+            for position in rng.integers(0, len(content), 3):
+                changed = bytearray(content)
+                changed[position] ^= 1 << rng.integers(8)
+                file.write_bytes(changed)
+                with pytest.raises(CheckpointError, match="is damaged"):
+                    jgd.restore_checkpoint(path, state_at(0))
+            file.write_bytes(content)
+    jgd.restore_checkpoint(path, state_at(0))
+
+
+def test_nothing_but_damage_is_an_error_and_no_fresh_start(tmp_path):
+    checkpoints = saved(tmp_path, [1, 2])
+    for path in checkpoints.paths():
+        cut(largest(path))
+    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged \(000001-step-2: .*000000-step-1: "):
+        checkpoints.restore(state_at(0))
+
+
+def test_a_checkpoint_of_a_later_version(tmp_path, monkeypatch):
+    monkeypatch.setattr("jgd.train._checkpoint_files.FORMAT", 2)
+    checkpoints = saved(tmp_path, [1])
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"it is of format 2, and this version of jgd reads up to 1"):
+        checkpoints.restore(state_at(0))
+
+
+def test_one_that_does_not_fit_is_an_error_and_not_passed_over(tmp_path):
+    with pytest.raises(ValueError, match=r"leaf params.w has shape \(4,\); the state expects \(3,\)"):
+        saved(tmp_path).restore(jgd.TrainState.create({"w": jnp.ones(3)}, OPTIMIZER))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """The disk is full from the third of a checkpoint's files on."""
+
+    def fill():
+        def no_room(*args, **options):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(np, "savez", no_room)
+
+    return fill
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, full_disk, monkeypatch):
+    checkpoints = saved(tmp_path)
+    full_disk()
+    checkpoints.save(state_at(4), 4)
+    with pytest.raises(CheckpointError, match=r"could not write .*000003-step-4: OSError: .*No space left") as caught:
+        checkpoints.wait()
+    assert caught.value.path.name == "000003-step-4"
+    assert steps_in(checkpoints) == [1, 2, 3]
+    assert not list(tmp_path.glob(".*"))  # what was begun gives its room back
+    assert checkpoints.restore(state_at(0)).record["step"] == 3
+    checkpoints.wait()  # told once
+    monkeypatch.undo()
+    checkpoints.save(state_at(5), 5)
+    checkpoints.wait()
+    assert steps_in(checkpoints) == [2, 3, 5]
+
+
+def test_a_replacement_that_fails_leaves_what_was_there(tmp_path, full_disk):
+    jgd.save_checkpoint(tmp_path / "one", state_at(1))
+    full_disk()
+    with pytest.raises(CheckpointError, match=r"No space left.* What was written before is untouched"):
+        jgd.save_checkpoint(tmp_path / "one", state_at(2))
+    assert int(jgd.restore_checkpoint(tmp_path / "one", state_at(0)).step) == 1
+
+
+def test_a_replacement_that_cannot_be_put_in_place_leaves_what_was_there(tmp_path, monkeypatch):
+    jgd.save_checkpoint(tmp_path / "one", state_at(1))
+    rename = os.rename
+
+    def refused(old, new):
+        if ".partial-" in str(old):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        jgd.save_checkpoint(tmp_path / "one", state_at(2))
+    assert int(jgd.restore_checkpoint(tmp_path / "one", state_at(0)).step) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_folder_that_one_may_not_write_to_is_told_before_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoints to .*file"):
+        Checkpoints(tmp_path / "file").open()
+
+    def read_only(path, content):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", read_only)
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoints to .*Read-only file system"):
+        Checkpoints(tmp_path).open()
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    checkpoints = saved(tmp_path)
+    for name in (".000003-step-4.partial-123", ".000000-step-1.removed", ".x.replaced-1"):
+        (tmp_path / name / "state").mkdir(parents=True)
+    (tmp_path / "000009-step-9.txt").write_text("not ours")
+    checkpoints.open()
+    assert steps_in(checkpoints) == [1, 2, 3]
+    assert sorted(path.name for path in tmp_path.iterdir())[-1] == "000009-step-9.txt"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_save_neither_waits_for_the_disk_nor_sees_later_steps(tmp_path, monkeypatch):
+    let_go, write = threading.Event(), _checkpoints.write
+    monkeypatch.setattr(_checkpoints, "write", lambda *args: (let_go.wait(10), write(*args)))
+    checkpoints, state = Checkpoints(tmp_path), state_at(1)._replace(model_state=np.zeros(3))
+    step = jgd.make_step(lambda params, batch: jnp.sum(params["w"] ** 2), OPTIMIZER)
+    before = np.array(state.params["w"])
+    checkpoints.save(state, 1)
+    assert checkpoints.busy
+    state.model_state[:] = 1
+    state = state._replace(model_state=None)
+    for _ in range(3):
+        state, _ = step(state, 0.0)  # the memory of the state that is being saved is used again
+    assert steps_in(checkpoints) == []
+    let_go.set()
+    checkpoints.wait()
+    found = checkpoints.restore(state_at(0)._replace(model_state=np.zeros(3))).state
+    np.testing.assert_array_equal(found.params["w"], before)
+    np.testing.assert_array_equal(found.model_state, np.zeros(3))
+
+
+def test_when_a_save_is_due(tmp_path):
+    by_steps = Checkpoints(tmp_path, every_steps=3)
+    assert [step for step in range(1, 10) if by_steps.due(step)] == [3, 6, 9]
+    by_time = Checkpoints(tmp_path, every_seconds=0.05)
+    by_time.open()
+    assert not by_time.due(1)
+    time.sleep(0.06)
+    assert by_time.due(2)
+    by_time.save(state_at(2), 2)
+    assert not by_time.due(3)
+
+
+@pytest.mark.parametrize(
+    "options", [{"every_steps": 0}, {"every_epochs": 1.5}, {"max_to_keep": 0}, {"every_seconds": 0}]
+)
+def test_numbers_that_cannot_be(tmp_path, options):
+    with pytest.raises(ValueError, match=rf"Checkpoints: {next(iter(options))} must be .*; got"):
+        Checkpoints(tmp_path, **options)
+
+
+def test_a_write_that_the_system_refuses_is_told_and_nothing_is_lost(tmp_path):
+    code = f"""
+import resource, signal, jax, jgd
+from jgd.train._checkpoints import Checkpoints
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+states = [jgd.TrainState.create(jax.random.normal(jax.random.key(0), (n,)), jgd.sgd(0.1)) for n in (10, 100_000)]
+checkpoints = Checkpoints({str(tmp_path)!r})
+checkpoints.save(states[0], 1)
+checkpoints.save(states[1], 2)
+try:
+    checkpoints.wait()
+except RuntimeError as error:
+    print(error)
+print([path.name for path in checkpoints.folder.iterdir()], checkpoints.restore(states[0]).record["step"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    message, after = done.stdout.splitlines()
+    assert "could not write the checkpoint" in message
+    assert "File too large" in message
+    assert after == "['000000-step-1'] 1"
