@@ -13,7 +13,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # What the scripts share; the others are scripts.
-SHARED = ("contestants", "per_example_models", "tasks", "timing", "trees")
+SHARED = ("contestants", "minimizers", "per_example_models", "tasks", "timing", "trees")
 # Measures whole trainings, with tables of its own.
 OTHER = ("small_states",)
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in (*SHARED, *OTHER))
@@ -27,6 +27,10 @@ RUNS = {
     "compile": ("--trees tiny --rules sgd,soap --programs 2", {"tiny": 2, "optax": 1, "jgd adamw": 1, "jgd auto": 2}),
     "memory": ("--trees tiny --rules clip+adamw --state-tree gpt2tiny", {"tiny": 2, "gpt2tiny": 10, "optax": 1}),
     "per_example": ("--models mlp --chunks 128 --rounds 1 --who jgd,probes", {"mlp": 5, "probes": 1, "jgd c=128": 1}),
+    "minimize": (
+        "--sets mgh --problems rosenbrock --dtypes float64 --methods lbfgs,L-BFGS-B,levenberg_marquardt,least_squares",
+        {"jgd lbfgs": 1, "scipy L-BFGS-B": 1, "jgd levenberg_marquardt": 1, "scipy least_squares lm": 1},
+    ),
     "train": ("--tasks mlp --steps 5 --rounds 4", {"optax loop": 1, "optax scan": 1, "jgd auto scan": 1}),
 }
 # A script with one tree more, and without torch where that is hidden: it takes seconds to import.

@@ -57,6 +57,11 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
         "8.epsilon": (0.68, 0.70),
         "8.accuracy": (0.88, 0.96),
     },
+    "convergence": {
+        "L-BFGS.distance": (0.0, 1e-3),
+        "L-BFGS.steps": (10, 40),
+        "Gradient descent, rate that fits.status": (1, 1),
+    },
     "digits_cnn": {"test_accuracy": (0.98, 1.0), "train_accuracy": (0.95, 1.0)},
     "optax_interop": {
         "jgd in optax.chain": (0.0, 1e-5),

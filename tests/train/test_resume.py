@@ -15,7 +15,7 @@ FULL = bool(os.environ.get("JGD_FULL"))
 
 
 @pytest.mark.parametrize("case", ["loader", "scan", "across"])
-@pytest.mark.parametrize(("mode", "count"), [("stop", 1 if FULL else 11), ("kill", 30 if FULL else 3)])
+@pytest.mark.parametrize(("mode", "count"), [("stop", 1 if FULL else 17), ("kill", 30 if FULL else 2)])
 def test_a_run_in_many_processes_ends_bit_equal(case, mode, count):
     if mode == "kill" and case != "loader" and not FULL:
         pytest.skip("JGD_FULL=1 runs it")

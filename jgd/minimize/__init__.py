@@ -1,0 +1,37 @@
+"""Full-batch minimization to convergence: methods, line searches, and why a run stopped."""
+
+from jgd.minimize._any_optimizer import FromOptimizer as FromOptimizer
+from jgd.minimize._barzilai_borwein import BarzilaiBorwein as BarzilaiBorwein
+from jgd.minimize._bfgs import BFGS as BFGS
+from jgd.minimize._conjugate_gradient import ConjugateGradient as ConjugateGradient
+from jgd.minimize._explain import explain as explain
+from jgd.minimize._explain import linear_rate as linear_rate
+from jgd.minimize._explain import stable_step as stable_step
+from jgd.minimize._gradient_descent import ExactDescent as ExactDescent
+from jgd.minimize._gradient_descent import GradientDescent as GradientDescent
+from jgd.minimize._gradient_descent import Polyak as Polyak
+from jgd.minimize._lbfgs import LBFGS as LBFGS
+from jgd.minimize._least_squares import GaussNewton as GaussNewton
+from jgd.minimize._least_squares import LevenbergMarquardt as LevenbergMarquardt
+from jgd.minimize._line_search import LineSearch as LineSearch
+from jgd.minimize._line_search import LineSearchResult as LineSearchResult
+from jgd.minimize._line_search_armijo import Armijo as Armijo
+from jgd.minimize._line_search_hager_zhang import HagerZhang as HagerZhang
+from jgd.minimize._line_search_wolfe import StrongWolfe as StrongWolfe
+from jgd.minimize._method import BaseMethod as BaseMethod
+from jgd.minimize._method import Method as Method
+from jgd.minimize._method import StepInfo as StepInfo
+from jgd.minimize._minimize import minimize as minimize
+from jgd.minimize._momentum import HeavyBall as HeavyBall
+from jgd.minimize._momentum import Nesterov as Nesterov
+from jgd.minimize._multi_start import MultiStart as MultiStart
+from jgd.minimize._multi_start import multi_start as multi_start
+from jgd.minimize._newton import NewtonCG as NewtonCG
+from jgd.minimize._newton import TrustRegion as TrustRegion
+from jgd.minimize._problem import Point as Point
+from jgd.minimize._problem import Problem as Problem
+from jgd.minimize._result import Evaluations as Evaluations
+from jgd.minimize._result import MinimizeResult as MinimizeResult
+from jgd.minimize._result import Path as Path
+from jgd.minimize._result import Status as Status
+from jgd.minimize._result import Trace as Trace

@@ -1,0 +1,138 @@
+r"""L-BFGS: quasi-Newton steps from the last few changes of params and gradients.
+
+With $s_i = x_{i+1} - x_i$, $y_i = g_{i+1} - g_i$, $\rho_i = 1 / \langle s_i, y_i \rangle$ of the last `memory` steps,
+the direction is $-H g$, where
+
+$$
+H_{i+1} = (1 - \rho_i s_i y_i^\top)\, H_i\, (1 - \rho_i y_i s_i^\top) + \rho_i s_i s_i^\top, \qquad
+H_0 = \gamma I, \quad \gamma = \frac{\langle s, y \rangle}{\lVert y \rVert^2}
+$$
+
+by the two-loop recursion, and a line search from a step of one. A pair without positive curvature is not remembered.
+Where a search fails, the memory is emptied and the next step is one of steepest descent; where that fails, too, the
+run ends.
+
+References:
+    - Nocedal, "Updating quasi-Newton matrices with limited storage",
+      https://doi.org/10.1090/S0025-5718-1980-0572855-7, 1980.
+    - Liu and Nocedal, "On the limited memory BFGS method for large scale optimization",
+      https://doi.org/10.1007/BF01589116, 1989.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array
+from jgd.minimize._line_search import LineSearch, search_along
+from jgd.minimize._line_search_wolfe import StrongWolfe
+from jgd.minimize._method import BaseMethod, StepInfo
+from jgd.minimize._problem import Point, Problem, dot, norm
+
+
+class LBFGSState(NamedTuple):
+    """The memory, oldest pair first.
+
+    Attributes:
+        moves: Changes of the params [memory, n].
+        changes: Changes of the gradient [memory, n].
+        weights: One over their inner products [memory]; 0 where there is no pair.
+        scale: The first inverse Hessian, a scalar; of an empty memory the step to try first.
+        fresh: Whether the memory is empty.
+    """
+
+    moves: Array
+    changes: Array
+    weights: Array
+    scale: Array
+    fresh: Array
+
+
+def two_loops(vector: Array, state: LBFGSState) -> Array:
+    """The inverse Hessian of the memory times a vector [n]."""
+    pairs = (state.moves, state.changes, state.weights)
+
+    def right(vector: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        move, change, weight = pair
+        alpha = weight * dot(move, vector)
+        return vector - alpha * change, alpha
+
+    def left(vector: Array, pair_alpha: tuple[tuple[Array, Array, Array], Array]) -> tuple[Array, None]:
+        (move, change, weight), alpha = pair_alpha
+        return vector + (alpha - weight * dot(change, vector)) * move, None
+
+    vector, alphas = jax.lax.scan(right, vector, pairs, reverse=True)
+    return jax.lax.scan(left, state.scale * vector, (pairs, alphas))[0]
+
+
+def remember(state: LBFGSState, move: Array, change: Array) -> LBFGSState:
+    """The memory with one pair more and without its oldest, or as it is where the curvature is not positive."""
+    curvature, square = dot(move, change), dot(change, change)
+    eps = jnp.finfo(move.dtype).eps
+    keep = (curvature > eps * norm(move) * norm(change)) & jnp.isfinite(square) & (square > 0)
+    safe = jnp.where(keep, curvature, 1)
+
+    def shifted(memory: Array, new: Array) -> Array:
+        return jnp.where(keep, jnp.concatenate([memory[1:], new[None]]), memory)
+
+    return LBFGSState(
+        shifted(state.moves, move),
+        shifted(state.changes, change),
+        shifted(state.weights, 1 / safe),
+        jnp.where(keep, safe / jnp.where(keep, square, 1), state.scale),
+        state.fresh & ~keep,
+    )
+
+
+def first_step(point: Point) -> Array:
+    """The size of a first step along the negative gradient: of length one at most."""
+    size = norm(point.grad)
+    return jnp.minimum(1, 1 / jnp.where(size > 0, size, 1)).astype(size.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class LBFGS(BaseMethod):
+    """L-BFGS, the default method of `minimize`.
+
+    Args:
+        memory: How many pairs to remember, at least 1.
+        line_search: The line search; strong Wolfe by default.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.minimize import LBFGS, minimize
+        >>> bowl = lambda x: jnp.sum(jnp.cosh(x - 1.0))
+        >>> print(minimize(bowl, jnp.zeros(3), method=LBFGS(memory=5), tol=1e-3).params.round(2))
+        [1. 1. 1.]
+    """
+
+    memory: int = 10
+    line_search: LineSearch = dataclasses.field(default_factory=StrongWolfe)
+
+    def init(self, problem: Problem, point: Point) -> LBFGSState:
+        """An empty memory."""
+        del problem
+        rows = jnp.zeros((self.memory, point.params.size), point.params.dtype)
+        weights = jnp.zeros(self.memory, rows.dtype)
+        return LBFGSState(rows, rows, weights, first_step(point), jnp.array(True))
+
+    def step(self, problem: Problem, point: Point, state: LBFGSState) -> tuple[Point, LBFGSState, StepInfo]:
+        """One step."""
+        direction = -two_loops(point.grad, state)
+        slope = dot(direction, point.grad)
+        downhill = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~state.fresh
+        direction = jnp.where(downhill, direction, -point.grad)
+        slope = jnp.where(downhill, slope, -dot(point.grad, point.grad))
+        # with nothing remembered, the scale is the last step along the negative gradient
+        step0 = jnp.where(downhill, 1.0, jnp.where(state.fresh, state.scale, first_step(point)))
+        new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
+        after = remember(state, new.params - point.params, new.grad - point.grad)
+        after = after._replace(scale=jnp.where(after.fresh, found.step, after.scale))
+        emptied, failed = self.init(problem, point), ~found.decreased
+        predicted = jnp.abs(slope * step0)
+        over = failed & (~downhill | problem.at_floor(point, predicted))
+        after = jax.tree.map(lambda a, b: jnp.where(failed, a, b), emptied, after)
+        info = StepInfo(found.step, cost, over, found.decreased, predicted)
+        return new, after, info

@@ -1,0 +1,152 @@
+"""The loop that runs any method: one `lax.while_loop`, or a `lax.scan` where it is to be differentiated."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, PyTree
+from jgd.minimize._method import StepInfo
+from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._result import Evaluations, Path, Status, Trace
+from jgd.minimize._stop import first_status, is_finite, next_status
+
+
+class Run(NamedTuple):
+    """All that one turn of the loop hands to the next."""
+
+    point: Point
+    state: PyTree
+    grad_norm: Array
+    best_norm: Array
+    decrease: Array
+    stalled: Array
+    steps: Array
+    status: Array
+    evaluations: Evaluations
+    path: Path
+    trace: Trace | None
+
+
+def start(problem: Problem, method: Any, params: Array, tol: Array, max_steps: int, trace: bool) -> Run:
+    """The run before its first step."""
+    point = problem.point(method.start(problem, params))
+    grad_norm = method.stationarity(problem, point)
+    zero, none = jnp.zeros_like(grad_norm), jnp.zeros((), jnp.int32)
+    path = Path(
+        first_value=point.value,
+        best_value=point.value,
+        step_size=zero,
+        rate=zero,
+        curvature=zero,
+        half_step=none,
+        half_norm=grad_norm,
+        last_step=none,
+        last_norm=grad_norm,
+    )
+
+    def empty(like: Array) -> Array:
+        return jnp.full(max_steps, jnp.nan, like.dtype)
+
+    return Run(
+        point,
+        method.init(problem, point),
+        grad_norm,
+        grad_norm,
+        jnp.zeros_like(point.value),
+        none,
+        none,
+        first_status(point, grad_norm, tol, max_steps),
+        Evaluations(none + 1, none + 1, none),
+        path,
+        Trace(empty(point.value), empty(grad_norm), empty(grad_norm)) if trace else None,
+    )
+
+
+def turn(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int) -> Run:
+    """The run after one step more."""
+    before = run.point
+    after, state, info = method.step(problem, before, run.state)
+    grad_norm = method.stationarity(problem, after)
+    decrease = before.value - after.value
+    quiet = (jnp.abs(decrease) <= problem.eps * jnp.abs(after.value)) & ~(grad_norm < 0.9 * run.best_norm)
+    stalled = jnp.where(info.accepted, jnp.where(quiet, run.stalled + 1, 0), run.stalled)
+    path = _follow(run.path, before, after, info, run.steps + 1, grad_norm)
+    status = next_status(
+        problem,
+        before,
+        after,
+        info,
+        grad_norm=grad_norm,
+        tol=tol,
+        stalled=stalled,
+        path=path,
+        last=run.steps + 1 >= max_steps,
+    )
+    # where the step has left the numbers behind, the last finite point is the result
+    finite = is_finite(after)
+    point = Point(*(jnp.where(finite, a, b) for a, b in zip(after, before, strict=True)))
+    return Run(
+        point,
+        state,
+        jnp.where(finite, grad_norm, run.grad_norm),
+        jnp.where(grad_norm < run.best_norm, grad_norm, run.best_norm),
+        jnp.where(finite, decrease, run.decrease),
+        stalled,
+        run.steps + 1,
+        status,
+        Evaluations(*(jnp.asarray(a + b, jnp.int32) for a, b in zip(run.evaluations, info.evaluations, strict=True))),
+        path,
+        None if run.trace is None else _record(run.trace, run.steps, after, grad_norm, info),
+    )
+
+
+def _record(trace: Trace, row: Array, after: Point, grad_norm: Array, info: StepInfo) -> Trace:
+    numbers = (after.value, grad_norm, jnp.asarray(info.step_size, trace.step_size.dtype))
+    return Trace(*(column.at[row].set(number) for column, number in zip(trace, numbers, strict=True)))
+
+
+def _follow(path: Path, before: Point, after: Point, info: StepInfo, steps: Array, grad_norm: Array) -> Path:
+    distance = norm(after.params - before.params)
+    bend = norm(after.grad - before.grad) / jnp.where(distance > 0, distance, 1)
+    # far above the start the curvature is another: there it says nothing of the step that would have been stable
+    near = (distance > 0) & jnp.isfinite(bend) & (before.value <= path.first_value + jnp.abs(path.first_value) + 1)
+    power = (steps & (steps - 1)) == 0
+    slope, size = dot(after.params - before.params, before.grad), norm(before.grad)
+    straight = -slope > (1 - 1e-4) * distance * size
+    return Path(
+        path.first_value,
+        jnp.fmin(path.best_value, after.value),
+        jnp.asarray(info.step_size, path.step_size.dtype),
+        jnp.where(straight, distance / jnp.where(size > 0, size, 1), 0),
+        jnp.where(near, jnp.maximum(path.curvature, bend), path.curvature),
+        jnp.where(power, path.last_step, path.half_step),
+        jnp.where(power, path.last_norm, path.half_norm),
+        jnp.where(power, steps, path.last_step),
+        jnp.where(power, grad_norm, path.last_norm),
+    )
+
+
+def advance(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int, limit: Any) -> Run:
+    """Steps until the run stops or has made `limit` of them."""
+
+    def goes_on(run: Run) -> Array:
+        return (run.status == Status.RUNNING) & (run.steps < limit)
+
+    def body(run: Run) -> Run:
+        # in a vmap the body also runs for lanes that have stopped; their inner loops should not
+        return turn(dataclasses.replace(problem, running=goes_on(run)), method, run, tol, max_steps)
+
+    return jax.lax.while_loop(goes_on, body, run)
+
+
+def unrolled(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int) -> Run:
+    """As `advance` to the end, by a scan of `max_steps` turns: it can be differentiated in reverse."""
+
+    def body(run: Run, _: None) -> tuple[Run, None]:
+        running = run.status == Status.RUNNING
+        new = turn(dataclasses.replace(problem, running=running), method, run, tol, max_steps)
+        return jax.tree.map(lambda a, b: jnp.where(running, a, b), new, run), None
+
+    return jax.lax.scan(body, run, None, length=max_steps)[0]

@@ -1,0 +1,79 @@
+r"""The protocol of a method: how `minimize` runs any of them.
+
+A method is a frozen dataclass of settings (plain numbers, so that it is hashable and one compiled program serves all
+equal ones) with two functions, and two more where the defaults do not fit:
+
+- `init(problem, point) -> state`: any tree of arrays of fixed shapes and dtypes.
+- `step(problem, point, state) -> (point, state, info)`: one step, jit- and vmap-able. `point` holds flat `params` [n],
+  `value` and `grad`; the new one must hold the value and gradient *at its own params*, and stay inside constraints.
+  `info` is a `StepInfo`. Inner loops must end at once where `problem.running` is false (a stopped lane of a `vmap`).
+- `stationarity(problem, point) -> scalar`: what is compared with `tol`; the largest absolute entry of the gradient by
+  default. A projected method returns $\lVert P(x - g) - x \rVert_\infty$, a proximal one the norm of its gradient map.
+- `start(problem, params) -> params`: makes a start feasible; by default it is left as it is.
+- `free(problem, params) -> mask or None`: which entries of a solution are free to move when the arguments change, for
+  implicit derivatives; those that a constraint holds (at a bound, at a zero of an l1 penalty) are not. None for all.
+- `least_squares`: whether `fun` returns residuals; `problem.residuals` is then given.
+- `handles_bounds`: whether it keeps to `problem.bounds`, a pair of vectors [n].
+
+The loop in `_loop.py` does the rest: counting, the tests for stopping, the trace.
+"""
+
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+
+from jgd.core import Array, PyTree
+from jgd.minimize._problem import Point, Problem, max_norm
+from jgd.minimize._result import Evaluations
+
+
+class StepInfo(NamedTuple):
+    """What a step says of itself, scalars.
+
+    Attributes:
+        step_size: Its length in units of its direction, or the trust radius.
+        evaluations: What it cost.
+        failed: Whether no further progress is possible: the line search found nothing, the trust region vanished.
+        accepted: Whether the point moved; a rejected step is not taken for a small one.
+        predicted: By how much the step was expected to decrease the value, at least 0; read where it failed.
+    """
+
+    step_size: Array | float
+    evaluations: Evaluations
+    failed: Array | bool = False
+    accepted: Array | bool = True
+    predicted: Array | float = jnp.inf
+
+
+@runtime_checkable
+class Method(Protocol):
+    """What `minimize` needs of a method; see the module's docstring."""
+
+    def init(self, problem: Problem, point: Point) -> PyTree:
+        """The state before the first step."""
+        ...
+
+    def step(self, problem: Problem, point: Point, state: Any) -> tuple[Point, PyTree, StepInfo]:
+        """One step."""
+        ...
+
+
+class BaseMethod:
+    """The defaults of what a method may leave out."""
+
+    least_squares: ClassVar[bool] = False
+    handles_bounds: ClassVar[bool] = False
+
+    def start(self, problem: Problem, params: Array) -> Array:
+        """A feasible start."""
+        del problem
+        return params
+
+    def stationarity(self, problem: Problem, point: Point) -> Array:
+        """The measure that is compared with `tol`."""
+        del problem
+        return max_norm(point.grad)
+
+    def free(self, problem: Problem, params: Array) -> Array | None:
+        """Which entries of a solution are free to move."""
+        del problem, params

@@ -1,0 +1,100 @@
+"""Methods and line searches by name."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jgd.core import Array, PyTree
+from jgd.minimize._any_optimizer import FromOptimizer
+from jgd.minimize._barzilai_borwein import BarzilaiBorwein
+from jgd.minimize._bfgs import BFGS
+from jgd.minimize._conjugate_gradient import ConjugateGradient
+from jgd.minimize._flatten import flattener
+from jgd.minimize._gradient_descent import ExactDescent, GradientDescent, Polyak
+from jgd.minimize._lbfgs import LBFGS
+from jgd.minimize._least_squares import GaussNewton, LevenbergMarquardt
+from jgd.minimize._line_search_armijo import Armijo
+from jgd.minimize._line_search_hager_zhang import HagerZhang
+from jgd.minimize._line_search_wolfe import StrongWolfe
+from jgd.minimize._momentum import HeavyBall, Nesterov
+from jgd.minimize._newton import NewtonCG, TrustRegion
+
+METHODS: dict[str, Any] = {
+    "lbfgs": LBFGS,
+    "bfgs": BFGS,
+    "gradient_descent": GradientDescent,
+    "barzilai_borwein": BarzilaiBorwein,
+    "exact_descent": ExactDescent,
+    "polyak": Polyak,
+    "heavy_ball": HeavyBall,
+    "nesterov": Nesterov,
+    "cg": ConjugateGradient,
+    "newton_cg": NewtonCG,
+    "trust_region": TrustRegion,
+    "gauss_newton": GaussNewton,
+    "levenberg_marquardt": LevenbergMarquardt,
+    "lm": LevenbergMarquardt,
+}
+
+LINE_SEARCHES: dict[str, Any] = {"armijo": Armijo, "strong_wolfe": StrongWolfe, "hager_zhang": HagerZhang}
+
+#: Which method stands in for one that knows no bounds, where there are some.
+BOUNDED: dict[str, str] = {}
+
+
+def _named(kind: str, name: str, table: dict[str, Any]) -> Any:
+    if name not in table:
+        raise ValueError(f"minimize: {kind} must be one of {', '.join(map(repr, table))}; got {name!r}.")
+    return table[name]()
+
+
+def make_method(method: Any, line_search: Any, bounds: Any) -> Any:
+    """A method of its name or an optimizer, with another line search where one is given.
+
+    Raises:
+        ValueError: The name is unknown, the method has no line search, or knows no bounds and there are some.
+        TypeError: It is no method.
+    """
+    if isinstance(method, str):
+        name = BOUNDED.get(method, method) if bounds is not None else method
+        method = _named("method", name, METHODS)
+    elif isinstance(method, optax.GradientTransformation):
+        method = FromOptimizer(method)
+    if not (hasattr(method, "init") and hasattr(method, "step")):
+        raise TypeError(f"minimize: method must be a name, a method or an optimizer; got a {type(method).__name__}.")
+    if line_search is not None:
+        if isinstance(line_search, str):
+            line_search = _named("line_search", line_search, LINE_SEARCHES)
+        if not hasattr(method, "line_search"):
+            raise ValueError(f"minimize: {type(method).__name__} has no line search; expected line_search=None.")
+        method = dataclasses.replace(method, line_search=line_search)
+    if bounds is not None and not method.handles_bounds:
+        raise ValueError(f"minimize: {type(method).__name__} knows no bounds; expected bounds=None.")
+    return method
+
+
+def flat_bounds(bounds: Any, params: PyTree) -> tuple[Array, Array] | None:
+    """Lower and upper bounds as vectors [n], infinite where there are none.
+
+    Raises:
+        ValueError: They are no pair, or do not fit the params.
+    """
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"minimize: bounds must be a pair (lower, upper); got {bounds!r}.")
+    flat = flattener(params)
+
+    def side(bound: Any, otherwise: float) -> Array:
+        bound = otherwise if bound is None else bound
+        if jax.tree.structure(bound) == jax.tree.structure(0.0) and jnp.ndim(bound) == 0:
+            bound = jax.tree.map(lambda leaf: jnp.full(jnp.shape(leaf), bound), params)
+        try:
+            return flat.ravel(jax.tree.map(lambda b, p: jnp.broadcast_to(b, jnp.shape(p)), bound, params))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"minimize: bounds do not fit params: {error}") from error
+
+    return side(bounds[0], -jnp.inf), side(bounds[1], jnp.inf)

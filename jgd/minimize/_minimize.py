@@ -1,0 +1,102 @@
+"""`minimize`: from a function and a start to a solution, and why it is one."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import PyTree, check_choice, is_traced
+from jgd.minimize._flatten import flattener
+from jgd.minimize._methods import flat_bounds, make_method
+from jgd.minimize._program import Settings, whole
+from jgd.minimize._progress import run_with_bar
+from jgd.minimize._result import MinimizeResult
+
+Differentiate = Literal["implicit", "unroll"]
+
+
+def minimize(
+    fun: Callable[..., Any],
+    params: PyTree,
+    *,
+    args: tuple = (),
+    method: Any = "lbfgs",
+    line_search: Any = None,
+    tol: Any = 1e-6,
+    max_steps: int = 1000,
+    has_aux: bool = False,
+    bounds: Any = None,
+    trace: bool = False,
+    progress: bool = False,
+    differentiate: Differentiate = "implicit",
+    value_dtype: Any = None,
+) -> MinimizeResult:
+    """Minimizes a function of any tree of arrays, and says why it stopped.
+
+    It is one compiled program, `jit`- and `vmap`-able, compiled once for each `fun` (keep `fun` in a variable and pass
+    what changes as `args`). The solution can be differentiated with respect to `args` and to whatever `fun` closes
+    over. `jgd.minimize.explain(result)` says in a sentence why the run stopped.
+
+    Args:
+        fun: `fun(params, *args) -> value`, a real scalar; with `has_aux`, `(value, aux)`. For least-squares methods it
+            returns residuals, any tree of arrays, and the value is half the sum of their squares.
+        params: Where to start: any tree of real arrays. Integer leaves stay as they are.
+        args: More arguments of `fun`, trees of arrays.
+        method: A method (`LBFGS(memory=20)`), its name, or any jgd or optax optimizer. Names: `"lbfgs"`, `"bfgs"`,
+            `"gradient_descent"`, `"barzilai_borwein"`, `"exact_descent"`, `"polyak"`, `"heavy_ball"`, `"nesterov"`,
+            `"cg"`, `"newton_cg"`, `"trust_region"`, `"gauss_newton"`, `"lm"` (or `"levenberg_marquardt"`).
+        line_search: A line search in place of the method's own: `"armijo"`, `"strong_wolfe"`, `"hager_zhang"`, or an
+            object such as `StrongWolfe(c2=0.1)`.
+        tol: The run has converged where the largest absolute entry of the gradient is at most this; absolute. In
+            float32 it may lie below what rounding lets the gradient reach: then the run ends with the status
+            `SMALL_STEP` or `SMALL_DECREASE`, as far as the dtype can tell at the minimum.
+        max_steps: Steps at most.
+        has_aux: Whether `fun` returns a pair; its second part at the solution is in the result.
+        bounds: A pair of lower and upper bounds, each None, a number, or a tree as `params`.
+        trace: Whether to record value, gradient norm and step size of each step, in arrays [max_steps].
+        progress: Whether to show a progress bar; not inside `jit`.
+        differentiate: `"implicit"`: derivatives of the solution by the implicit function theorem, whatever the number
+            of steps. `"unroll"`: through all steps, `max_steps` of them always, for runs that are not to converge.
+        value_dtype: The dtype that the value is summed in, float64 for one. `fun` may then return an array of terms.
+
+    Returns:
+        The solution and how it was found. Where the value or gradient became infinite or NaN, the last params where
+        both were finite.
+
+    Raises:
+        TypeError: A leaf of `params` is complex or no array, or `fun` returns no real scalar.
+        ValueError: An unknown method or option.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.minimize import minimize
+        >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+        >>> result = minimize(rosenbrock, jnp.array([-1.2, 1.0]), tol=1e-3)
+        >>> print(result.params.round(2), result.converged)
+        [1. 1.] True
+    """
+    check_choice("minimize", "differentiate", differentiate, Differentiate)
+    if max_steps < 0:
+        raise ValueError(f"minimize: max_steps must be at least 0; got {max_steps}.")
+    if value_dtype is not None:
+        value_dtype = jnp.dtype(value_dtype)
+        if value_dtype.itemsize > jnp.dtype(jnp.result_type(float)).itemsize:
+            raise ValueError(f"minimize: value_dtype={value_dtype} needs jax.config.update('jax_enable_x64', True).")
+    flattener(params)  # refuses what is no tree of real arrays
+    inputs = (params, tuple(args), flat_bounds(bounds, params), tol)
+    made = make_method(method, line_search, bounds)
+    settings = Settings(fun, made, max_steps, has_aux, trace, differentiate, value_dtype)
+    if progress:
+        if any(is_traced(leaf) for leaf in jax.tree.leaves(inputs)):
+            raise ValueError("minimize: a progress bar needs values: use progress=False inside jit, vmap and grad.")
+        return run_with_bar(settings, *inputs)
+    try:
+        hash(settings)
+    except TypeError:  # settings that hold arrays: compiled anew in each call
+        return whole(settings, *inputs)
+    return _compiled(settings, *inputs)
+
+
+_compiled = functools.partial(jax.jit, static_argnums=0)(whole)

@@ -1,0 +1,91 @@
+"""What a method sees of a problem: a function of one flat vector, its derivatives, and a point."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array
+
+
+class Point(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        params: The params as one vector [n].
+        value: The value there, a scalar.
+        grad: The gradient there [n].
+    """
+
+    params: Array
+    value: Array
+    grad: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A function of a flat vector.
+
+    Attributes:
+        fun: From params [n] to the value, a scalar.
+        residuals: From params [n] to residuals [m], where the value is half the sum of their squares; else None.
+        eps: The relative rounding error of a value, about the machine epsilon.
+        running: Whether this lane of a `vmap` still runs. Inner loops of a lane that has stopped must end at once,
+            since the others wait for them: pass it to line searches and to the conditions of inner loops.
+        detached: The same problem without derivatives with respect to its arguments, for inner loops of an unrolled
+            run; None where the run is not unrolled.
+        ravel: From the user's tree to a vector [n].
+        unravel: From a vector [n] to the user's tree.
+        bounds: Lower and upper bounds [n], for methods that know them; else None.
+    """
+
+    fun: Callable[[Array], Array]
+    residuals: Callable[[Array], Array] | None = None
+    eps: float = 2.0**-52
+    running: Any = True
+    detached: Any = None
+    ravel: Any = None
+    unravel: Any = None
+    bounds: tuple[Array, Array] | None = None
+
+    def value_and_grad(self, params: Array) -> tuple[Array, Array]:
+        """The value and the gradient [n]."""
+        value, grad = jax.value_and_grad(self.fun)(params)
+        return value, grad
+
+    def point(self, params: Array) -> Point:
+        """Params with their value and gradient."""
+        return Point(params, *self.value_and_grad(params))
+
+    def product(self, params: Array, vector: Array) -> Array:
+        """The Hessian times a vector [n]."""
+        return jax.jvp(jax.grad(self.fun), (params,), (vector,))[1]
+
+    def noise(self, value: Array) -> Array:
+        """By how much rounding may change a value."""
+        return 10 * self.eps * jnp.abs(value)
+
+    def at_floor(self, point: Point, decrease: Array | float) -> Array:
+        """Whether rounding of the value and of the params hides a decrease of this size."""
+        eps = float(jnp.finfo(point.params.dtype).eps)
+        rounded = eps * jnp.sum(jnp.abs(point.params * point.grad))
+        return jnp.abs(decrease) <= 10 * (self.noise(point.value) + 10 * rounded)
+
+
+def dot(a: Array, b: Array) -> Array:
+    """The inner product of two real vectors, in full precision on every device."""
+    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def norm(a: Array) -> Array:
+    """The Euclidean norm of a vector, without overflow of the squares."""
+    scale = jnp.max(jnp.abs(a), initial=0.0)
+    safe = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
+    return safe * jnp.sqrt(dot(a / safe, a / safe))
+
+
+def max_norm(a: Array) -> Array:
+    """The largest absolute entry; 0 of an empty vector."""
+    return jnp.max(jnp.abs(a), initial=0.0)

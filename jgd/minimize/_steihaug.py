@@ -1,0 +1,96 @@
+r"""Conjugate gradients for a Newton step: $\min_p\; g^\top p + \tfrac12 p^\top H p$ within $\lVert p \rVert \le r$.
+
+References:
+    - Steihaug, "The conjugate gradient method and trust regions in large scale optimization",
+      https://doi.org/10.1137/0720042, 1983.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array
+from jgd.minimize._problem import dot, norm
+
+
+class NewtonStep(NamedTuple):
+    """What CG has found.
+
+    Attributes:
+        step: The step [n].
+        model: The change of the quadratic model along it, at most 0.
+        at_boundary: Whether it ends on the boundary, or where the curvature is negative.
+        products: Hessian-vector products made, int32.
+    """
+
+    step: Array
+    model: Array
+    at_boundary: Array
+    products: Array
+
+
+class _State(NamedTuple):
+    step: Array
+    residual: Array
+    direction: Array
+    applied: Array
+    square: Array
+    at_boundary: Array
+    count: Array
+    done: Array
+
+
+def _to_boundary(step: Array, direction: Array, radius: Array) -> Array:
+    """How far along the direction the boundary is."""
+    a, b, c = dot(direction, direction), dot(step, direction), dot(step, step) - radius**2
+    root = jnp.sqrt(jnp.maximum(b * b - a * c, 0))
+    return jnp.where(b > 0, -c / (b + root), (root - b) / jnp.where(a > 0, a, 1))
+
+
+def newton_step(
+    product: Callable[[Array], Array], grad: Array, radius: Any, tol: Array, max_products: int, active: Any
+) -> NewtonStep:
+    """Truncated conjugate gradients.
+
+    Args:
+        product: The Hessian times a vector [n].
+        grad: The gradient [n].
+        radius: The trust radius; infinite for none: then the step ends before a direction of negative curvature, and
+            is $-g$ where the first one is.
+        tol: The norm of the residual to reach.
+        max_products: Products at most.
+        active: False to do nothing.
+
+    Returns:
+        The step, and what it cost.
+    """
+    zero = jnp.zeros_like(grad)
+    radius = jnp.asarray(radius, grad.dtype)
+    square = dot(grad, grad)
+    start = _State(
+        zero, grad, -grad, zero, square, jnp.array(False), jnp.zeros((), jnp.int32), ~(active & (square > 0))
+    )
+
+    def turn(s: _State) -> _State:
+        applied = product(s.direction)
+        curvature = dot(s.direction, applied)
+        negative = ~(curvature > 0)
+        alpha = s.square / jnp.where(negative, 1, curvature)
+        outside = negative | (norm(s.step + alpha * s.direction) >= radius)
+        first = s.count == 0
+        unbounded = jnp.where(first, 1.0, 0.0)
+        edge = jnp.where(jnp.isfinite(radius), _to_boundary(s.step, s.direction, radius), unbounded)
+        alpha = jnp.where(outside, edge, alpha).astype(grad.dtype)
+        step, residual = s.step + alpha * s.direction, s.residual + alpha * applied
+        square = dot(residual, residual)
+        direction = -residual + square / s.square * s.direction
+        count = s.count + 1
+        done = outside | (jnp.sqrt(square) <= tol) | (count >= max_products)
+        sum_applied = s.applied + alpha * applied
+        return _State(step, residual, direction, sum_applied, square, outside, count, done)
+
+    s = jax.lax.while_loop(lambda s: ~s.done, turn, start)
+    model = dot(grad, s.step) + 0.5 * dot(s.step, s.applied)
+    return NewtonStep(s.step, model, s.at_boundary, s.count)

@@ -1,0 +1,75 @@
+"""Whether to stop, and why: the tests that follow each step, the same for all methods."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jgd.core import Array
+from jgd.minimize._method import StepInfo
+from jgd.minimize._problem import Point, Problem
+from jgd.minimize._result import Path, Status
+
+#: Steps in a row without a decrease above rounding, after which a run ends.
+PATIENCE = 5
+
+
+def is_finite(point: Point) -> Array:
+    """Whether value and gradient are."""
+    return jnp.isfinite(point.value) & jnp.all(jnp.isfinite(point.grad))
+
+
+def first_status(point: Point, grad_norm: Array, tol: Array, max_steps: int) -> Array:
+    """The status before the first step."""
+    status = jnp.where(grad_norm <= tol, Status.CONVERGED, Status.MAX_STEPS if max_steps == 0 else Status.RUNNING)
+    return jnp.where(is_finite(point), status, Status.NON_FINITE).astype(jnp.int32)
+
+
+def next_status(
+    problem: Problem,
+    before: Point,
+    after: Point,
+    info: StepInfo,
+    *,
+    grad_norm: Array,
+    tol: Array,
+    stalled: Array,
+    path: Path,
+    last: Array,
+) -> Array:
+    """The status after a step.
+
+    Args:
+        problem: The problem.
+        before: The point before the step.
+        after: The point after it.
+        info: What the step says.
+        grad_norm: The measure of stationarity at the new point.
+        tol: Its bound.
+        stalled: Steps in a row without progress above rounding, this one counted.
+        path: The path so far, this step counted.
+        last: Whether `max_steps` are made.
+
+    Returns:
+        A code of `Status`.
+    """
+    eps = jnp.finfo(after.params.dtype).eps
+    scale = jnp.maximum(1.0, jnp.abs(path.first_value))
+    bottomless = (after.value < -10 / eps * scale) | (after.value == -jnp.inf)
+    blown_up = after.value - path.first_value > 1e6 * scale
+    rising = before.value > path.first_value
+    still = jnp.all(jnp.abs(after.params - before.params) <= eps * jnp.abs(before.params))
+    tests: list[tuple[Any, Status]] = [
+        (bottomless, Status.UNBOUNDED),
+        (~is_finite(after), Status.NON_FINITE),
+        (grad_norm <= tol, Status.CONVERGED),
+        (blown_up, Status.DIVERGED),
+        (jnp.asarray(info.failed) & problem.at_floor(before, info.predicted), Status.SMALL_DECREASE),
+        (info.failed, Status.LINE_SEARCH_FAILED),
+        (still & info.accepted, Status.SMALL_STEP),
+        (stalled >= PATIENCE, Status.SMALL_DECREASE),
+        (last, Status.MAX_STEPS),
+    ]
+    status = jnp.asarray(Status.RUNNING, jnp.int32)
+    for condition, code in reversed(tests):
+        status = jnp.where(condition, jnp.int32(code), status)
+    return jnp.where((status == Status.NON_FINITE) & rising, jnp.int32(Status.DIVERGED), status)

@@ -1,0 +1,59 @@
+"""From the user's function of a tree to a value of a vector, with checks of what it returns."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, PyTree
+
+
+def scalar(out: Any, dtype: Any, value_dtype: Any) -> Array:
+    """The value of what `fun` returned: a scalar, or with `value_dtype` the sum of an array of terms.
+
+    Raises:
+        TypeError: It is no real scalar.
+    """
+    shape, found = getattr(out, "shape", None), getattr(out, "dtype", None)
+    if shape is None and isinstance(out, int | float):
+        shape, found = (), jnp.result_type(out)
+    if found is None or not (jnp.issubdtype(found, jnp.floating) or jnp.issubdtype(found, jnp.integer)):
+        raise TypeError(f"minimize: fun must return a real scalar; got {_text(out)}.")
+    if shape != () and value_dtype is None:
+        raise TypeError(
+            f"minimize: fun must return a scalar; got {_text(out)}. Methods for least squares ('lm', 'gauss_newton')"
+            " take residuals; with value_dtype=... fun may return an array of terms, which are summed in that dtype."
+        )
+    wide = jnp.promote_types(dtype, found) if value_dtype is None else value_dtype
+    return jnp.sum(jnp.asarray(out).astype(wide))
+
+
+def half_sum_of_squares(residuals: Array, value_dtype: Any) -> Array:
+    """The value of residuals."""
+    wide = residuals if value_dtype is None else residuals.astype(value_dtype)
+    return 0.5 * jnp.sum(wide * wide)
+
+
+def residual_vector(out: PyTree, dtype: Any) -> Array:
+    """Residuals [m] of what `fun` returned, any tree of real arrays.
+
+    Raises:
+        TypeError: It has no leaves.
+    """
+    leaves = jax.tree.leaves(out)
+    if not leaves:
+        raise TypeError("minimize: fun returned no residuals; expected a tree of arrays.")
+    return jnp.concatenate([jnp.ravel(leaf).astype(jnp.promote_types(dtype, leaf.dtype)) for leaf in leaves])
+
+
+def terms_of(fun: Callable[..., Any], *args: Any) -> int:
+    """How many terms are summed outside of `fun`."""
+    return max(1, sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(fun, *args))))
+
+
+def _text(out: Any) -> str:
+    leaves = jax.tree.leaves(out)
+    if len(leaves) == 1 and hasattr(out, "shape"):
+        return f"shape {out.shape}, dtype {out.dtype}"
+    return f"a {type(out).__name__}" + (" (has_aux=True for a value and more)" if isinstance(out, tuple) else "")
