@@ -89,14 +89,12 @@ def load_bundle(path: str | Path, like: tuple[PyTree, PyTree] | None = None) -> 
 
     Examples:
         >>> import jax.numpy as jnp, jgd, tempfile
-        >>> from jgd.train._bundle import load_bundle
-        >>> from jgd.train._debug import debug_step
         >>> optimizer = jgd.adam(0.1)
         >>> step = jgd.make_step(lambda w, batch: jnp.mean(jnp.log(w - batch["x"])), optimizer)
         >>> state = jgd.TrainState.create(jnp.ones(()), optimizer)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     report = debug_step(step, state, {"x": jnp.array([0.5, 1.0])}, folder=folder + "/bundle")
-        ...     state, batch, info = load_bundle(report.bundle)
+        ...     report = jgd.debug_step(step, state, {"x": jnp.array([0.5, 1.0])}, folder=folder + "/bundle")
+        ...     state, batch, info = jgd.load_bundle(report.bundle)
         >>> print(state.params, batch["x"], info["report"]["operation"], info["report"]["examples"])
         1.0 [0.5 1. ] log [1]
     """

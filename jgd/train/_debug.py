@@ -80,12 +80,11 @@ def debug_step(step: "Step", state: TrainState, batch: PyTree, folder: str | Pat
 
     Examples:
         >>> import jax.numpy as jnp, jgd
-        >>> from jgd.train._debug import debug_step
         >>> def loss_fn(w, batch):
         ...     return jnp.mean(jnp.sqrt(w * batch["x"]))
         >>> step = jgd.make_step(loss_fn, jgd.sgd(0.1))
         >>> state = jgd.TrainState.create(jnp.ones(()), jgd.sgd(0.1))
-        >>> report = debug_step(step, state, {"x": jnp.array([1.0, -1.0, 2.0]), "id": [70, 71, 72]})
+        >>> report = jgd.debug_step(step, state, {"x": jnp.array([1.0, -1.0, 2.0]), "id": [70, 71, 72]})
         >>> print(report.leaf, report.operation, report.makes, report.examples, report.ids)
         the root sqrt NaN [1] [71]
     """

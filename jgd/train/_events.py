@@ -40,13 +40,11 @@ def events_of(
 
     Examples:
         >>> import jax.numpy as jnp, jgd
-        >>> from jgd.train._events import events_of
-        >>> from jgd.train._guards import Guard
-        >>> guard, optimizer = Guard(max_skips=3), jgd.sgd(0.1)
+        >>> guard, optimizer = jgd.Guard(max_skips=3), jgd.sgd(0.1)
         >>> step = jgd.make_step(lambda w, b: jnp.sum(w * b["x"]), optimizer, on_nonfinite="skip", guard=guard)
         >>> state, batch = jgd.TrainState.create(jnp.ones(2), optimizer, guard=guard), {"x": jnp.nan, "id": 7}
         >>> state, metrics = step(state, batch)
-        >>> event = events_of(metrics, step=0, params=state.params, batch=batch)[0]
+        >>> event = jgd.events_of(metrics, step=0, params=state.params, batch=batch)[0]
         >>> print(event["kind"], event["action"], event["leaf"], event["ids"])
         nonfinite skip the root [7]
     """

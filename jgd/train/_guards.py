@@ -61,8 +61,7 @@ class Guard:
 
     Examples:
         >>> import jax.numpy as jnp, jgd
-        >>> from jgd.train._guards import Guard
-        >>> guard, optimizer = Guard(max_consecutive_skips=2), jgd.sgd(0.1)
+        >>> guard, optimizer = jgd.Guard(max_consecutive_skips=2), jgd.sgd(0.1)
         >>> step = jgd.make_step(lambda w, b: jnp.sum(w * b), optimizer, on_nonfinite="skip", guard=guard)
         >>> state = jgd.TrainState.create(jnp.ones(2), optimizer, guard=guard)
         >>> for _ in range(2):

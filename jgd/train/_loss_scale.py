@@ -51,9 +51,7 @@ class LossScale:
 
     Examples:
         >>> import jax.numpy as jnp, jgd
-        >>> from jgd.train._guards import Guard
-        >>> from jgd.train._loss_scale import LossScale
-        >>> guard, optimizer = Guard(loss_scale=LossScale(every=2)), jgd.sgd(0.1)
+        >>> guard, optimizer = jgd.Guard(loss_scale=jgd.LossScale(every=2)), jgd.sgd(0.1)
         >>> step = jgd.make_step(lambda w, batch: jnp.mean((w - batch) ** 2), optimizer, guard=guard)
         >>> state = jgd.TrainState.create(jnp.ones((), jnp.float16), optimizer, guard=guard)
         >>> for _ in range(3):

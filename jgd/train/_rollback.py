@@ -69,12 +69,10 @@ class Rollback:
 
     Examples:
         >>> import jax.numpy as jnp, jgd
-        >>> from jgd.train._events import events_of
-        >>> from jgd.train._rollback import Rollback
         >>> optimizer = jgd.sgd(0.1)
         >>> step = jgd.make_step(lambda w, batch: jnp.mean((w - batch) ** 2), optimizer)
         >>> state = jgd.TrainState.create(jnp.array(4.0), optimizer)
-        >>> keeper = Rollback(every=1, factor=0.5).start(state, position=0)
+        >>> keeper = jgd.Rollback(every=1, factor=0.5).start(state, position=0)
         >>> try:
         ...     step(state, jnp.array([jnp.inf]))
         ... except jgd.NonFiniteError as error:

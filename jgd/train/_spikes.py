@@ -77,8 +77,8 @@ class Spikes:
         ValueError: An option or a number that cannot be.
 
     Examples:
-        >>> from jgd.train._spikes import Spikes
-        >>> Spikes(action="lower_rate", statistic="median").factor
+        >>> import jgd
+        >>> jgd.Spikes(action="lower_rate", statistic="median").factor
         0.5
     """
 
