@@ -1,12 +1,10 @@
 """Leaves by the group that their path belongs to, with the patterns of `jgd.groups`."""
 
-import fnmatch
-import re
 from collections.abc import Sequence
 
 import jax
 
-from jgd.core import PyTree, is_float
+from jgd.core import PyTree, is_float, path_matches
 
 
 def groups_of_floats(owner: str, patterns: Sequence[str], tree: PyTree) -> list[str]:
@@ -20,7 +18,7 @@ def groups_of_floats(owner: str, patterns: Sequence[str], tree: PyTree) -> list[
         if not is_float(leaf):
             continue
         text = jax.tree_util.keystr(path, simple=True, separator="/")
-        matches = [pattern for pattern in patterns if _fits(text, pattern)]
+        matches = [pattern for pattern in patterns if path_matches(text, pattern)]
         if len(matches) != 1:
             known = ", ".join(map(repr, matches or patterns))
             raise ValueError(
@@ -29,9 +27,3 @@ def groups_of_floats(owner: str, patterns: Sequence[str], tree: PyTree) -> list[
             )
         found.append(matches[0])
     return found
-
-
-def _fits(path: str, pattern: str) -> bool:
-    if pattern.startswith("re:"):
-        return re.fullmatch(pattern[3:], path) is not None
-    return fnmatch.fnmatchcase(path, pattern)

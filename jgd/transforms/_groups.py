@@ -1,7 +1,5 @@
 """Parameter groups: an optimizer for each set of leaves, found by the leaf's path or by label."""
 
-import fnmatch
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +12,7 @@ from jgd.core import (
     check_transform,
     eval_params,
     make_optimizer,
+    path_matches,
     path_text,
     refuse_packed,
     transform_text,
@@ -127,7 +126,7 @@ def groups(
 
 
 def _match(path: str, patterns: Mapping[str, Any], default: str | None) -> str:
-    found = [key for key in patterns if key != default and _fits(path, key)]
+    found = [key for key in patterns if key != default and path_matches(path, key)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -136,12 +135,6 @@ def _match(path: str, patterns: Mapping[str, Any], default: str | None) -> str:
         known = ", ".join(map(repr, patterns))
         raise ValueError(f"groups: the leaf {path!r} matches none of {known}; give a default, or a pattern for it.")
     return default
-
-
-def _fits(path: str, pattern: str) -> bool:
-    if pattern.startswith("re:"):
-        return re.fullmatch(pattern[3:], path) is not None
-    return fnmatch.fnmatchcase(path, pattern)
 
 
 def _known(path: Any, label: Any, known: Mapping[str, Any], default: str | None) -> str:
