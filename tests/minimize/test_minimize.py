@@ -320,7 +320,6 @@ def test_settings_that_are_arrays_can_be_batched():
         ({"method": "newton_cg", "bounds": (0, 1)}, ValueError, "knows no bounds"),
         ({"bounds": 3.0}, ValueError, "must be a pair"),
     ],
-    ids=str,
 )
 def test_errors_say_what_was_found_and_what_was_expected(change, error, message):
     call = {"fun": bowl, "params": jnp.ones(2)} | change
