@@ -11,7 +11,10 @@ References:
       https://arxiv.org/abs/1908.10530, 2019.
 """
 
+import contextlib
+import logging
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from jgd.core import check_choice, require
@@ -54,9 +57,10 @@ def private_epsilon(
         return 0.0
     if noise_multiplier == 0:
         return math.inf
-    account = _accountant(accountant)
-    account.compose(_event(noise_multiplier, sampling_rate, steps))
-    return float(account.get_epsilon(delta))
+    with _quietly():
+        account = _accountant(accountant)
+        account.compose(_event(noise_multiplier, sampling_rate, steps))
+        return float(account.get_epsilon(delta))
 
 
 def private_noise(
@@ -96,9 +100,10 @@ def private_noise(
         def event(noise: float) -> Any:
             return _event(noise, sampling_rate, steps)
 
-        found = accounting.calibrate_dp_mechanism(
-            lambda: _accountant(accountant), event, epsilon, delta, bracket, tol=tol
-        )
+        with _quietly():
+            found = accounting.calibrate_dp_mechanism(
+                lambda: _accountant(accountant), event, epsilon, delta, bracket, tol=tol
+            )
         return float(found)
 
     enough = calibrated("rdp", accounting.LowerEndpointAndGuess(0.05, 1.0), 1e-3)
@@ -106,6 +111,18 @@ def private_noise(
         return enough
     # Distributions take minutes where there is little noise, so that the search begins where the bound lies.
     return calibrated("pld", accounting.ExplicitBracketInterval(0.7 * enough, enough), 1e-3 * enough)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warnings for orders of Rényi divergence that are left out: each only loosens the bound."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _event(noise_multiplier: float, sampling_rate: float, steps: int) -> Any:

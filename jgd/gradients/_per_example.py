@@ -96,8 +96,8 @@ def clipped_grad(
     Examples:
         >>> import jax.numpy as jnp, jgd
         >>> run = jgd.clipped_grad(lambda w, batch: jnp.mean((w - batch) ** 2), 1.0, chunk_size=2)
-        >>> print(run(jnp.array(1.0), jnp.array([0.0, 1.25, 3.0])).round(3))  # 2, -0.5 and -4
-        -0.167
+        >>> print(run(jnp.array(1.0), jnp.array([0.0, 0.75, 1.25, 3.0])))  # of 2, 0.5, -0.5 and -4
+        0.0
     """
     both = clipped_value_and_grad(
         loss_fn,
