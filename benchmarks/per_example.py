@@ -168,8 +168,8 @@ CONTESTANTS: Mapping[str, Callable[[Model, Any, Any, list[int]], dict[str, Progr
     "plain": plain_programs,
     "jgd": jgd_programs,
     "jax_privacy": jax_privacy_programs,
-    "opacus": opacus_programs,
     "probes": probe_programs,
+    "opacus": opacus_programs,  # the last: torch's threads spin on for a while, at the cost of whoever follows
 }
 
 
