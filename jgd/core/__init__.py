@@ -49,6 +49,7 @@ from jgd.core._packing import pack as pack
 from jgd.core._packing import refuse_packed as refuse_packed
 from jgd.core._packing import unpack as unpack
 from jgd.core._patterns import path_matches as path_matches
+from jgd.core._programs import programs_inside as programs_inside
 from jgd.core._rule import Rule as Rule
 from jgd.core._rule import TreeRule as TreeRule
 from jgd.core._rule import under_prefix as under_prefix

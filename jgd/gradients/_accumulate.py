@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, path_text, sum_of_squares
+from jgd.core import Array, PyTree, is_float, path_text, sum_of_squares
 
 
 def accumulate_micro_batches(
@@ -51,7 +51,7 @@ def accumulate_micro_batches(
         loss_sum, grad_sum, model_state = carry
         i, part = item
         loss, grads, model_state, aux = run(part, model_state, i)
-        square = sum_of_squares(_floats(grads)) if part_norms else None
+        square = sum_of_squares(filter(is_float, jax.tree.leaves(grads))) if part_norms else None
         carry = (loss_sum + _wide(loss), jax.tree.map(lambda a, g: a + _wide(g), grad_sum, grads), model_state)
         return carry, (aux, square)
 
@@ -79,10 +79,6 @@ def split_batch(batch: PyTree, count: int) -> PyTree:
         if shape[0] % count:
             raise ValueError(f"{where} has {shape[0]} examples; expected a multiple of {count}.")
     return jax.tree.map(lambda leaf: jnp.reshape(leaf, (count, -1, *jnp.shape(leaf)[1:])), batch)
-
-
-def _floats(tree: PyTree) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
 
 def _wide_dtype(dtype: Any) -> Any:

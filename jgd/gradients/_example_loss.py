@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, programs_inside
 
 #: `one(params, (example, key)) -> (loss, aux)`; the key is None where there is none.
 ExampleLoss = Callable[[PyTree, tuple[PyTree, Any]], tuple[Array, PyTree]]
@@ -83,17 +83,6 @@ def _cost(jaxpr: Any) -> Cost:
         if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
             narrow |= jnp.finfo(dtype).bits < 32
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        for inner in map(_cost, _inside(equation.params)):
+        for inner in map(_cost, programs_inside(equation)):
             flops, narrow = flops + times * inner.flops, narrow | inner.narrow
     return Cost(flops, narrow)
-
-
-def _inside(parameters: dict[str, Any]) -> list[Any]:
-    """The jaxprs that an equation runs."""
-    found = []
-    for value in parameters.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            jaxpr = getattr(item, "jaxpr", item)
-            if hasattr(jaxpr, "eqns"):
-                found.append(jaxpr)
-    return found

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree, compute_dtype, is_float, is_traced
 from jgd.gradients import probes
-from jgd.gradients._clipping import ClippedSum
+from jgd.gradients._clipping import ClippedSum, clip_factors
 from jgd.gradients._padding import split_mask
 from jgd.gradients._reduce import ChunkSize, reduce_per_example
 from jgd.gradients._reductions import Norms
@@ -128,9 +128,7 @@ def _by_probes(losses_fn: Callable[..., Any], max_norm: Any, chunk_size: ChunkSi
 
     def factors(losses: Array, squared: Array) -> Array:
         del losses
-        norm = jnp.sqrt(squared)
-        longer = norm > max_norm
-        return jnp.where(longer, max_norm / jnp.where(longer, norm, 1), 1)
+        return clip_factors(squared, max_norm)
 
     reduce = probes.weighted_grad(losses_fn, factors, chunk_size=chunk_size)
 

@@ -67,6 +67,13 @@ class LineSearch(Protocol):
         ...
 
 
+def opening(phi: Phi, dphi0: Array, step0: Any, max_step: Any, active: Any) -> tuple[Array, PyTree, Array]:
+    """What every search begins with: the first step to try, zeros in the place of `phi`'s data, and whether to end."""
+    first = jnp.minimum(jnp.asarray(step0, dphi0.dtype), jnp.asarray(max_step, dphi0.dtype))
+    data = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(phi, first)[2])
+    return first, data, ~(jnp.asarray(active) & (dphi0 < 0))
+
+
 def search_along(
     problem: Problem,
     point: Point,

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
-from jgd.minimize._line_search import LineSearchResult, Phi
+from jgd.minimize._line_search import LineSearchResult, Phi, opening
 
 
 class _State(NamedTuple):
@@ -84,12 +84,9 @@ class Armijo:
         """Searches; see `jgd.minimize.LineSearchResult`."""
         phi0, dphi0 = jnp.asarray(phi0), jnp.asarray(dphi0)
         dtype = dphi0.dtype
-        first = jnp.minimum(jnp.asarray(step0, dtype), jnp.asarray(max_step, dtype))
-        shape = jax.eval_shape(phi, first)[2]
+        first, data, done = opening(phi, dphi0, step0, max_step, active)
         zero, large = jnp.zeros((), dtype), jnp.full((), jnp.inf, phi0.dtype)
         false = jnp.array(False)
-        data = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
-        done = ~(jnp.asarray(active) & (dphi0 < 0))
         state = _State(first, zero, zero, large, large, zero, jnp.zeros((), jnp.int32), false, done, data)
 
         def turn(s: _State) -> _State:

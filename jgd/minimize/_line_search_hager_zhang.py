@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
-from jgd.minimize._line_search import LineSearchResult, Phi
+from jgd.minimize._line_search import LineSearchResult, Phi, opening
 
 #: What the next evaluation is for: growing the interval, the two secant steps, the middle of a slow interval.
 GROW, FIRST, SECOND, MIDDLE = range(4)
@@ -99,8 +99,7 @@ class HagerZhang:
         """Searches; see `jgd.minimize.LineSearchResult`."""
         phi0, dphi0 = jnp.asarray(phi0), jnp.asarray(dphi0)
         dtype, ceiling = dphi0.dtype, jnp.asarray(max_step, dphi0.dtype)
-        first = jnp.minimum(jnp.asarray(step0, dtype), ceiling)
-        shape = jax.eval_shape(phi, first)[2]
+        first, data, done = opening(phi, dphi0, step0, max_step, active)
         origin = _End(jnp.zeros((), dtype), jnp.zeros((), phi0.dtype), dphi0)
         nowhere = _End(jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, phi0.dtype), jnp.ones((), dtype))
         false = jnp.array(False)
@@ -116,8 +115,8 @@ class HagerZhang:
             bracketed=false,
             count=jnp.zeros((), jnp.int32),
             success=false,
-            done=~(jnp.asarray(active) & (dphi0 < 0)),
-            data=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape),
+            done=done,
+            data=data,
         )
 
         def turn(s: _State) -> _State:

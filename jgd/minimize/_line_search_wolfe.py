@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
-from jgd.minimize._line_search import LineSearchResult, Phi
+from jgd.minimize._line_search import LineSearchResult, Phi, opening
 
 
 class _End(NamedTuple):
@@ -124,24 +124,23 @@ class StrongWolfe:
         dphi0 = jnp.asarray(dphi0)
         dtype = dphi0.dtype
         wide = jnp.asarray(phi0).dtype
-        one = jnp.asarray(step0, dtype)
-        shapes = jax.eval_shape(phi, one)
+        first, data, done = opening(phi, dphi0, step0, max_step, active)
         start = _End(jnp.zeros((), dtype), jnp.zeros((), wide), dphi0)
         ceiling = jnp.asarray(max_step, dtype)
         # values are kept as differences from the first: no digits are lost in what follows
         state = _State(
             best=start,
             other=start,
-            trial=jnp.minimum(one, ceiling),
+            trial=first,
             bracketed=jnp.array(False),
             ceiling=ceiling,
             wall=jnp.asarray(jnp.inf, dtype),
             width=jnp.asarray(jnp.inf, dtype),
             width_before=jnp.asarray(jnp.inf, dtype),
             count=jnp.zeros((), jnp.int32),
-            done=~(jnp.asarray(active) & (dphi0 < 0)),
+            done=done,
             success=jnp.array(False),
-            data=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[2]),
+            data=data,
         )
 
         def turn(s: _State) -> _State:

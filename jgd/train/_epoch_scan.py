@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, programs_inside
 from jgd.train._cursor import Place
 from jgd.train._data import ArrayLoader, padded
 from jgd.train._history import scalars_of
@@ -182,7 +182,5 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
     """All equations of a program, those of its inner programs included."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from _equations(inner)
+        for inner in programs_inside(equation):
+            yield from _equations(inner)

@@ -47,6 +47,7 @@ class PoissonLoader(ArrayLoader):
     """
 
     def __init__(self, arrays: PyTree, expected_batch_size: float, *, seed: int = 0, max_batch_size: int | None = None):
+        self.sampling_rate = 1.0  # until the number of examples is known
         super().__init__(arrays, 1, seed=seed)
         if isinstance(expected_batch_size, bool) or not 0 < expected_batch_size <= self.size:
             raise ValueError(
@@ -66,8 +67,7 @@ class PoissonLoader(ArrayLoader):
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        # The parent asks before there is a rate.
-        return math.ceil(1 / getattr(self, "sampling_rate", 1) - 1e-9)
+        return math.ceil(1 / self.sampling_rate - 1e-9)
 
     def indices(self, epoch: int, batch: int) -> np.ndarray:
         """The indices of the examples of one batch, int64.

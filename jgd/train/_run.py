@@ -102,7 +102,7 @@ class Run:
                     break
         if self.place.batch == 0:
             raise ValueError(_no_batches(self.epoch, source.batches))
-        self._fetch()
+        self.fetch()
         self._next = source.after()
 
     def steps_of(self, place: Place) -> int:
@@ -125,10 +125,6 @@ class Run:
     def memory(self) -> dict[str, Any]:
         """What a later process must know beside the state and the history, as JSON holds it."""
         return {"place": list(self.place), "plateau": list(self.plateau.state()), "left_out": sorted(self.left_out)}
-
-    def fetch(self) -> None:
-        """Brings the numbers of the last steps over, and looks at them."""
-        self._fetch()
 
     def close(self) -> None:
         """Lets go of the bar and the file."""
@@ -183,14 +179,15 @@ class Run:
 
     def _after_step(self) -> None:
         if (self.position - self.epoch_start) % self.settings.fetch_every == 0:
-            self._fetch()
+            self.fetch()
         if self.keeper is not None:
             self.keeper.note(self.state, self.position, (self.place, self.recorder.closed, self.plateau.state()))
         self.saver.after_step(self)
         if self.interrupt.requested and not self.stopped:
             self.stopped = self.interrupt.requested
 
-    def _fetch(self) -> None:
+    def fetch(self) -> None:
+        """Brings the numbers of the last steps over, and looks at them."""
         records = self.recorder.fetch()
         batches, self._batches = self._batches, {}
         for record in records:
