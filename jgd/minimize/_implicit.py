@@ -1,16 +1,19 @@
 r"""Derivatives of a solution by the implicit function theorem.
 
-At a solution $\nabla_x f(x, a) = 0$ stays so while the arguments $a$ change, so
+A solution $x(a)$ is where a residual $F(x, a)$ is zero: the gradient, or for methods with constraints or penalties the
+step of a projected gradient, $x - P(x - g)$. It stays zero while the arguments $a$ change, so
 
 $$
-\nabla^2_{xx} f \; \dot x = -\nabla^2_{xa} f \; \dot a
+\partial_x F \; \dot x = -\partial_a F \; \dot a
 $$
 
-which conjugate gradients solve from Hessian-vector products. How the solution was found does not matter, nor does the
-start. Params that a method holds at a bound do not move.
+where the matrix is known by its products alone. Where $F$ is the gradient it is the Hessian, and conjugate gradients
+solve the system; else GMRES does. How the solution was found does not matter, nor does the start.
 
 References:
     - Blondel et al., "Efficient and modular implicit differentiation", https://arxiv.org/abs/2105.15183, 2021.
+    - Saad and Schultz, "GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear systems",
+      https://doi.org/10.1137/0907058, 1986.
 """
 
 from collections.abc import Callable
@@ -22,6 +25,7 @@ import numpy as np
 
 from jgd.core import Array, PyTree
 from jgd.minimize._flatten import Flattener
+from jgd.minimize._method import BaseMethod
 from jgd.minimize._problem import Problem, dot
 from jgd.minimize._result import MinimizeResult
 
@@ -33,14 +37,19 @@ def _zero(leaf: Array) -> Any:
     return np.zeros(leaf.shape, jax.dtypes.float0)
 
 
-def _solve(problem: Problem, params: Array, rhs: Array, free: Array | None) -> Array:
-    """The Hessian's inverse times a vector, for the params that are free to move."""
-    kept = jnp.ones_like(params) if free is None else free.astype(params.dtype)
+def _solve(product: Callable[[Array], Array], rhs: Array, symmetric: bool) -> Array:
+    """The vector whose product is `rhs`."""
+    if symmetric:
+        return jax.lax.custom_linear_solve(product, rhs, _conjugate_gradients, symmetric=True)
+    # GMRES by itself has tolerances that depend on the right-hand side, and so no transpose
+    return jax.lax.custom_linear_solve(product, rhs, _gmres, transpose_solve=_gmres)
 
-    def product(vector: Array) -> Array:
-        return kept * problem.product(params, kept * vector) + (1 - kept) * vector
 
-    return jax.lax.custom_linear_solve(product, kept * rhs, _conjugate_gradients, symmetric=True)
+def _gmres(product: Callable[[Array], Array], rhs: Array) -> Array:
+    """The solution of a system that need not be symmetric."""
+    tol = float(jnp.finfo(rhs.dtype).eps) ** 0.8
+    # a cycle of n products is exact but for rounding; a second one mends that
+    return jax.scipy.sparse.linalg.gmres(product, rhs, tol=tol, restart=min(rhs.size, 100), maxiter=max(2, rhs.size))[0]
 
 
 def _conjugate_gradients(product: Callable[[Array], Array], rhs: Array) -> Array:
@@ -65,44 +74,51 @@ def _conjugate_gradients(product: Callable[[Array], Array], rhs: Array) -> Array
 
 
 def implicit_tangents(
-    method: Any,
     flat: Flattener,
-    problem_of: Callable[[tuple], Problem],
-    aux_of: Callable[[PyTree, tuple], Any],
+    case_of: Callable[[Any], tuple[Problem, Any]],
+    aux_of: Callable[[PyTree, Any], Any],
     result: MinimizeResult,
-    args: tuple,
-    moves: tuple,
+    inputs: Any,
+    moves: Any,
 ) -> MinimizeResult:
     """The tangents of a result.
 
     Args:
-        method: The method.
         flat: How params become a vector.
-        problem_of: From arguments to the problem.
-        aux_of: From params and arguments to what `fun` returns beside the value.
+        case_of: From the inputs of a program to the problem and the method.
+        aux_of: From params and inputs to what `fun` returns beside the value.
         result: The result.
-        args: The arguments.
+        inputs: The inputs.
         moves: Their tangents.
 
     Returns:
         Tangents of `params`, `value` and `aux`, and zeros.
     """
-    params, problem = flat.ravel(result.params), problem_of(args)
+    params = flat.ravel(result.params)
+    problem, method = case_of(inputs)
+    symmetric = type(method).residual is BaseMethod.residual
 
-    def gradient(args: tuple) -> Array:
-        return jax.grad(problem_of(args).fun)(params)
+    def residual(params: Array, inputs: Any) -> Array:
+        problem, method = case_of(inputs)
+        return method.residual(problem, params, jax.grad(problem.fun)(params))
 
-    cross = jax.jvp(gradient, (args,), (moves,))[1]
-    move = -_solve(problem, params, cross, method.free(problem, params))
-    value = jax.jvp(lambda x, args: problem_of(args).fun(x), (params, args), (move, moves))[1]
+    def product(vector: Array) -> Array:
+        if symmetric:
+            return problem.product(params, vector)
+        return jax.jvp(lambda x: residual(x, inputs), (params,), (vector,))[1]
+
+    def value(params: Array, inputs: Any) -> Array:
+        problem, method = case_of(inputs)
+        return method.point(problem, params).value
+
+    cross = jax.jvp(lambda inputs: residual(params, inputs), (inputs,), (moves,))[1]
+    move = -_solve(product, cross, symmetric)
+    value_move = jax.jvp(value, (params, inputs), (move, moves))[1]
     zeros = jax.tree.map(_zero, result)
-    unraveled = flat.unravel(move)
-    leaves = [
-        new if moves else old
-        for new, old, moves in zip(jax.tree.leaves(unraveled), jax.tree.leaves(zeros.params), flat.moving, strict=True)
-    ]
+    moved, still = jax.tree.leaves(flat.unravel(move)), jax.tree.leaves(zeros.params)
+    leaves = [new if floats else old for new, old, floats in zip(moved, still, flat.moving, strict=True)]
     tree = jax.tree.unflatten(flat.treedef, leaves)
     aux = None
     if result.aux is not None:
-        aux = jax.jvp(aux_of, (result.params, args), (tree, moves))[1]
-    return zeros._replace(params=tree, value=value.astype(result.value.dtype), aux=aux)
+        aux = jax.jvp(aux_of, (result.params, inputs), (tree, moves))[1]
+    return zeros._replace(params=tree, value=value_move.astype(result.value.dtype), aux=aux)

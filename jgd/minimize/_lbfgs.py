@@ -5,16 +5,21 @@ the direction is $-H g$, where
 
 $$
 H_{i+1} = (1 - \rho_i s_i y_i^\top)\, H_i\, (1 - \rho_i y_i s_i^\top) + \rho_i s_i s_i^\top, \qquad
-H_0 = \gamma I, \quad \gamma = \frac{\langle s, y \rangle}{\lVert y \rVert^2}
+H_0 = \gamma I, \quad \gamma = \frac{\lVert s \rVert}{\lVert y \rVert}
 $$
 
 by the two-loop recursion, and a line search from a step of one. A pair without positive curvature is not remembered.
-Where a search fails, the memory is emptied and the next step is one of steepest descent; where that fails, too, the
-run ends.
+
+The $\gamma$ of the last pair is the geometric mean of the two of Barzilai and Borwein. The smaller of them, $\langle
+s, y \rangle / \lVert y \rVert^2$, is the common choice; after steps along directions of high curvature it all but
+freezes the others, where rounding then ends the run early. So where a search fails, it is first tried again with a
+$\gamma$ as for a first step where no pair is known, then by steepest descent from an emptied memory. Where
+that fails, too, the run ends.
 
 References:
     - Nocedal, "Updating quasi-Newton matrices with limited storage",
       https://doi.org/10.1090/S0025-5718-1980-0572855-7, 1980.
+    - Barzilai and Borwein, "Two-point step size gradient methods", https://doi.org/10.1093/imanum/8.1.141, 1988.
     - Liu and Nocedal, "On the limited memory BFGS method for large scale optimization",
       https://doi.org/10.1007/BF01589116, 1989.
 """
@@ -29,7 +34,7 @@ from jgd.core import Array
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_wolfe import StrongWolfe
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, dot, max_norm, norm
 
 
 class LBFGSState(NamedTuple):
@@ -73,6 +78,8 @@ def remember(state: LBFGSState, move: Array, change: Array) -> LBFGSState:
     eps = jnp.finfo(move.dtype).eps
     keep = (curvature > eps * norm(move) * norm(change)) & jnp.isfinite(square) & (square > 0)
     safe = jnp.where(keep, curvature, 1)
+    # a root of one, not of zero, where there is no pair: its derivative is finite
+    ratio = jnp.where(keep & (dot(move, move) > 0), dot(move, move) / jnp.where(keep, square, 1), 1)
 
     def shifted(memory: Array, new: Array) -> Array:
         return jnp.where(keep, jnp.concatenate([memory[1:], new[None]]), memory)
@@ -81,15 +88,15 @@ def remember(state: LBFGSState, move: Array, change: Array) -> LBFGSState:
         shifted(state.moves, move),
         shifted(state.changes, change),
         shifted(state.weights, 1 / safe),
-        jnp.where(keep, safe / jnp.where(keep, square, 1), state.scale),
+        jnp.where(keep, jnp.sqrt(ratio), state.scale),
         state.fresh & ~keep,
     )
 
 
 def first_step(point: Point) -> Array:
-    """The size of a first step along the negative gradient: of length one at most."""
-    size = norm(point.grad)
-    return jnp.minimum(1, 1 / jnp.where(size > 0, size, 1)).astype(size.dtype)
+    """The size of a first step along the negative gradient: at most one, of a length of the params' size or 1."""
+    size, length = norm(point.grad), jnp.maximum(1, max_norm(point.params))
+    return jnp.minimum(1, length / jnp.where(size > 0, size, 1)).astype(size.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,28 +118,34 @@ class LBFGS(BaseMethod):
     memory: int = 10
     line_search: LineSearch = dataclasses.field(default_factory=StrongWolfe)
 
-    def init(self, problem: Problem, point: Point) -> LBFGSState:
-        """An empty memory."""
+    def init(self, problem: Problem, point: Point) -> tuple[LBFGSState, Array]:
+        """An empty memory, and what the last direction of one that was emptied promised: nothing yet."""
         del problem
         rows = jnp.zeros((self.memory, point.params.size), point.params.dtype)
         weights = jnp.zeros(self.memory, rows.dtype)
-        return LBFGSState(rows, rows, weights, first_step(point), jnp.array(True))
+        empty = LBFGSState(rows, rows, weights, first_step(point), jnp.array(True))
+        return empty, jnp.full((), jnp.inf, rows.dtype)
 
-    def step(self, problem: Problem, point: Point, state: LBFGSState) -> tuple[Point, LBFGSState, StepInfo]:
+    def step(
+        self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]
+    ) -> tuple[Point, tuple[LBFGSState, Array], StepInfo]:
         """One step."""
-        direction = -two_loops(point.grad, state)
+        memory, last_promise = state
+        direction = -two_loops(point.grad, memory)
         slope = dot(direction, point.grad)
-        downhill = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~state.fresh
+        downhill = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~memory.fresh
         direction = jnp.where(downhill, direction, -point.grad)
         slope = jnp.where(downhill, slope, -dot(point.grad, point.grad))
         # with nothing remembered, the scale is the last step along the negative gradient
-        step0 = jnp.where(downhill, 1.0, jnp.where(state.fresh, state.scale, first_step(point)))
+        step0 = jnp.where(downhill, 1.0, jnp.where(memory.fresh, memory.scale, first_step(point)))
         new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
-        after = remember(state, new.params - point.params, new.grad - point.grad)
+        after = remember(memory, new.params - point.params, new.grad - point.grad)
         after = after._replace(scale=jnp.where(after.fresh, found.step, after.scale))
-        emptied, failed = self.init(problem, point), ~found.decreased
-        predicted = jnp.abs(slope * step0)
-        over = failed & (~downhill | problem.at_floor(point, predicted))
-        after = jax.tree.map(lambda a, b: jnp.where(failed, a, b), emptied, after)
-        info = StepInfo(found.step, cost, over, found.decreased, predicted)
-        return new, after, info
+        empty, none = self.init(problem, point)
+        # once with a longer scale, then without a memory; of searches that failed, the smallest promise counts
+        longer = memory._replace(scale=jnp.maximum(memory.scale, first_step(point)))
+        retried = jax.tree.map(lambda a, b: jnp.where(last_promise < none, a, b), empty, longer)
+        failed, promise = ~found.decreased, jnp.minimum(jnp.abs(slope * step0), last_promise)
+        promise = jnp.minimum(promise, jnp.finfo(promise.dtype).max)
+        after = jax.tree.map(lambda a, b: jnp.where(failed, a, b), (retried, promise), (after, none))
+        return new, after, StepInfo(found.step, cost, failed & ~downhill, found.decreased, promise)

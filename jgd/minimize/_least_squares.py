@@ -1,10 +1,12 @@
 r"""Least squares: Gauss-Newton and Levenberg-Marquardt for $f(x) = \tfrac12 \lVert r(x) \rVert^2$.
 
 With the Jacobian $J$ of the residuals a step solves $(J^\top J + \lambda D^2)\, p = -J^\top r$. Gauss-Newton has
-$\lambda = 0$ and a line search along $p$. Levenberg-Marquardt has $D$ = the largest norms of the columns of $J$ so far
-(Moré), so that it does not depend on the units of the params, and a $\lambda$ that follows the ratio $\rho$ of the
-decrease to that of the linear model (Nielsen): multiplied by $\max(1/3, 1 - (2\rho - 1)^3)$ where the value decreases,
-else by 2, 4, 8, ...
+$\lambda = 0$, the step of least norm, and a line search along $p$. Levenberg-Marquardt has a $\lambda$ that follows the
+ratio $\rho$ of the decrease to that of the linear model (Nielsen): multiplied by $\max(a, 1 - (2\rho - 1)^3)$ where the
+value decreases, else by $b$, $2b$, $4b$, ...
+
+The Jacobian of an accepted point serves the next step, too, so a step costs one evaluation of the residuals and one of
+the Jacobian.
 
 References:
     - Levenberg, https://doi.org/10.1090/qam/10666, 1944; Marquardt, https://doi.org/10.1137/0111030, 1963.
@@ -13,13 +15,23 @@ References:
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, check_choice
-from jgd.minimize._damped_system import jacobian, solve_by_cg, solve_dense
+from jgd.minimize._damped_system import (
+    Linear,
+    Solver,
+    choose,
+    column_norms,
+    is_dense,
+    least_norm_damping,
+    linear_at,
+    point_of,
+    solve_dense,
+    step_by_cg,
+)
 from jgd.minimize._gain import gain_ratio
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
@@ -27,46 +39,12 @@ from jgd.minimize._method import BaseMethod, StepInfo
 from jgd.minimize._problem import Point, Problem, dot, norm
 from jgd.minimize._result import Evaluations
 
-#: With "auto", systems of up to so many params are solved by a QR factorization.
-DENSE = 1000
+#: By how much a damping falls at most after a good step, and by what it grows after the first bad one.
+FALL, RISE = 0.1, 4.0
+#: The smallest damping: below it, its root may vanish in float32.
+LEAST = 1e-30
 
-Solver = Literal["auto", "qr", "cg"]
-
-
-def _residuals(problem: Problem) -> Any:
-    if problem.residuals is None:
-        raise TypeError("minimize: this method needs residuals; fun must return them, not their sum of squares.")
-    return problem.residuals
-
-
-def _is_dense(solver: Solver, size: int) -> bool:
-    return solver == "qr" or (solver == "auto" and size <= DENSE)
-
-
-def _step(
-    problem: Problem, point: Point, solver: Solver, damping: Array, widest: Array
-) -> tuple[Array, Array, Array, Array]:
-    """The step [n], the linear model's decrease, the scale used, and products made."""
-    residuals, dense = _residuals(problem), _is_dense(solver, point.params.size)
-    if dense:
-        values, matrix = jacobian(residuals, point.params)
-        scale = jnp.maximum(widest, jnp.linalg.norm(matrix, axis=0))
-        safe = jnp.where(scale > 0, scale, 1)
-        step = solve_dense(matrix, values, damping, safe)
-        linear = matrix @ step
-        count = jnp.zeros((), jnp.int32)
-    else:
-        _, push = jax.linearize(residuals, point.params)
-        pull = jax.linear_transpose(push, point.params)
-        size = norm(point.grad)
-        along = norm(push(point.grad)) / jnp.where(size > 0, size, 1)
-        scale = jnp.maximum(widest, along)
-        safe = jnp.where(scale > 0, scale, 1)
-        most = max(50, point.params.size)
-        step, count = solve_by_cg(push, lambda v: pull(v)[0], point.grad, damping, safe, most, problem.running)
-        linear, count = push(step), count + 1
-    model = -dot(point.grad, step) - 0.5 * dot(linear, linear)
-    return step, model, scale, count
+Scaling = Literal["none", "columns"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,30 +63,57 @@ class GaussNewton(BaseMethod):
     def __post_init__(self) -> None:
         check_choice("GaussNewton", "solver", self.solver, Solver)
 
-    def init(self, problem: Problem, point: Point) -> tuple[()]:
-        """No state."""
-        del problem, point
-        return ()
+    def point(self, problem: Problem, params: Array) -> Point:
+        """The value and gradient at params."""
+        if not is_dense(self.solver, params):
+            return problem.point(params)
+        return point_of(problem, params, linear_at(problem, params))
 
-    def step(self, problem: Problem, point: Point, state: tuple[()]) -> tuple[Point, tuple[()], StepInfo]:
+    def init(self, problem: Problem, point: Point) -> Linear | None:
+        """The Jacobian, unless only products with it are made."""
+        return linear_at(problem, point.params) if is_dense(self.solver, point.params) else None
+
+    def step(self, problem: Problem, point: Point, state: Linear | None) -> tuple[Point, Linear | None, StepInfo]:
         """One step."""
         zero = jnp.zeros((), point.params.dtype)
-        step, _, _, count = _step(problem, point, self.solver, zero, jnp.zeros_like(point.params))
+        if state is None:
+            step, _, _, count = step_by_cg(problem, point, zero, zero)
+        else:
+            norms = column_norms(state.matrix)
+            least = least_norm_damping(state.matrix)
+            step = solve_dense(state.matrix, state.residuals, least, jnp.where(norms > 0, norms, 1))
+            count = jnp.zeros((), jnp.int32)
+        step = step.astype(point.params.dtype)
         slope = dot(step, point.grad)
         usable = (slope < 0) & jnp.all(jnp.isfinite(step))
         direction = jnp.where(usable, step, -point.grad)
         slope = jnp.where(usable, slope, -dot(point.grad, point.grad))
         new, found, cost = search_along(problem, point, direction, slope, 1.0, self.line_search)
-        cost = Evaluations(cost.values, cost.gradients + 1, count)
+        if state is None:
+            cost = Evaluations(cost.values + 1, cost.gradients, count)
+        else:
+            # the gradient of a search that reads values only is not needed, and not computed: the Jacobian gives it
+            after = choose(found.decreased, linear_at(problem, new.params), state)
+            extra = 1 if self.line_search.needs_slope else 0
+            state, cost = after, Evaluations(cost.values + extra, cost.gradients + extra, count)
+            new = choose(found.decreased, point_of(problem, new.params, after), point)
         return new, state, StepInfo(found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope))
 
 
 class LMState(NamedTuple):
-    """The damping, what to multiply it by after a rejection, and the largest norms of the Jacobian's columns [n]."""
+    """What Levenberg-Marquardt carries.
+
+    Attributes:
+        damping: The damping, relative to the squared scale.
+        growth: What to multiply it by after a rejection.
+        scale: The scale, a scalar or [n].
+        linear: The residuals and the Jacobian of the point; None where only products with it are made.
+    """
 
     damping: Array
     growth: Array
     scale: Array
+    linear: Linear | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +121,11 @@ class LevenbergMarquardt(BaseMethod):
     """Levenberg-Marquardt; `fun` returns residuals.
 
     Args:
-        damping: The first damping, relative to the squared norms of the Jacobian's columns.
+        damping: The first damping, relative to the squared norm of the Jacobian's largest column at the start.
         solver: `"qr"` of the Jacobian, `"cg"` with its products only, or `"auto"` for the former up to 1,000 params.
+        scaling: `"none"`: all params are damped alike. `"columns"`: each by the largest norm so far of its column of
+            the Jacobian (Moré), so that a run does not depend on the units of the params; that takes more steps where
+            the start is far off. With CG always as `"none"`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -129,31 +137,58 @@ class LevenbergMarquardt(BaseMethod):
         [ 3.  -0.5]
     """
 
-    damping: float = 1e-3
+    damping: float | Array = 1e-4
     solver: Solver = "auto"
+    scaling: Scaling = "none"
     least_squares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("LevenbergMarquardt", "solver", self.solver, Solver)
+        check_choice("LevenbergMarquardt", "scaling", self.scaling, Scaling)
+
+    def point(self, problem: Problem, params: Array) -> Point:
+        """The value and gradient at params."""
+        if not is_dense(self.solver, params):
+            return problem.point(params)
+        return point_of(problem, params, linear_at(problem, params))
 
     def init(self, problem: Problem, point: Point) -> LMState:
-        """The first damping, and no scale yet."""
-        del problem
+        """The first damping and scale."""
         dtype = point.params.dtype
-        return LMState(jnp.asarray(self.damping, dtype), jnp.asarray(2, dtype), jnp.zeros_like(point.params))
+        damping, growth = jnp.asarray(self.damping, dtype), jnp.asarray(RISE, dtype)
+        if not is_dense(self.solver, point.params):
+            return LMState(damping, growth, jnp.zeros((), dtype), None)
+        linear = linear_at(problem, point.params)
+        norms = column_norms(linear.matrix).astype(dtype)
+        return LMState(damping, growth, norms if self.scaling == "columns" else jnp.max(norms, initial=0.0), linear)
 
     def step(self, problem: Problem, point: Point, state: LMState) -> tuple[Point, LMState, StepInfo]:
         """One step."""
-        step, model, scale, count = _step(problem, point, self.solver, state.damping, state.scale)
-        tried = problem.point(point.params + step)
+        dtype, linear, scale = point.params.dtype, state.linear, state.scale
+        if linear is None:
+            step, change, scale, count = step_by_cg(problem, point, state.damping, scale)
+        else:
+            if self.scaling == "columns":
+                scale = jnp.maximum(scale, column_norms(linear.matrix).astype(dtype))
+            step = solve_dense(linear.matrix, linear.residuals, state.damping, jnp.where(scale > 0, scale, 1))
+            change, count = dot(linear.matrix, step), jnp.zeros((), jnp.int32)
+        step = step.astype(dtype)
+        model = -dot(point.grad, step) - 0.5 * dot(change, change)
+        moved = point.params + step
+        if linear is None:
+            tried, cost = problem.point(moved), Evaluations(2, 1, count)
+        else:
+            there = linear_at(problem, moved)
+            tried, cost = point_of(problem, moved, there), Evaluations(1, 1, 0)
         ratio = gain_ratio(problem, point, tried, model)
         accepted = ratio > 1e-4
-        shrunk = state.damping * jnp.clip(1 - (2 * ratio - 1) ** 3, 1 / 3, 2.0)
+        if linear is not None:
+            linear = choose(accepted, there, linear)
+        shrunk = state.damping * jnp.clip(1 - (2 * ratio - 1) ** 3, FALL, 2.0)
         damping = jnp.where(accepted, shrunk, state.damping * state.growth)
-        growth = jnp.where(accepted, 2.0, 2 * state.growth)
-        tiny = jnp.finfo(damping.dtype).tiny
-        state = LMState(jnp.maximum(damping, tiny).astype(step.dtype), growth.astype(step.dtype), scale)
-        new = Point(*(jnp.where(accepted, a, b) for a, b in zip(tried, point, strict=True)))
-        eps = jnp.finfo(step.dtype).eps
+        growth = jnp.where(accepted, RISE, 2 * state.growth)
+        after = LMState(jnp.maximum(damping, LEAST).astype(dtype), growth.astype(dtype), scale, linear)
+        eps = jnp.finfo(dtype).eps
         failed = ~accepted & (norm(step) <= eps * jnp.maximum(norm(point.params), eps))
-        return new, state, StepInfo(norm(step), Evaluations(1, 2, count), failed, accepted, jnp.abs(model))
+        info = StepInfo(norm(step), cost, failed, accepted, jnp.abs(model))
+        return choose(accepted, tried, point), after, info

@@ -39,6 +39,7 @@ class _State(NamedTuple):
     bracketed: Array
     ceiling: Array
     wall: Array
+    fell: Array
     width: Array
     width_before: Array
     count: Array
@@ -135,6 +136,7 @@ class StrongWolfe:
             bracketed=jnp.array(False),
             ceiling=ceiling,
             wall=jnp.asarray(jnp.inf, dtype),
+            fell=jnp.array(False),
             width=jnp.asarray(jnp.inf, dtype),
             width_before=jnp.asarray(jnp.inf, dtype),
             count=jnp.zeros((), jnp.int32),
@@ -155,18 +157,26 @@ class StrongWolfe:
             success = finite & ((flat & (enough | nearly)) | at_end)
             moved = self._narrow(s, trial, enough)
             retreat = s._replace(trial=s.best.step + 0.2 * (s.trial - s.best.step), wall=s.trial)
+            retreat = retreat._replace(fell=s.fell | (drop == -jnp.inf))
             new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, retreat)
             improved = finite & (success | (drop <= s.best.value))
             kept = jax.tree.map(lambda a, b: jnp.where(improved, a, b), data, s.data)
             best = jax.tree.map(lambda a, b: jnp.where(success, a, b), trial, new.best)
             count = s.count + 1
             stuck = (new.trial == s.trial) | (new.trial == new.best.step) | ~(new.trial > 0) | ~jnp.isfinite(new.trial)
+            # what is left of the interval promises no decrease that could be told from rounding
+            end = jnp.where(new.bracketed, jnp.maximum(new.best.step, new.other.step), s.trial)
+            stuck |= (new.bracketed | ~finite) & (jnp.abs(dphi0) * end <= noise)
             done = success | (count >= self.max_evaluations) | stuck
             return new._replace(best=best, data=kept, count=count, success=success, done=done)
 
         s = jax.lax.while_loop(lambda s: ~s.done, turn, state)
         decreased = (s.best.step > 0) & ((s.best.value <= 0) | s.success)
-        return LineSearchResult(s.best.step, phi0 + s.best.value, s.best.slope, s.data, s.count, s.success, decreased)
+        # where nothing but a value of minus infinity was found, that is the answer
+        bottomless = ~decreased & s.fell
+        step = jnp.where(bottomless, s.wall, s.best.step)
+        value = jnp.where(bottomless, -jnp.inf, phi0 + s.best.value)
+        return LineSearchResult(step, value, s.best.slope, s.data, s.count, s.success, decreased | bottomless)
 
     def _narrow(self, s: _State, trial: _End, enough: Array) -> _State:
         low = trial.step + 1.1 * (trial.step - s.best.step)

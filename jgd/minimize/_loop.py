@@ -10,7 +10,7 @@ from jgd.core import Array, PyTree
 from jgd.minimize._method import StepInfo
 from jgd.minimize._problem import Point, Problem, dot, norm
 from jgd.minimize._result import Evaluations, Path, Status, Trace
-from jgd.minimize._stop import first_status, is_finite, next_status
+from jgd.minimize._stop import GROWTH, first_status, is_finite, next_status
 
 
 class Run(NamedTuple):
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
 def start(problem: Problem, method: Any, params: Array, tol: Array, max_steps: int, trace: bool) -> Run:
     """The run before its first step."""
-    point = problem.point(method.start(problem, params))
+    point = method.point(problem, method.start(problem, params))
     grad_norm = method.stationarity(problem, point)
     zero, none = jnp.zeros_like(grad_norm), jnp.zeros((), jnp.int32)
     path = Path(
@@ -71,7 +71,9 @@ def turn(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int) ->
     grad_norm = method.stationarity(problem, after)
     decrease = before.value - after.value
     quiet = (jnp.abs(decrease) <= problem.eps * jnp.abs(after.value)) & ~(grad_norm < 0.9 * run.best_norm)
-    stalled = jnp.where(info.accepted, jnp.where(quiet, run.stalled + 1, 0), run.stalled)
+    # a run that leaves a saddle point does not stand still, small as the decreases are
+    leaving = (grad_norm > run.grad_norm) & (grad_norm > GROWTH * run.best_norm)
+    stalled = jnp.where(info.accepted, jnp.where(quiet, run.stalled + ~leaving, 0), run.stalled)
     path = _follow(run.path, before, after, info, run.steps + 1, grad_norm)
     status = next_status(
         problem,
@@ -91,7 +93,7 @@ def turn(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int) ->
         point,
         state,
         jnp.where(finite, grad_norm, run.grad_norm),
-        jnp.where(grad_norm < run.best_norm, grad_norm, run.best_norm),
+        jnp.where(grad_norm < 0.9 * run.best_norm, grad_norm, run.best_norm),
         jnp.where(finite, decrease, run.decrease),
         stalled,
         run.steps + 1,

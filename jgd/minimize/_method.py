@@ -1,21 +1,23 @@
 r"""The protocol of a method: how `minimize` runs any of them.
 
 A method is a frozen dataclass of settings (plain numbers, so that it is hashable and one compiled program serves all
-equal ones) with two functions, and two more where the defaults do not fit:
+equal ones) with two functions, and more where the defaults of `BaseMethod` do not fit:
 
 - `init(problem, point) -> state`: any tree of arrays of fixed shapes and dtypes.
 - `step(problem, point, state) -> (point, state, info)`: one step, jit- and vmap-able. `point` holds flat `params` [n],
   `value` and `grad`; the new one must hold the value and gradient *at its own params*, and stay inside constraints.
   `info` is a `StepInfo`. Inner loops must end at once where `problem.running` is false (a stopped lane of a `vmap`).
-- `stationarity(problem, point) -> scalar`: what is compared with `tol`; the largest absolute entry of the gradient by
-  default. A projected method returns $\lVert P(x - g) - x \rVert_\infty$, a proximal one the norm of its gradient map.
 - `start(problem, params) -> params`: makes a start feasible; by default it is left as it is.
-- `free(problem, params) -> mask or None`: which entries of a solution are free to move when the arguments change, for
-  implicit derivatives; those that a constraint holds (at a bound, at a zero of an l1 penalty) are not. None for all.
+- `point(problem, params) -> Point`: the point at params; `problem.point` by default. A proximal method adds its penalty
+  to the value, so that the value is that of all that is minimized; the gradient stays that of the smooth part.
+- `residual(problem, params, grad) -> vector [n]`: zero at a solution; the gradient $g$ by default. A projected method
+  has $x - P(x - g)$, a proximal one $x - \mathrm{prox}(x - g)$. Its largest absolute entry is compared with `tol`, and
+  its derivatives give those of the solution.
 - `least_squares`: whether `fun` returns residuals; `problem.residuals` is then given.
 - `handles_bounds`: whether it keeps to `problem.bounds`, a pair of vectors [n].
 
-The loop in `_loop.py` does the rest: counting, the tests for stopping, the trace.
+Arrays among the settings are data, see `_data.py`: never branch on a number in Python. The loop in `_loop.py` does the
+rest: counting, the tests for stopping, the trace.
 """
 
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -69,11 +71,15 @@ class BaseMethod:
         del problem
         return params
 
-    def stationarity(self, problem: Problem, point: Point) -> Array:
-        """The measure that is compared with `tol`."""
-        del problem
-        return max_norm(point.grad)
+    def point(self, problem: Problem, params: Array) -> Point:
+        """The value and gradient at params."""
+        return problem.point(params)
 
-    def free(self, problem: Problem, params: Array) -> Array | None:
-        """Which entries of a solution are free to move."""
+    def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
+        """What is zero at a solution [n]."""
         del problem, params
+        return grad
+
+    def stationarity(self, problem: Problem, point: Point) -> Array:
+        """The measure that is compared with `tol`: the largest absolute entry of the residual."""
+        return max_norm(self.residual(problem, point.params, point.grad))

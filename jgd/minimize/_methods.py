@@ -15,15 +15,19 @@ from jgd.minimize._conjugate_gradient import ConjugateGradient
 from jgd.minimize._flatten import flattener
 from jgd.minimize._gradient_descent import ExactDescent, GradientDescent, Polyak
 from jgd.minimize._lbfgs import LBFGS
+from jgd.minimize._lbfgsb import LBFGSB, check_order
 from jgd.minimize._least_squares import GaussNewton, LevenbergMarquardt
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._line_search_hager_zhang import HagerZhang
 from jgd.minimize._line_search_wolfe import StrongWolfe
+from jgd.minimize._mirror import MirrorDescent
 from jgd.minimize._momentum import HeavyBall, Nesterov
 from jgd.minimize._newton import NewtonCG, TrustRegion
+from jgd.minimize._projected import ProjectedGradient
 
 METHODS: dict[str, Any] = {
     "lbfgs": LBFGS,
+    "lbfgsb": LBFGSB,
     "bfgs": BFGS,
     "gradient_descent": GradientDescent,
     "barzilai_borwein": BarzilaiBorwein,
@@ -34,6 +38,8 @@ METHODS: dict[str, Any] = {
     "cg": ConjugateGradient,
     "newton_cg": NewtonCG,
     "trust_region": TrustRegion,
+    "projected_gradient": ProjectedGradient,
+    "mirror_descent": MirrorDescent,
     "gauss_newton": GaussNewton,
     "levenberg_marquardt": LevenbergMarquardt,
     "lm": LevenbergMarquardt,
@@ -42,7 +48,7 @@ METHODS: dict[str, Any] = {
 LINE_SEARCHES: dict[str, Any] = {"armijo": Armijo, "strong_wolfe": StrongWolfe, "hager_zhang": HagerZhang}
 
 #: Which method stands in for one that knows no bounds, where there are some.
-BOUNDED: dict[str, str] = {}
+BOUNDED = {"lbfgs": "lbfgsb"}
 
 
 def _named(kind: str, name: str, table: dict[str, Any]) -> Any:
@@ -72,7 +78,8 @@ def make_method(method: Any, line_search: Any, bounds: Any) -> Any:
             raise ValueError(f"minimize: {type(method).__name__} has no line search; expected line_search=None.")
         method = dataclasses.replace(method, line_search=line_search)
     if bounds is not None and not method.handles_bounds:
-        raise ValueError(f"minimize: {type(method).__name__} knows no bounds; expected bounds=None.")
+        able = ", ".join(repr(name) for name, kind in METHODS.items() if kind.handles_bounds)
+        raise ValueError(f"minimize: {type(method).__name__} knows no bounds; expected bounds=None or one of {able}.")
     return method
 
 
@@ -80,7 +87,7 @@ def flat_bounds(bounds: Any, params: PyTree) -> tuple[Array, Array] | None:
     """Lower and upper bounds as vectors [n], infinite where there are none.
 
     Raises:
-        ValueError: They are no pair, or do not fit the params.
+        ValueError: They are no pair, do not fit the params, or a lower one is above its upper one.
     """
     if bounds is None:
         return None
@@ -97,4 +104,6 @@ def flat_bounds(bounds: Any, params: PyTree) -> tuple[Array, Array] | None:
         except (ValueError, TypeError) as error:
             raise ValueError(f"minimize: bounds do not fit params: {error}") from error
 
-    return side(bounds[0], -jnp.inf), side(bounds[1], jnp.inf)
+    pair = side(bounds[0], -jnp.inf), side(bounds[1], jnp.inf)
+    check_order(pair)
+    return pair

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import PyTree, check_choice, is_traced
+from jgd.minimize._data import split
 from jgd.minimize._flatten import flattener
 from jgd.minimize._methods import flat_bounds, make_method
-from jgd.minimize._program import Settings, whole
+from jgd.minimize._program import Inputs, Settings, whole
 from jgd.minimize._progress import run_with_bar
 from jgd.minimize._result import MinimizeResult
 
@@ -44,9 +45,11 @@ def minimize(
             returns residuals, any tree of arrays, and the value is half the sum of their squares.
         params: Where to start: any tree of real arrays. Integer leaves stay as they are.
         args: More arguments of `fun`, trees of arrays.
-        method: A method (`LBFGS(memory=20)`), its name, or any jgd or optax optimizer. Names: `"lbfgs"`, `"bfgs"`,
-            `"gradient_descent"`, `"barzilai_borwein"`, `"exact_descent"`, `"polyak"`, `"heavy_ball"`, `"nesterov"`,
-            `"cg"`, `"newton_cg"`, `"trust_region"`, `"gauss_newton"`, `"lm"` (or `"levenberg_marquardt"`).
+        method: A method (`LBFGS(memory=20)`), its name, or any jgd or optax optimizer. Arrays among a method's settings
+            are data (`GradientDescent(jnp.asarray(0.1))`): changed without a recompile, swept and differentiated.
+            Names: `"lbfgs"`, `"bfgs"`, `"gradient_descent"`, `"barzilai_borwein"`, `"exact_descent"`, `"polyak"`,
+            `"heavy_ball"`, `"nesterov"`, `"cg"`, `"newton_cg"`, `"trust_region"`, `"gauss_newton"`, `"lm"` (or
+            `"levenberg_marquardt"`).
         line_search: A line search in place of the method's own: `"armijo"`, `"strong_wolfe"`, `"hager_zhang"`, or an
             object such as `StrongWolfe(c2=0.1)`.
         tol: The run has converged where the largest absolute entry of the gradient is at most this; absolute. In
@@ -85,18 +88,19 @@ def minimize(
         if value_dtype.itemsize > jnp.dtype(jnp.result_type(float)).itemsize:
             raise ValueError(f"minimize: value_dtype={value_dtype} needs jax.config.update('jax_enable_x64', True).")
     flattener(params)  # refuses what is no tree of real arrays
-    inputs = (params, tuple(args), flat_bounds(bounds, params), tol)
-    made = make_method(method, line_search, bounds)
+    vectors = flat_bounds(bounds, params)
+    made, numbers = split(make_method(method, line_search, bounds))
+    inputs = Inputs(tuple(args), vectors, numbers, tol)
     settings = Settings(fun, made, max_steps, has_aux, trace, differentiate, value_dtype)
     if progress:
-        if any(is_traced(leaf) for leaf in jax.tree.leaves(inputs)):
+        if any(is_traced(leaf) for leaf in jax.tree.leaves((params, inputs))):
             raise ValueError("minimize: a progress bar needs values: use progress=False inside jit, vmap and grad.")
-        return run_with_bar(settings, *inputs)
+        return run_with_bar(settings, params, inputs)
     try:
         hash(settings)
-    except TypeError:  # settings that hold arrays: compiled anew in each call
-        return whole(settings, *inputs)
-    return _compiled(settings, *inputs)
+    except TypeError:  # a function or a method that cannot be hashed: compiled anew in each call
+        return whole(settings, params, inputs)
+    return _compiled(settings, params, inputs)
 
 
 _compiled = functools.partial(jax.jit, static_argnums=0)(whole)

@@ -1,15 +1,19 @@
 r"""Newton's method by conjugate gradients: $H p = -g$ from Hessian-vector products, no Hessian in sight.
 
 `NewtonCG` searches along $p$; `TrustRegion` bounds it, $\lVert p \rVert \le r$, and lets $r$ follow how well the
-quadratic model has foretold the decrease. Either solves the system only as well as the gradient's size deserves, to
-$\min(0.5, \sqrt{\lVert g \rVert}) \lVert g \rVert$, so that convergence is superlinear.
+quadratic model has foretold the decrease. Either solves the system only as well as the point deserves: to a residual of
+$\eta \lVert g \rVert$ with $\eta = \min(0.1, 0.9 (\lVert g \rVert / \lVert g_{-1} \rVert)^2)$ from this gradient and
+the last, so that convergence is faster than linear.
 
 References:
+    - Eisenstat and Walker, "Choosing the forcing terms in an inexact Newton method",
+      https://doi.org/10.1137/0917003, 1996, Choice 2.
     - Nocedal and Wright, "Numerical optimization", https://doi.org/10.1007/978-0-387-40065-5, 2006, Algorithms 7.1,
       7.2 and 4.1.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +27,21 @@ from jgd.minimize._problem import Point, Problem, dot, norm
 from jgd.minimize._result import Evaluations
 from jgd.minimize._steihaug import NewtonStep, newton_step
 
+#: The loosest tolerance of an inner solve, relative to the gradient; that of the first step.
+FORCING = 0.1
 
-def _solve(problem: Problem, point: Point, radius: Array | float, max_products: int | None) -> NewtonStep:
+
+def _solve(
+    problem: Problem, point: Point, radius: Array | None, max_products: int | None, last: Array
+) -> tuple[NewtonStep, Array]:
+    """The step, and the norm of the gradient: the next step's `last`, which is infinite before the first."""
     product = jax.linearize(jax.grad(problem.fun), point.params)[1]
-    size = norm(point.grad)
-    tol = jnp.minimum(0.5, jnp.sqrt(size)) * size
+    size = norm(jax.lax.stop_gradient(point.grad))
+    quotient = jnp.where(jnp.isfinite(last) & (last > 0), size / jnp.where(last > 0, last, 1), 1)
+    tol = jnp.minimum(FORCING, 0.9 * quotient**2) * size
     most = max_products or max(20, 2 * point.params.size)
-    return newton_step(product, point.grad, radius, tol, most, problem.running)
+    step = newton_step(product, point.grad, radius, tol, most, problem.running, problem.detached is not None)
+    return step, size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +63,14 @@ class NewtonCG(BaseMethod):
     line_search: LineSearch = dataclasses.field(default_factory=Armijo)
     max_products: int | None = None
 
-    def init(self, problem: Problem, point: Point) -> tuple[()]:
-        """No state."""
-        del problem, point
-        return ()
+    def init(self, problem: Problem, point: Point) -> Array:
+        """The norm of the last gradient."""
+        del problem
+        return jnp.full((), jnp.inf, point.params.dtype)
 
-    def step(self, problem: Problem, point: Point, state: tuple[()]) -> tuple[Point, tuple[()], StepInfo]:
+    def step(self, problem: Problem, point: Point, state: Array) -> tuple[Point, Array, StepInfo]:
         """One step."""
-        inner = _solve(problem, point, jnp.inf, self.max_products)
+        inner, state = _solve(problem, point, None, self.max_products, state)
         slope = dot(inner.step, point.grad)
         usable = (slope < 0) & jnp.all(jnp.isfinite(inner.step))
         direction = jnp.where(usable, inner.step, -point.grad)
@@ -68,6 +80,13 @@ class NewtonCG(BaseMethod):
         return new, state, StepInfo(found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope))
 
 
+class TrustState(NamedTuple):
+    """The trust radius, and the norm of the last gradient."""
+
+    radius: Array
+    last: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class TrustRegion(BaseMethod):
     """Newton's method by conjugate gradients within a trust region (Steihaug).
@@ -75,33 +94,35 @@ class TrustRegion(BaseMethod):
     It follows directions of negative curvature to the boundary, so it leaves saddles.
 
     Args:
-        radius: The first trust radius; None for the norm of the gradient, one at most.
+        radius: The first trust radius; None for a tenth of the norm of the params, one at least.
         max_radius: The largest one.
         max_products: Hessian-vector products in a step at most; None for 2n.
     """
 
-    radius: float | None = None
-    max_radius: float = float("inf")
+    radius: float | Array | None = None
+    max_radius: float | Array = float("inf")
     max_products: int | None = None
 
-    def init(self, problem: Problem, point: Point) -> Array:
-        """The trust radius."""
+    def init(self, problem: Problem, point: Point) -> TrustState:
+        """The first radius."""
         del problem
         first = jnp.maximum(1.0, 0.1 * norm(point.params)) if self.radius is None else self.radius
-        return jnp.asarray(first, point.params.dtype)
+        dtype = point.params.dtype
+        return TrustState(jnp.asarray(first, dtype), jnp.full((), jnp.inf, dtype))
 
-    def step(self, problem: Problem, point: Point, state: Array) -> tuple[Point, Array, StepInfo]:
+    def step(self, problem: Problem, point: Point, state: TrustState) -> tuple[Point, TrustState, StepInfo]:
         """One step."""
-        inner = _solve(problem, point, state, self.max_products)
+        before = state.radius
+        inner, last = _solve(problem, point, before, self.max_products, state.last)
         tried = problem.point(point.params + inner.step)
         ratio = gain_ratio(problem, point, tried, -inner.model)
         accepted = ratio > 1e-4
         size = norm(inner.step)
-        grown = jnp.where(inner.at_boundary, jnp.maximum(state, 2 * size), state)
-        radius = jnp.where(ratio > 0.75, jnp.minimum(grown, self.max_radius), state)
-        radius = jnp.where(ratio < 0.25, 0.25 * size, radius).astype(state.dtype)
+        grown = jnp.where(inner.at_boundary, jnp.maximum(before, 2 * size), before)
+        radius = jnp.where(ratio > 0.75, jnp.minimum(grown, self.max_radius), before)
+        radius = jnp.where(ratio < 0.25, 0.25 * size, radius).astype(before.dtype)
         new = Point(*(jnp.where(accepted, a, b) for a, b in zip(tried, point, strict=True)))
-        eps = jnp.finfo(state.dtype).eps
+        eps = jnp.finfo(before.dtype).eps
         failed = ~accepted & (size <= eps * jnp.maximum(norm(point.params), eps))
-        info = StepInfo(state, Evaluations(1, 1, inner.products), failed, accepted, jnp.abs(inner.model))
-        return new, radius, info
+        info = StepInfo(before, Evaluations(1, 1, inner.products), failed, accepted, jnp.abs(inner.model))
+        return new, TrustState(radius, last), info

@@ -80,10 +80,13 @@ def dot(a: Array, b: Array) -> Array:
 
 
 def norm(a: Array) -> Array:
-    """The Euclidean norm of a vector, without overflow of the squares."""
+    """The Euclidean norm of a vector, without overflow of the squares; its derivative at zero is zero."""
     scale = jnp.max(jnp.abs(a), initial=0.0)
     safe = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
-    return safe * jnp.sqrt(dot(a / safe, a / safe))
+    square = dot(a / safe, a / safe)
+    # lanes of an unrolled run that have stopped make steps of zero, through which derivatives are taken, too
+    zero = square == 0
+    return jnp.where(zero, 0, safe * jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def max_norm(a: Array) -> Array:

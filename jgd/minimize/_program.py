@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
 from jgd.minimize import _loop
+from jgd.minimize._data import join
 from jgd.minimize._flatten import Flattener, flattener
 from jgd.minimize._implicit import implicit_tangents
 from jgd.minimize._problem import Problem
@@ -19,7 +20,7 @@ from jgd.minimize._value import half_sum_of_squares, residual_vector, scalar, te
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a program is compiled for; hashable where its parts are."""
+    """What a program is compiled for; hashable where its parts are. The method is without its arrays."""
 
     fun: Callable[..., Any]
     method: Any
@@ -30,14 +31,29 @@ class Settings:
     value_dtype: Any
 
 
-def make_problem(settings: Settings, flat: Flattener, fun: Callable[..., Any], args: tuple, bounds: Any) -> Problem:
+class Inputs(NamedTuple):
+    """What a program is run with, besides the start.
+
+    Attributes:
+        args: More arguments of the function.
+        bounds: Lower and upper bounds [n], or None.
+        numbers: The arrays of the method.
+        tol: The bound of the gradient norm.
+    """
+
+    args: tuple
+    bounds: tuple[Array, Array] | None
+    numbers: tuple[Array, ...]
+    tol: Any
+
+
+def problem_of(settings: Settings, flat: Flattener, inputs: Inputs) -> Problem:
     """The problem of a function of trees."""
+    args, least_squares = inputs.args, method_of(settings, inputs).least_squares
 
     def output(x: Array) -> Any:
-        out = fun(flat.unravel(x), *args)
+        out = settings.fun(flat.unravel(x), *args)
         return out[0] if settings.has_aux else out
-
-    least_squares = settings.method.least_squares
 
     def residuals(x: Array) -> Array:
         return residual_vector(output(x), flat.dtype)
@@ -58,8 +74,13 @@ def make_problem(settings: Settings, flat: Flattener, fun: Callable[..., Any], a
         eps=eps,
         ravel=flat.ravel,
         unravel=flat.unravel,
-        bounds=bounds,
+        bounds=inputs.bounds,
     )
+
+
+def method_of(settings: Settings, inputs: Inputs) -> Any:
+    """The method with its numbers."""
+    return join(settings.method, inputs.numbers)
 
 
 def len_of(flat: Flattener) -> int:
@@ -67,33 +88,29 @@ def len_of(flat: Flattener) -> int:
     return sum(int(jnp.size(leaf)) for leaf, moves in zip(flat.leaves, flat.moving, strict=True) if moves)
 
 
-def _prepare(settings: Settings, params: PyTree, args: tuple, bounds: Any) -> tuple[Flattener, Problem, Array]:
-    flat = flattener(params)
-    return flat, make_problem(settings, flat, settings.fun, args, bounds), flat.ravel(params)
-
-
-def begin(settings: Settings, params: PyTree, args: tuple, bounds: Any, tol: Array) -> _loop.Run:
+def begin(settings: Settings, params: PyTree, inputs: Inputs) -> _loop.Run:
     """The run before its first step."""
-    flat, problem, x = _prepare(settings, params, args, bounds)
-    return _loop.start(problem, settings.method, x, jnp.asarray(tol, flat.dtype), settings.max_steps, settings.trace)
+    flat = flattener(params)
+    problem, tol = problem_of(settings, flat, inputs), jnp.asarray(inputs.tol, flat.dtype)
+    method = method_of(settings, inputs)
+    return _loop.start(problem, method, flat.ravel(params), tol, settings.max_steps, settings.trace)
 
 
-def go_on(
-    settings: Settings, params: PyTree, args: tuple, bounds: Any, tol: Array, run: _loop.Run, limit: Any
-) -> _loop.Run:
+def go_on(settings: Settings, params: PyTree, inputs: Inputs, run: _loop.Run, limit: Any) -> _loop.Run:
     """The run after `limit` steps."""
-    flat, problem, _ = _prepare(settings, params, args, bounds)
-    return _loop.advance(problem, settings.method, run, jnp.asarray(tol, flat.dtype), settings.max_steps, limit)
+    flat = flattener(params)
+    problem, tol = problem_of(settings, flat, inputs), jnp.asarray(inputs.tol, flat.dtype)
+    return _loop.advance(problem, method_of(settings, inputs), run, tol, settings.max_steps, limit)
 
 
-def finish(settings: Settings, params: PyTree, args: tuple, tol: Array, run: _loop.Run) -> MinimizeResult:
+def finish(settings: Settings, params: PyTree, inputs: Inputs, run: _loop.Run) -> MinimizeResult:
     """The result of a run."""
     flat = flattener(params)
     solution = flat.unravel(run.point.params)
     aux, evaluations = None, run.evaluations
     if settings.has_aux:
         # one evaluation more: what comes with a value need not be carried through all the loops
-        aux = settings.fun(solution, *args)[1]
+        aux = settings.fun(solution, *inputs.args)[1]
         evaluations = evaluations._replace(values=evaluations.values + 1)
     return MinimizeResult(
         params=solution,
@@ -107,45 +124,45 @@ def finish(settings: Settings, params: PyTree, args: tuple, tol: Array, run: _lo
         trace=run.trace,
         aux=aux,
         path=run.path,
-        tol=jnp.asarray(tol, run.grad_norm.dtype),
+        tol=jnp.asarray(inputs.tol, run.grad_norm.dtype),
     )
 
 
-def whole(settings: Settings, params: PyTree, args: tuple, bounds: Any, tol: Array) -> MinimizeResult:
+def whole(settings: Settings, params: PyTree, inputs: Inputs) -> MinimizeResult:
     """A whole run, whose solution can be differentiated."""
     # values that fun closes over become arguments, so that derivatives with respect to them are known, too
-    fun, consts = jax.closure_convert(settings.fun, params, *args)
+    fun, consts = jax.closure_convert(settings.fun, params, *inputs.args)
     settings = dataclasses.replace(settings, fun=fun)
+    inputs = inputs._replace(args=(*inputs.args, *consts))
     flat = flattener(params)
     if settings.differentiate == "unroll":
-        return _unrolled(settings, params, (*args, *consts), bounds, tol)
+        return _unrolled(settings, params, inputs)
 
     @jax.custom_jvp
-    def solve(params: PyTree, args: tuple, bounds: Any, tol: Array) -> MinimizeResult:
-        run = begin(settings, params, args, bounds, tol)
-        return finish(settings, params, args, tol, go_on(settings, params, args, bounds, tol, run, settings.max_steps))
+    def solve(params: PyTree, inputs: Inputs) -> MinimizeResult:
+        run = begin(settings, params, inputs)
+        return finish(settings, params, inputs, go_on(settings, params, inputs, run, settings.max_steps))
 
     @solve.defjvp
     def _(primals: tuple, tangents: tuple) -> tuple[MinimizeResult, MinimizeResult]:
-        _, args, bounds, _ = primals
+        inputs, moves = primals[1], tangents[1]
         result = solve(*primals)
 
-        def problem_of(args: tuple) -> Problem:
-            return make_problem(settings, flat, fun, args, bounds)
+        def case_of(inputs: Inputs) -> tuple[Problem, Any]:
+            return problem_of(settings, flat, inputs), method_of(settings, inputs)
 
-        def aux_of(params: PyTree, args: tuple) -> Any:
-            return fun(params, *args)[1] if settings.has_aux else None
+        def aux_of(params: PyTree, inputs: Inputs) -> Any:
+            return fun(params, *inputs.args)[1] if settings.has_aux else None
 
-        return result, implicit_tangents(settings.method, flat, problem_of, aux_of, result, args, tangents[1])
+        return result, implicit_tangents(flat, case_of, aux_of, result, inputs, moves)
 
-    return solve(params, (*args, *consts), bounds, tol)
+    return solve(params, inputs)
 
 
-def _unrolled(settings: Settings, params: PyTree, args: tuple, bounds: Any, tol: Array) -> MinimizeResult:
-    flat, problem, x = _prepare(settings, params, args, bounds)
-    still = jax.tree.map(jax.lax.stop_gradient, args)
-    problem = dataclasses.replace(problem, detached=make_problem(settings, flat, settings.fun, still, bounds))
-    tol = jnp.asarray(tol, flat.dtype)
-    run = _loop.start(problem, settings.method, x, tol, settings.max_steps, settings.trace)
-    run = _loop.unrolled(problem, settings.method, run, tol, settings.max_steps)
-    return finish(settings, params, args, tol, run)
+def _unrolled(settings: Settings, params: PyTree, inputs: Inputs) -> MinimizeResult:
+    flat = flattener(params)
+    still = problem_of(settings, flat, jax.tree.map(jax.lax.stop_gradient, inputs))
+    problem = dataclasses.replace(problem_of(settings, flat, inputs), detached=still)
+    method, tol = method_of(settings, inputs), jnp.asarray(inputs.tol, flat.dtype)
+    run = _loop.start(problem, method, flat.ravel(params), tol, settings.max_steps, settings.trace)
+    return finish(settings, params, inputs, _loop.unrolled(problem, method, run, tol, settings.max_steps))

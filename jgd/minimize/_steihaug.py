@@ -15,6 +15,30 @@ from jgd.core import Array
 from jgd.minimize._problem import dot, norm
 
 
+def inner_loop(goes_on: Callable[[Any], Array], turn: Callable[[Any], Any], start: Any, most: int, unroll: bool) -> Any:
+    """A `lax.while_loop` of at most `most` turns; with `unroll` a scan that reverse mode can pass.
+
+    Each turn of the scan is a `lax.cond`: those that are not needed cost no time, though their memory is kept.
+
+    Args:
+        goes_on: From the state to whether there is another turn.
+        turn: From a state to the next.
+        start: The first state.
+        most: Turns at most; read with `unroll` only.
+        unroll: Whether the loop is to be differentiated in reverse.
+
+    Returns:
+        The last state.
+    """
+    if not unroll:
+        return jax.lax.while_loop(goes_on, turn, start)
+
+    def body(state: Any, _: None) -> tuple[Any, None]:
+        return jax.lax.cond(goes_on(state), turn, lambda state: state, state), None
+
+    return jax.lax.scan(body, start, None, length=most)[0]
+
+
 class NewtonStep(NamedTuple):
     """What CG has found.
 
@@ -45,29 +69,36 @@ class _State(NamedTuple):
 def _to_boundary(step: Array, direction: Array, radius: Array) -> Array:
     """How far along the direction the boundary is."""
     a, b, c = dot(direction, direction), dot(step, direction), dot(step, step) - radius**2
-    root = jnp.sqrt(jnp.maximum(b * b - a * c, 0))
-    return jnp.where(b > 0, -c / (b + root), (root - b) / jnp.where(a > 0, a, 1))
+    square = b * b - a * c
+    root = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return jnp.where(b > 0, -c / jnp.where(b > 0, b + root, 1), (root - b) / jnp.where(a > 0, a, 1))
 
 
 def newton_step(
-    product: Callable[[Array], Array], grad: Array, radius: Any, tol: Array, max_products: int, active: Any
+    product: Callable[[Array], Array],
+    grad: Array,
+    radius: Array | None,
+    tol: Array,
+    max_products: int,
+    active: Any,
+    unroll: bool = False,
 ) -> NewtonStep:
     """Truncated conjugate gradients.
 
     Args:
         product: The Hessian times a vector [n].
         grad: The gradient [n].
-        radius: The trust radius; infinite for none: then the step ends before a direction of negative curvature, and
-            is $-g$ where the first one is.
+        radius: The trust radius; None for none: then the step ends before a direction of negative curvature, and is
+            $-g$ where the first one is.
         tol: The norm of the residual to reach.
         max_products: Products at most.
         active: False to do nothing.
+        unroll: Whether to loop so that reverse mode can pass.
 
     Returns:
         The step, and what it cost.
     """
     zero = jnp.zeros_like(grad)
-    radius = jnp.asarray(radius, grad.dtype)
     square = dot(grad, grad)
     start = _State(
         zero, grad, -grad, zero, square, jnp.array(False), jnp.zeros((), jnp.int32), ~(active & (square > 0))
@@ -78,10 +109,11 @@ def newton_step(
         curvature = dot(s.direction, applied)
         negative = ~(curvature > 0)
         alpha = s.square / jnp.where(negative, 1, curvature)
-        outside = negative | (norm(s.step + alpha * s.direction) >= radius)
-        first = s.count == 0
-        unbounded = jnp.where(first, 1.0, 0.0)
-        edge = jnp.where(jnp.isfinite(radius), _to_boundary(s.step, s.direction, radius), unbounded)
+        if radius is None:
+            outside, edge = negative, jnp.where(s.count == 0, 1.0, 0.0)
+        else:
+            outside = negative | (norm(s.step + alpha * s.direction) >= radius)
+            edge = _to_boundary(s.step, s.direction, radius)
         alpha = jnp.where(outside, edge, alpha).astype(grad.dtype)
         step, residual = s.step + alpha * s.direction, s.residual + alpha * applied
         square = dot(residual, residual)
@@ -91,6 +123,6 @@ def newton_step(
         sum_applied = s.applied + alpha * applied
         return _State(step, residual, direction, sum_applied, square, outside, count, done)
 
-    s = jax.lax.while_loop(lambda s: ~s.done, turn, start)
+    s = inner_loop(lambda s: ~s.done, turn, start, max_products, unroll)
     model = dot(grad, s.step) + 0.5 * dot(s.step, s.applied)
     return NewtonStep(s.step, model, s.at_boundary, s.count)

@@ -10,7 +10,9 @@ from jgd.minimize._problem import Point, Problem
 from jgd.minimize._result import Path, Status
 
 #: Steps in a row without a decrease above rounding, after which a run ends.
-PATIENCE = 5
+PATIENCE = 10
+#: A gradient norm that grows and is this many times the smallest one met: the run leaves a saddle point.
+GROWTH = 5.0
 
 
 def is_finite(point: Point) -> Array:
@@ -55,6 +57,8 @@ def next_status(
     eps = jnp.finfo(after.params.dtype).eps
     scale = jnp.maximum(1.0, jnp.abs(path.first_value))
     bottomless = (after.value < -10 / eps * scale) | (after.value == -jnp.inf)
+    if problem.bounds is not None:  # a bounded box has a bottom, deep as it may be
+        bottomless &= ~jnp.all(jnp.isfinite(jnp.stack(problem.bounds)))
     blown_up = after.value - path.first_value > 1e6 * scale
     rising = before.value > path.first_value
     still = jnp.all(jnp.abs(after.params - before.params) <= eps * jnp.abs(before.params))

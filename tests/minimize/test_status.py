@@ -66,8 +66,9 @@ def test_at_the_noise_floor_of_the_value_the_decrease_is_small():
     # ten thousand hides all decreases below 1e-3, and so any gradient below about 0.05
     status, result = status_of(lambda x: 1e4 + bowl(x), [3.0, -2.0], method="gradient_descent", tol=1e-6)
     assert status is Status.SMALL_DECREASE
-    assert result.grad_norm < 0.5
-    assert result.evaluations.values < 60, "no endless line searches"
+    assert result.grad_norm < 0.05
+    assert result.steps < 100
+    assert result.evaluations.values < 3 * result.steps, "no endless line searches"
 
 
 def test_a_plateau_above_rounding_is_not_taken_for_the_floor():

@@ -88,5 +88,9 @@ def problems(kind: str = "unconstrained", largest: int = LARGEST) -> dict[str, P
         sized = [_sized(problem, largest) for problem in distinct if problem.num_variables() > largest]
         return by_name([problem for problem in sized if problem is not None])
     return by_name(
-        [_adapt(problem, problem.name.lower()) for problem in distinct if problem.num_variables() <= largest]
+        [
+            _adapt(problem, problem.name.lower(), bounded=kind == "bounded")
+            for problem in distinct
+            if problem.num_variables() <= largest
+        ]
     )

@@ -1,0 +1,60 @@
+"""Functions of each float leaf of a tree and of a number that goes with it: what penalties are made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, PyTree, path_text
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: Any) -> PyTree:
+    """`fun(leaf, *strengths)` of each float leaf; others stay as they are.
+
+    Args:
+        what: The penalty and the argument, for errors.
+        fun: From a leaf and arrays that broadcast to it.
+        params: A tree.
+        strengths: Numbers, arrays that broadcast to each leaf, or trees of these with the first levels of `params`.
+
+    Returns:
+        A tree as `params`.
+
+    Raises:
+        ValueError: A strength does not fit.
+    """
+
+    def spread(strength: Any) -> PyTree:
+        try:
+            full = jax.tree.map(lambda s, part: jax.tree.map(lambda _: s, part), strength, params)
+        except ValueError as error:
+            raise ValueError(f"{what} must be a number, an array, or a tree as params: {error}") from error
+        return jax.tree_util.tree_map_with_path(checked, params, full)
+
+    def checked(path: Any, leaf: Any, strength: Any) -> Any:
+        if not _is_float(leaf):
+            return leaf
+        try:
+            jnp.broadcast_to(strength, jnp.shape(leaf))
+        except ValueError:
+            raise ValueError(
+                f"{what} at {path_text(path)} has the shape {jnp.shape(strength)}; expected one that broadcasts to the"
+                f" leaf's {jnp.shape(leaf)}."
+            ) from None
+        return jnp.asarray(strength, jnp.result_type(leaf))
+
+    def each(leaf: Any, *strengths: Any) -> Any:
+        return fun(jnp.asarray(leaf), *strengths) if _is_float(leaf) else leaf
+
+    return jax.tree.map(each, params, *(spread(strength) for strength in strengths))
+
+
+def total(params: PyTree, terms: PyTree) -> Array:
+    """The sum of the terms of all float leaves."""
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(terms), strict=True)
+    return sum((jnp.sum(term) for leaf, term in pairs if _is_float(leaf)), jnp.zeros(()))

@@ -1,0 +1,101 @@
+"""Newton's methods by conjugate gradients, and optimizers as methods: what they cost, where they go, derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jgd
+from jgd.minimize import NewtonCG, TrustRegion, minimize
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def rosenbrock(x):
+    return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+
+
+def saddle(x):
+    return x[0] ** 2 - x[1] ** 2 + x[1] ** 4
+
+
+@pytest.mark.parametrize(("method", "gradients", "products"), [("newton_cg", 30, 60), ("trust_region", 36, 60)])
+def test_few_gradients_and_products_and_saddles_are_left(method, gradients, products):
+    @jax.jit
+    def solve(start, i):
+        return minimize(lambda x, i: jax.lax.switch(i, [rosenbrock, saddle], x), start, args=(i,), method=method)
+
+    # scipy: 107 and 146 by Newton-CG, 27 and 81 by trust-ncg
+    found = solve(jnp.array([-1.2, 1.0]), 0)
+    assert bool(found.converged)
+    assert int(found.evaluations.gradients) <= gradients
+    assert int(found.evaluations.products) <= products
+    found = solve(jnp.array([1.0, 1e-3]), 1)
+    assert bool(found.converged)
+    np.testing.assert_allclose(float(found.value), -0.25, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", [NewtonCG(), TrustRegion(radius=0.5)], ids=["newton_cg", "trust_region"])
+def test_unrolled_derivatives_are_those_of_the_steps(method):
+    def bowl(x, a):
+        return jnp.sum(jnp.cosh(x - a * jnp.array([1.0, -0.5]))) + 0.5 * a * (x[0] * x[1]) ** 2
+
+    @jax.jit
+    @jax.value_and_grad
+    def solve(a, tol):
+        # two steps, the first of the trust region's to its boundary: far from the solution's derivative
+        start, more = jnp.array([1.5, 1.0]), {"max_steps": 2, "tol": tol, "differentiate": "unroll"}
+        return minimize(bowl, start, args=(a,), method=method, **more).params @ jnp.array([1.0, 2.0])
+
+    for tol in (0.0, 2.0):  # the second run stops after one step
+        expected = (solve(1 + 1e-6, tol)[0] - solve(1 - 1e-6, tol)[0]) / 2e-6
+        assert abs(float(expected)) > 0.01
+        np.testing.assert_allclose(solve(1.0, tol)[1], expected, rtol=1e-5)
+
+
+def quartic(x):
+    return jnp.sum((x - 1) ** 2 * jnp.array([1.0, 4.0]) + (x - 1) ** 4)
+
+
+@pytest.mark.parametrize("optimizer", [jgd.lbfgs(), optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(15))])
+def test_evaluations_of_an_optimizers_own_line_search_are_counted(optimizer):
+    calls = []
+
+    def fun(x):
+        jax.debug.callback(lambda: calls.append(1))
+        return quartic(x)
+
+    found = minimize(fun, jnp.zeros(2), method=optimizer)
+    jax.effects_barrier()
+    assert bool(found.converged)
+    assert int(found.evaluations.values) == len(calls) > int(found.steps) + 1
+
+
+@pytest.mark.parametrize("make", [jgd.schedule_free_sgd, optax.contrib.schedule_free_sgd])
+def test_the_params_to_evaluate_are_the_ones_returned(make):
+    found = minimize(quartic, jnp.zeros(2), method=make(0.05), max_steps=40, tol=0.0)
+    optimizer, params = make(0.05), jnp.zeros(2)
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(quartic)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(40):
+        params, state = step(params, state)
+    evaluated = (jgd if make is jgd.schedule_free_sgd else optax.contrib).schedule_free_eval_params(state, params)
+    assert float(jnp.max(jnp.abs(evaluated - params))) > 1e-4
+    np.testing.assert_allclose(found.params, evaluated, rtol=1e-6)
+    np.testing.assert_allclose(float(found.value), float(quartic(evaluated)), rtol=1e-6)
+
+
+def test_a_schedule_may_begin_at_zero():
+    found = minimize(quartic, jnp.zeros(2), method=optax.sgd(optax.linear_schedule(0.0, 0.05, 10)), tol=1e-4)
+    assert bool(found.converged)
+
+
+def test_a_search_of_an_optimizers_own_cannot_be_unrolled():
+    with pytest.raises(ValueError, match="line search"):
+        minimize(quartic, jnp.zeros(2), method=optax.lbfgs(), max_steps=3, differentiate="unroll")
