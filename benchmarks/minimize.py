@@ -5,6 +5,7 @@
     python benchmarks/minimize.py --sets mgh,classics --dtypes float64
     python benchmarks/minimize.py --sets sif --methods jgd,scipy --largest 100 --json figures.json
     python benchmarks/minimize.py --sets mgh --methods "jgd lbfgs,scipy L-BFGS-B" --details
+    python benchmarks/minimize.py --sets mgh,classics,sif,bounds --on-host       # evaluations alone, in a few minutes
 
 The sets are the 35 problems of More, Garbow and Hillstrom (`mgh`), further classics (`classics`), CUTEst's problems of
 up to 1,000 variables as sif2jax has them (`sif`), those with bounds (`bounds`), and those of thousands of variables at
@@ -19,7 +20,8 @@ the best that any method finds here. Points are judged in float64.
 
 On CUTEst's problems only the methods in `minimizers.FEW` take part, unless others are asked for.
 
-Problems of one size share one compiled program. Times are of the second run of each, so without compilation.
+Problems of one size share one compiled program. Times are of the second run of each, so without compilation. With
+`--on-host` one program of each solver serves all problems, see `host_functions.py`: calls are counted, not timed.
 """
 
 import argparse
@@ -34,6 +36,7 @@ import jax
 import jax.numpy as jnp
 import minimizers as field
 import numpy as np
+from host_functions import groups_on_host, padded_size, together_on_host
 from timing import Budget, add_common_options, header, pick, print_table, write_json
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "minimize"))
@@ -92,14 +95,15 @@ def together(problems: Sequence[Any]) -> field.Group:
     return field.Group(fun, residuals, value_and_grad)
 
 
-def contestants(problems: Sequence[Any], wanted: Callable[[str], bool]) -> dict[str, field.Make]:
+def contestants(problems: Sequence[Any], wanted: Callable[[str], bool], on_host: bool) -> dict[str, field.Make]:
     """The methods that can solve a group's problems."""
-    bounded, squares = problems[0].bounds is not None, problems[0].residuals is not None
+    bounded, squares = problems[0].bounds is not None, problems[0].residuals is not None and not on_host
     found = field.BOUNDED if bounded else field.GENERAL | (field.SQUARES if squares else {})
+    too_many = problems[-1].size > DENSE_LIMIT
     return {
         name: make
         for name, make in found.items()
-        if wanted(name) and not (field.is_dense(name) and problems[0].size > DENSE_LIMIT)
+        if wanted(name) and not (field.is_dense(name) and too_many) and not (on_host and field.has_products(name))
     }
 
 
@@ -123,17 +127,37 @@ def run_one(solver: field.Solver, problem: Any, i: int, dtype: str) -> dict[str,
     return row | {"problem": problem.name, "dtype": dtype}
 
 
+def run_on_host(solver: field.Solver, calls: Any, problem: Any, i: int, dtype: str) -> dict[str, Any]:
+    """One run of a padded problem: where it ended, and how often its function was called."""
+    more = (0, padded_size(problem.size) - problem.size)
+    bounds = None
+    if problem.bounds is not None:
+        lower, upper = problem.bounds
+        bounds = (
+            np.pad(lower, more, constant_values=-1).astype(dtype),
+            np.pad(upper, more, constant_values=1).astype(dtype),
+        )
+    calls.count = 0
+    found = solver(np.pad(problem.start, more).astype(dtype), i, bounds)
+    x = np.asarray(found.x, np.float64)[: problem.size]
+    row = found._asdict() | {"x": x, "values": calls.count, "gradients": calls.count, "ms": float("nan")}
+    return row | {"problem": problem.name, "dtype": dtype}
+
+
 def solve_group(
-    problems: Sequence[Any], dtype: str, wanted: Callable[[str], bool], steps: int, missing: dict[str, str]
+    problems: Sequence[Any], dtype: str, wanted: Callable[[str], bool], options: Any, missing: dict[str, str]
 ) -> list[dict[str, Any]]:
     """A row for each method and problem."""
     rows = []
     with jax.enable_x64(dtype == "float64"):
-        group = together(problems)
-        for name, make in contestants(problems, wanted).items():
+        group, calls = together_on_host(problems) if options.on_host else (together(problems), None)
+        for name, make in contestants(problems, wanted, options.on_host).items():
             try:
-                solver = make(group, field.Settings(TOL[dtype], steps))
-                found = [run_one(solver, problem, i, dtype) for i, problem in enumerate(problems)]
+                solver = make(group, field.Settings(TOL[dtype], options.steps))
+                if options.on_host:
+                    found = [run_on_host(solver, calls, problem, i, dtype) for i, problem in enumerate(problems)]
+                else:
+                    found = [run_one(solver, problem, i, dtype) for i, problem in enumerate(problems)]
             except (ImportError, AttributeError, KeyError, TypeError, ValueError) as error:
                 missing.setdefault(f"{type(error).__name__}: {error}".splitlines()[0], f"{name} on {problems[0].name}")
             else:
@@ -141,9 +165,9 @@ def solve_group(
     return rows
 
 
-def judge(problems: Sequence[Any], rows: list[dict[str, Any]]) -> None:
+def judge(problems: Sequence[Any], rows: list[dict[str, Any]], on_host: bool) -> None:
     """Adds to each row its value, gradient norm and whether it is solved, all in float64."""
-    group = together(problems)
+    group = together_on_host(problems)[0] if on_host else together(problems)
 
     def at(problem: Any, x: np.ndarray, i: int) -> tuple[float, float]:
         value, gradient = group.value_and_grad(x, i)
@@ -224,6 +248,7 @@ def main() -> None:
     parser.add_argument("--problems", default="", help="names of problems; all if empty")
     parser.add_argument("--largest", type=int, default=1000, help="how many variables a problem has at most")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--on-host", action="store_true", help="one program for all problems: calls, no times")
     parser.add_argument("--details", action="store_true", help="every failure, not only jgd's")
     add_common_options(parser)
     parser.set_defaults(budget=900.0)
@@ -245,17 +270,17 @@ def main() -> None:
         wanted = chooser(parts or (field.FEW if name in CUTEST else []))
         rows: list[dict[str, Any]] = []
         late = 0
-        for group in groups_of(problems):
+        for group in groups_on_host(problems) if options.on_host else groups_of(problems):
             if budget.share(1) <= 0:
                 late += len(group)
                 continue
             found = []
             for dtype in dtypes:
-                found += solve_group(group, dtype, wanted, options.steps, missing)
-            judge(group, found)
-            rows += [row | {"set": name, "size": group[0].size} for row in found]
+                found += solve_group(group, dtype, wanted, options, missing)
+            judge(group, found, options.on_host)
+            rows += [row | {"set": name, "size": group[-1].size} for row in found]
             solved = sum(row["solved"] for row in found)
-            print(f"{name}: {len(group)} of {group[0].size} variables, {solved} of {len(found)} runs", file=sys.stderr)
+            print(f"{name}: {len(group)} of {group[-1].size} variables, {solved} of {len(found)} runs", file=sys.stderr)
         figures += rows
         if late:
             print(f"\nNo time for {late} problems of {name}")

@@ -245,3 +245,8 @@ DENSE = ("bfgs", "BFGS", "levenberg", "gauss_newton", "least_squares", "Levenber
 def is_dense(name: str) -> bool:
     """Whether a method's work grows with the square of the size or faster."""
     return "L-BFGS" not in name and "lbfgs" not in name.lower() and any(word in name for word in DENSE)
+
+
+def has_products(name: str) -> bool:
+    """Whether a method takes products with the Hessian, and so needs a function that is differentiable twice."""
+    return "newton" in name.lower() or "trust" in name

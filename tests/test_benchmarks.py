@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
+
+import jgd
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # What the scripts share; the others are scripts.
-SHARED = ("contestants", "minimizers", "per_example_models", "tasks", "timing", "trees")
+SHARED = ("contestants", "host_functions", "minimizers", "per_example_models", "tasks", "timing", "trees")
 # Measures whole trainings, with tables of its own.
 OTHER = ("small_states",)
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in (*SHARED, *OTHER))
@@ -31,6 +34,7 @@ RUNS = {
         "--sets mgh --problems rosenbrock --dtypes float64 --methods lbfgs,L-BFGS-B,levenberg_marquardt,least_squares",
         {"jgd lbfgs": 1, "scipy L-BFGS-B": 1, "jgd levenberg_marquardt": 1, "scipy least_squares lm": 1},
     ),
+    "many_starts": ("--starts 20 --rounds 2", {"jgd, vmap": 1, "scipy, NumPy": 1, "scipy, compiled": 1, "1.000": 3}),
     "train": ("--tasks mlp --steps 5 --rounds 4", {"optax loop": 1, "optax scan": 1, "jgd auto scan": 1}),
 }
 # A script with one tree more, and without torch where that is hidden: it takes seconds to import.
@@ -99,6 +103,22 @@ def test_a_script_prints_tables_of_finite_figures(name, tmp_path):
     assert len(figures) >= 2 * len(rows)
     assert all(math.isfinite(figure) and figure >= 0 for figure in figures)
     assert json.loads((tmp_path / "figures.json").read_text())["rows"]
+
+
+def test_calls_on_the_host_are_counted_as_in_a_compiled_run(tmp_path):
+    options = "--sets mgh --problems rosenbrock,beale --dtypes float32 --methods jgd --json figures.json"
+    done = run("minimize", f"{options} --on-host", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert {row["method"] for row in rows} == {"jgd lbfgs", "jgd bfgs", "jgd cg"}
+    assert all(row["solved"] and row["values"] > 5 for row in rows)
+    calls = next(row["values"] for row in rows if row["method"] == "jgd bfgs" and row["problem"] == "rosenbrock")
+
+    def rosenbrock(x):
+        return (10 * (x[1] - x[0] ** 2)) ** 2 + (1 - x[0]) ** 2
+
+    found = jgd.minimize(rosenbrock, jnp.array([-1.2, 1.0]), method="bfgs", tol=1e-4)
+    assert abs(calls - int(found.evaluations.values)) <= 5  # rounding differs
 
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")

@@ -93,6 +93,12 @@ def remember(state: LBFGSState, move: Array, change: Array) -> LBFGSState:
     )
 
 
+def check_memory(method: str, memory: int) -> None:
+    """Refuses a memory that holds no pair."""
+    if memory < 1:
+        raise ValueError(f"{method}: memory must be at least 1; got {memory}.")
+
+
 def first_step(point: Point) -> Array:
     """The size of a first step along the negative gradient: at most one, of a length of the params' size or 1."""
     size, length = norm(point.grad), jnp.maximum(1, max_norm(point.params))
@@ -117,6 +123,10 @@ class LBFGS(BaseMethod):
 
     memory: int = 10
     line_search: LineSearch = dataclasses.field(default_factory=StrongWolfe)
+
+    def __post_init__(self) -> None:
+        """Checks the memory."""
+        check_memory("LBFGS", self.memory)
 
     def init(self, problem: Problem, point: Point) -> tuple[LBFGSState, Array]:
         """An empty memory, and what the last direction of one that was emptied promised: nothing yet."""

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jgd.core import Array, is_traced
 from jgd.minimize._cauchy import cauchy_point
 from jgd.minimize._compact import compact, solve, times
-from jgd.minimize._lbfgs import LBFGSState, remember, two_loops
+from jgd.minimize._lbfgs import LBFGSState, check_memory, remember, two_loops
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_wolfe import StrongWolfe
 from jgd.minimize._method import BaseMethod, StepInfo
@@ -133,6 +133,10 @@ class LBFGSB(BaseMethod):
     memory: int = 10
     line_search: LineSearch = dataclasses.field(default_factory=StrongWolfe)
     handles_bounds: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Checks the memory."""
+        check_memory("LBFGSB", self.memory)
 
     def start(self, problem: Problem, params: Array) -> Array:
         """The nearest point inside the bounds; NaN where a lower bound is above its upper one."""

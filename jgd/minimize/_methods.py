@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jgd.core import Array, PyTree
@@ -91,8 +92,11 @@ def flat_bounds(bounds: Any, params: PyTree) -> tuple[Array, Array] | None:
     """
     if bounds is None:
         return None
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError(f"minimize: bounds must be a pair (lower, upper); got {bounds!r}.")
+    if not (isinstance(bounds, tuple | list | jax.Array | np.ndarray) and len(bounds) == 2):
+        raise ValueError(
+            f"minimize: bounds must be a pair (lower, upper); got {bounds!r}. A list of pairs becomes one by"
+            " jnp.array(bounds).T."
+        )
     flat = flattener(params)
 
     def side(bound: Any, otherwise: float) -> Array:

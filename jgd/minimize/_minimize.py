@@ -48,8 +48,9 @@ def minimize(
         method: A method (`LBFGS(memory=20)`), its name, or any jgd or optax optimizer. Arrays among a method's settings
             are data (`GradientDescent(jnp.asarray(0.1))`): changed without a recompile, swept and differentiated.
             Names: `"lbfgs"`, `"bfgs"`, `"gradient_descent"`, `"barzilai_borwein"`, `"exact_descent"`, `"polyak"`,
-            `"heavy_ball"`, `"nesterov"`, `"cg"`, `"newton_cg"`, `"trust_region"`, `"gauss_newton"`, `"lm"` (or
-            `"levenberg_marquardt"`).
+            `"heavy_ball"`, `"nesterov"`, `"cg"`, `"newton_cg"`, `"trust_region"`, `"projected_gradient"`,
+            `"mirror_descent"`, `"gauss_newton"`, `"lm"` (or `"levenberg_marquardt"`). With bounds, `"lbfgs"` stands for
+            `"lbfgsb"`.
         line_search: A line search in place of the method's own: `"armijo"`, `"strong_wolfe"`, `"hager_zhang"`, or an
             object such as `StrongWolfe(c2=0.1)`.
         tol: The run has converged where the largest absolute entry of the gradient is at most this; absolute. In
@@ -57,7 +58,8 @@ def minimize(
             `SMALL_STEP` or `SMALL_DECREASE`, as far as the dtype can tell at the minimum.
         max_steps: Steps at most.
         has_aux: Whether `fun` returns a pair; its second part at the solution is in the result.
-        bounds: A pair of lower and upper bounds, each None, a number, or a tree as `params`.
+        bounds: A pair of lower and upper bounds, each None, a number, or a tree as `params`; for `"lbfgs"`, `"lbfgsb"`
+            and `"projected_gradient"`.
         trace: Whether to record value, gradient norm and step size of each step, in arrays [max_steps].
         progress: Whether to show a progress bar; not inside `jit`.
         differentiate: `"implicit"`: derivatives of the solution by the implicit function theorem, whatever the number
@@ -70,7 +72,7 @@ def minimize(
 
     Raises:
         TypeError: A leaf of `params` is complex or no array, or `fun` returns no real scalar.
-        ValueError: An unknown method or option.
+        ValueError: An unknown method or option, or bounds that do not fit.
 
     Examples:
         >>> import jax.numpy as jnp

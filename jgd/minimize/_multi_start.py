@@ -44,7 +44,7 @@ def multi_start(fun: Callable[..., Any], starts: PyTree, **options: Any) -> Mult
         >>> import jax.numpy as jnp
         >>> from jgd.minimize import multi_start
         >>> double_well = lambda x: (x**2 - 1) ** 2 + 0.3 * x
-        >>> found = multi_start(double_well, jnp.array([-2.0, 0.5, 2.0]), tol=1e-4)
+        >>> found = multi_start(double_well, jnp.array([-1.0, 0.5, 1.0]), tol=1e-4)
         >>> print(found.best.params.round(2), found.runs.params.round(2))
         -1.04 [-1.04  0.96  0.96]
     """

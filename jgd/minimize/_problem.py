@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, PyTree
 
 
 class Point(NamedTuple):
@@ -72,6 +72,20 @@ class Problem:
         eps = float(jnp.finfo(point.params.dtype).eps)
         rounded = eps * jnp.sum(jnp.abs(point.params * point.grad))
         return jnp.abs(decrease) <= 10 * (self.noise(point.value) + 10 * rounded)
+
+
+def mapped(problem: Problem, fun: Callable[[PyTree], PyTree], params: Array, what: str) -> Array:
+    """A function from a tree to one of its kind, of a vector [n].
+
+    Raises:
+        ValueError: The function returns another kind of tree.
+    """
+    before = problem.unravel(params)
+    after = fun(before)
+    found, expected = (jax.tree.map(lambda leaf: jnp.shape(leaf), tree) for tree in (after, before))
+    if found != expected:
+        raise ValueError(f"{what} returned a tree of the shapes {found}; expected those of params, {expected}.")
+    return problem.ravel(after)
 
 
 def dot(a: Array, b: Array) -> Array:

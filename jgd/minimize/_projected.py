@@ -27,7 +27,7 @@ from jgd.core import Array, PyTree
 from jgd.minimize._line_search import stopped
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, max_norm
+from jgd.minimize._problem import Point, Problem, dot, mapped, max_norm
 from jgd.minimize._result import Evaluations
 
 #: The shortest and the longest step along the gradient.
@@ -100,7 +100,7 @@ class ProjectedGradient(BaseMethod):
                 "ProjectedGradient: found a projection and bounds; expected one of them. Leave out the projection, or"
                 " write one onto the points of the set that are within the bounds."
             )
-        return problem.ravel(self.projection(problem.unravel(params)))
+        return mapped(problem, self.projection, params, "ProjectedGradient: projection")
 
     def start(self, problem: Problem, params: Array) -> Array:
         """The nearest feasible params."""

@@ -30,7 +30,7 @@ from jgd.minimize._backtracking import Trial, backtrack
 from jgd.minimize._line_search import stopped
 from jgd.minimize._method import BaseMethod, StepInfo
 from jgd.minimize._penalties import Penalty
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, dot, mapped, norm
 from jgd.minimize._result import Evaluations
 from jgd.minimize._stop import is_finite
 
@@ -155,7 +155,7 @@ class ProximalGradient(BaseMethod):
         return new, found.step, found.next_step, ~found.success, found.count + 1
 
     def _prox(self, problem: Problem, params: Array, step: Any) -> Array:
-        return problem.ravel(self.penalty.prox(problem.unravel(params), step))
+        return mapped(problem, lambda tree: self.penalty.prox(tree, step), params, "ProximalGradient: penalty.prox")
 
     def _penalty(self, problem: Problem, params: Array, like: Array) -> Array:
         return jnp.asarray(self.penalty.value(problem.unravel(params)), like.dtype)

@@ -26,7 +26,8 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
         A tree as `params`.
 
     Raises:
-        ValueError: A strength does not fit.
+        ValueError: A strength does not fit, or is a negative number.
+        TypeError: A strength is no number.
     """
 
     def spread(strength: Any) -> PyTree:
@@ -39,8 +40,14 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
     def checked(path: Any, leaf: Any, strength: Any) -> Any:
         if not _is_float(leaf):
             return leaf
+        # arrays are data, of which nothing is known here
+        if isinstance(strength, int | float) and not strength >= 0:
+            raise ValueError(f"{what} at {path_text(path)} is {strength}; expected at least 0.")
         try:
             jnp.broadcast_to(strength, jnp.shape(leaf))
+        except TypeError:
+            kind = type(strength).__name__
+            raise TypeError(f"{what} at {path_text(path)} is a {kind}; expected a number or an array.") from None
         except ValueError:
             raise ValueError(
                 f"{what} at {path_text(path)} has the shape {jnp.shape(strength)}; expected one that broadcasts to the"

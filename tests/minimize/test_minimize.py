@@ -12,6 +12,7 @@ import pytest
 from jgd import adam
 from jgd.minimize import (
     LBFGS,
+    LBFGSB,
     BarzilaiBorwein,
     ConjugateGradient,
     GaussNewton,
@@ -302,6 +303,12 @@ def test_settings_that_are_arrays_can_be_batched():
     assert result.status.tolist() == [Status.CONVERGED, Status.CONVERGED, Status.DIVERGED]
 
 
+@pytest.mark.parametrize("method", [LBFGS, LBFGSB])
+def test_a_memory_holds_something(method):
+    with pytest.raises(ValueError, match="memory must be at least 1; got 0"):
+        method(memory=0)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -319,9 +326,21 @@ def test_settings_that_are_arrays_can_be_batched():
         ({"value_dtype": jnp.float64}, ValueError, "jax_enable_x64"),
         ({"method": "newton_cg", "bounds": (0, 1)}, ValueError, "knows no bounds"),
         ({"bounds": 3.0}, ValueError, "must be a pair"),
+        ({"bounds": [(0, 1)] * 3}, ValueError, r"jnp.array\(bounds\).T"),
+        ({"bounds": (1.0, 0.0)}, ValueError, "at most the upper ones; got 1.0 and 0.0 for entry 0"),
+        ({"bounds": (jnp.zeros(3), None)}, ValueError, "do not fit params"),
+        ({"method": adam(0.1), "bounds": (0, 1)}, ValueError, "one of 'lbfgsb', 'projected_gradient'"),
     ],
 )
 def test_errors_say_what_was_found_and_what_was_expected(change, error, message):
     call = {"fun": bowl, "params": jnp.ones(2)} | change
     with pytest.raises(error, match=message):
         minimize(call.pop("fun"), call.pop("params"), **call)
+
+
+def test_with_bounds_the_default_method_keeps_to_them():
+    result = minimize(bowl, jnp.zeros(2), bounds=jnp.array([(0.0, 0.5), (-1.0, 3.0)]).T)
+    assert bool(result.converged)
+    np.testing.assert_allclose(result.params, [0.5, 1.0], atol=1e-6)
+    outcome = jax.jit(lambda upper: minimize(bowl, jnp.zeros(2), bounds=(1.0, upper)))(0.0)
+    assert Status(int(outcome.status)) is Status.NON_FINITE  # bounds in the wrong order, found where nothing can raise
