@@ -142,6 +142,8 @@ def test_sif2jax_has_at_least_a_hundred_problems():
     unconstrained, bounded = sif.problems("unconstrained"), sif.problems("bounded")
     assert len(unconstrained) >= 100
     assert len(bounded) >= 50
+    assert sif.is_installed()  # still, with its packages in place
+    assert any(np.any(np.isfinite(problem.bounds)) for problem in bounded.values())
     # Where both have a problem, they agree on its start and on its value there and elsewhere.
     pairs = {
         "rosenbr": "rosenbrock",

@@ -26,7 +26,8 @@ LARGEST = 1000
 
 def is_installed() -> bool:
     """Whether sif2jax is there."""
-    return importlib.util.find_spec("sif2jax") is not None
+    # once its packages are imported the name stands for an empty one, of which nothing can be asked
+    return "sif2jax" in sys.modules or importlib.util.find_spec("sif2jax") is not None
 
 
 @functools.cache
