@@ -377,6 +377,27 @@ def test_mirror_descent_takes_rows_of_each_leaf_and_starts_with_zeros():
     assert np.allclose(result.params["one"], [1, 0, 0], atol=1e-6)
 
 
+def shrink(x, by):
+    return np.sign(x) * np.maximum(np.abs(x) - by, 0)
+
+
+ONE_STEP = {
+    "projected": (ProjectedGradient(SETS.projection_non_negative, 0.1), lambda x, g: np.maximum(x - 0.1 * g, 0)),
+    "proximal": (ProximalGradient(L1(0.5), 0.1), lambda x, g: shrink(x - 0.1 * g, 0.05)),
+    "mirror": (MirrorDescent(learning_rate=0.1), lambda x, g: x * np.exp(-0.1 * g) / np.sum(x * np.exp(-0.1 * g))),
+    "positive": (MirrorDescent("positive", 0.1), lambda x, g: x * np.exp(-0.1 * g)),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ONE_STEP)
+def test_a_step_of_a_given_size_is_the_formula(name):
+    method, formula = ONE_STEP[name]
+    start, goal = np.array([0.2, 0.3, 0.5]), np.array([1.0, -4.0, 0.4])
+    result = minimize(lambda x: 0.5 * jnp.sum((x - goal) ** 2), jnp.asarray(start), method=method, max_steps=1)
+    assert np.allclose(result.params, formula(start, start - goal), rtol=1e-12)
+
+
 @pytest.mark.usefixtures("x64")
 def test_errors_say_what_is_expected():
     with pytest.raises(ValueError, match="there is no set; expected a projection"):
