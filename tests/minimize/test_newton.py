@@ -58,8 +58,11 @@ def quartic(x):
     return jnp.sum((x - 1) ** 2 * jnp.array([1.0, 4.0]) + (x - 1) ** 4)
 
 
-@pytest.mark.parametrize("optimizer", [jgd.lbfgs(), optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(15))])
-def test_evaluations_of_an_optimizers_own_line_search_are_counted(optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "with_slopes"),
+    [(jgd.lbfgs(), True), (optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(15)), False)],
+)
+def test_evaluations_of_an_optimizers_own_line_search_are_counted(optimizer, with_slopes):
     calls = []
 
     def fun(x):
@@ -70,6 +73,7 @@ def test_evaluations_of_an_optimizers_own_line_search_are_counted(optimizer):
     jax.effects_barrier()
     assert bool(found.converged)
     assert int(found.evaluations.values) == len(calls) > int(found.steps) + 1
+    assert int(found.evaluations.gradients) == (len(calls) if with_slopes else int(found.steps) + 1)
 
 
 @pytest.mark.parametrize("make", [jgd.schedule_free_sgd, optax.contrib.schedule_free_sgd])

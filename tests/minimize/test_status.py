@@ -151,6 +151,14 @@ def test_a_very_low_minimum_is_not_unbounded():
     assert status_of(lambda x: bowl(x - 1) - 1e5, [0.0, 0.0], tol=1e-3)[0] is Status.CONVERGED
 
 
+def test_a_box_has_a_bottom():
+    def fall(x):
+        return -1e20 * jnp.sum(x)
+
+    assert status_of(fall, [0.0, 0.5], bounds=(-1.0, 1.0))[0] is Status.CONVERGED
+    assert status_of(fall, [0.0, 0.5], bounds=(-1.0, None))[0] is Status.UNBOUNDED
+
+
 def test_crawling_reports_the_rate_and_the_steps_to_go():
     _, result = status_of(bowl, [1.0, 1.0], method=GradientDescent(0.01), max_steps=400, tol=1e-5)
     assert np.isclose(linear_rate(result), 0.99, atol=1e-4)
