@@ -8,7 +8,7 @@ from jgd.core import Array
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, dot, unit_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +33,7 @@ class BarzilaiBorwein(BaseMethod):
     def init(self, problem: Problem, point: Point) -> tuple[Array, Array, Array]:
         """The step to try first, the last values, and the parity."""
         del problem
-        size = norm(point.grad)
-        first = jnp.minimum(1.0, 1.0 / jnp.where(size > 0, size, 1)).astype(size.dtype)
-        return first, jnp.full(self.window, point.value), jnp.array(False)
+        return unit_step(point.grad), jnp.full(self.window, point.value), jnp.array(False)
 
     def step(
         self, problem: Problem, point: Point, state: tuple[Array, Array, Array]

@@ -28,7 +28,7 @@ from jgd.core import Array, check_choice
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_wolfe import StrongWolfe
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, dot, norm, unit_step
 
 Formula = Literal["hager_zhang", "polak_ribiere", "dai_yuan"]
 
@@ -87,10 +87,9 @@ class ConjugateGradient(BaseMethod):
         usable = (slope < 0) & ~state.fresh
         direction = jnp.where(usable, state.direction, -point.grad)
         slope = jnp.where(usable, slope, -dot(point.grad, point.grad))
-        size = norm(point.grad)
         # the decrease to first order is that of the last step, for want of better
         again = _divide(state.decrease, slope)
-        step0 = jnp.where(again > 0, again, jnp.minimum(1, 1 / jnp.where(size > 0, size, 1)))
+        step0 = jnp.where(again > 0, again, unit_step(point.grad))
         new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
         failed = ~found.decreased
         keep = beta(self.formula, point.grad, new.grad, direction)

@@ -51,11 +51,6 @@ def point_of(problem: Problem, params: Array, linear: Linear) -> Point:
     return Point(params, half_sum_of_squares(linear.residuals, dtype), grad)
 
 
-def choose(first: Array, a: Any, b: Any) -> Any:
-    """One tree or the other."""
-    return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
-
-
 def jacobian(residuals: Any, params: Array) -> tuple[Array, Array]:
     """The residuals [m] and their Jacobian [m, n], by columns or by rows, whichever are fewer."""
     rows = jax.eval_shape(residuals, params).shape[0]

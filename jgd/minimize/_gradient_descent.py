@@ -20,7 +20,7 @@ from jgd.core import Array
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, dot, unit_step
 from jgd.minimize._result import Evaluations
 
 
@@ -47,8 +47,7 @@ class GradientDescent(BaseMethod):
     def init(self, problem: Problem, point: Point) -> Array:
         """The step to try first."""
         del problem
-        size = norm(point.grad)
-        return jnp.minimum(1.0, 1.0 / jnp.where(size > 0, size, 1)).astype(size.dtype)
+        return unit_step(point.grad)
 
     def step(self, problem: Problem, point: Point, state: Array) -> tuple[Point, Array, StepInfo]:
         """One step."""

@@ -34,7 +34,7 @@ from jgd.core import Array
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_wolfe import StrongWolfe
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, max_norm, norm
+from jgd.minimize._problem import Point, Problem, choose, dot, max_norm, norm
 
 
 class LBFGSState(NamedTuple):
@@ -154,8 +154,8 @@ class LBFGS(BaseMethod):
         empty, none = self.init(problem, point)
         # once with a longer scale, then without a memory; of searches that failed, the smallest promise counts
         longer = memory._replace(scale=jnp.maximum(memory.scale, first_step(point)))
-        retried = jax.tree.map(lambda a, b: jnp.where(last_promise < none, a, b), empty, longer)
+        retried = choose(last_promise < none, empty, longer)
         failed, promise = ~found.decreased, jnp.minimum(jnp.abs(slope * step0), last_promise)
         promise = jnp.minimum(promise, jnp.finfo(promise.dtype).max)
-        after = jax.tree.map(lambda a, b: jnp.where(failed, a, b), (retried, promise), (after, none))
+        after = choose(failed, (retried, promise), (after, none))
         return new, after, StepInfo(found.step, cost, failed & ~downhill, found.decreased, promise)

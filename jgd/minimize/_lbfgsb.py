@@ -31,7 +31,7 @@ from jgd.minimize._lbfgs import LBFGSState, check_memory, remember, two_loops
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_wolfe import StrongWolfe
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, choose, dot, norm, unit_step
 
 Bounds = tuple[Array, Array]
 
@@ -150,11 +150,10 @@ class LBFGSB(BaseMethod):
     def init(self, problem: Problem, point: Point) -> tuple[LBFGSState, Array]:
         """An empty memory, and what the last direction of one that was emptied promised: nothing yet."""
         lower, upper = box(problem, point.params)
-        size = norm(self.residual(problem, point.params, point.grad))
-        first = jnp.minimum(1, 1 / jnp.where(size > 0, size, 1)).astype(size.dtype)
+        first = unit_step(self.residual(problem, point.params, point.grad))
         # bounds on all sides say how far is far: the first step goes along the whole gradient as far as they let it
         scale = jnp.where(jnp.all(jnp.isfinite(upper - lower)), 1, first)
-        return self._empty(point, scale), jnp.full((), jnp.inf, size.dtype)
+        return self._empty(point, scale), jnp.full((), jnp.inf, first.dtype)
 
     def _empty(self, point: Point, scale: Array) -> LBFGSState:
         rows = jnp.zeros((self.memory, point.params.size), point.params.dtype)
@@ -177,7 +176,7 @@ class LBFGSB(BaseMethod):
         after = after._replace(scale=jnp.where(after.fresh, memory.scale * found.step, first_hessian(after)))
         failed, promise = ~found.decreased, jnp.abs(slope)
         # an emptied memory keeps its last scale: a first step of length one would be far from what has been learned
-        after = jax.tree.map(lambda a, b: jnp.where(failed, a, b), self._empty(point, memory.scale), after)
+        after = choose(failed, self._empty(point, memory.scale), after)
         info = StepInfo(found.step, cost, failed & memory.fresh, found.decreased, jnp.minimum(promise, last_promise))
         return new, (after, jnp.where(failed, promise, jnp.inf)), info
 

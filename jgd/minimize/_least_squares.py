@@ -23,7 +23,6 @@ from jgd.core import Array, check_choice
 from jgd.minimize._damped_system import (
     Linear,
     Solver,
-    choose,
     column_norms,
     is_dense,
     least_norm_damping,
@@ -36,7 +35,7 @@ from jgd.minimize._gain import gain_ratio
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, choose, dot, norm
 from jgd.minimize._result import Evaluations
 
 #: By how much a damping falls at most after a good step, and by what it grows after the first bad one.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
-from jgd.minimize._problem import Point, Problem, dot
+from jgd.minimize._problem import Point, Problem, choose, dot
 from jgd.minimize._result import Evaluations
 
 #: From a step to the value, the slope and data of the point there.
@@ -122,7 +122,7 @@ def search_along(
     else:
         new = problem.point(moved)
         cost = Evaluations(count + 1, jnp.ones_like(count), 0)
-    kept = Point(*(jnp.where(found.decreased, a, b) for a, b in zip(new, point, strict=True)))
+    kept = choose(found.decreased, new, point)
     return kept, found, cost
 
 

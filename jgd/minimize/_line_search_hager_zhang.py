@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
 from jgd.minimize._line_search import LineSearchResult, Phi, opening
+from jgd.minimize._problem import choose
 
 #: What the next evaluation is for: growing the interval, the two secant steps, the middle of a slow interval.
 GROW, FIRST, SECOND, MIDDLE = range(4)
@@ -49,10 +50,6 @@ class _State(NamedTuple):
     success: Array
     done: Array
     data: PyTree
-
-
-def _pick(condition: Array, a: Any, b: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
 def _secant(a: _End, b: _End) -> Array:
@@ -134,8 +131,8 @@ class HagerZhang:
             count = s.count + 1
             stuck = (new.trial == s.trial) | ~(new.trial > 0) | ~jnp.isfinite(new.trial)
             return new._replace(
-                best=_pick(better, end, s.best),
-                data=_pick(better, data, s.data),
+                best=choose(better, end, s.best),
+                data=choose(better, data, s.data),
                 count=count,
                 success=success,
                 done=success | stuck | (count >= self.max_evaluations),
@@ -151,7 +148,7 @@ class HagerZhang:
         turned, high = end.slope >= 0, (end.slope < 0) & ~(end.drop <= noise)
         to_high = inside & (turned | high)
         to_low = inside & ~(turned | high)
-        low, top = _pick(to_low, end, s.low), _pick(to_high, end, s.high)
+        low, top = choose(to_low, end, s.low), choose(to_high, end, s.high)
         halving = (inside & high) | (s.halving & ~turned)
         bracketed = s.bracketed | to_high
 
@@ -173,8 +170,8 @@ class HagerZhang:
         return s._replace(
             low=low,
             high=top,
-            low_before=_pick(fresh, low, s.low_before),
-            high_before=_pick(fresh, top, s.high_before),
+            low_before=choose(fresh, low, s.low_before),
+            high_before=choose(fresh, top, s.high_before),
             trial=trial,
             phase=phase,
             halving=halving,

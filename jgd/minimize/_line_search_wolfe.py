@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
 from jgd.minimize._line_search import LineSearchResult, Phi, opening
+from jgd.minimize._problem import choose
 
 
 class _End(NamedTuple):
@@ -158,10 +159,10 @@ class StrongWolfe:
             moved = self._narrow(s, trial, enough)
             retreat = s._replace(trial=s.best.step + 0.2 * (s.trial - s.best.step), wall=s.trial)
             retreat = retreat._replace(fell=s.fell | (drop == -jnp.inf))
-            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, retreat)
+            new = choose(finite, moved, retreat)
             improved = finite & (success | (drop <= s.best.value))
-            kept = jax.tree.map(lambda a, b: jnp.where(improved, a, b), data, s.data)
-            best = jax.tree.map(lambda a, b: jnp.where(success, a, b), trial, new.best)
+            kept = choose(improved, data, s.data)
+            best = choose(success, trial, new.best)
             count = s.count + 1
             stuck = (new.trial == s.trial) | (new.trial == new.best.step) | ~(new.trial > 0) | ~jnp.isfinite(new.trial)
             # what is left of the interval promises no decrease that could be told from rounding

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
 from jgd.minimize._method import StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, choose, dot, norm
 from jgd.minimize._result import Evaluations, Path, Status, Trace
 from jgd.minimize._stop import GROWTH, first_status, is_finite, next_status
 
@@ -88,7 +88,7 @@ def turn(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int) ->
     )
     # where the step has left the numbers behind, the last finite point is the result
     finite = is_finite(after)
-    point = Point(*(jnp.where(finite, a, b) for a, b in zip(after, before, strict=True)))
+    point = choose(finite, after, before)
     return Run(
         point,
         state,
@@ -149,6 +149,6 @@ def unrolled(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int
     def body(run: Run, _: None) -> tuple[Run, None]:
         running = run.status == Status.RUNNING
         new = turn(dataclasses.replace(problem, running=running), method, run, tol, max_steps)
-        return jax.tree.map(lambda a, b: jnp.where(running, a, b), new, run), None
+        return choose(running, new, run), None
 
     return jax.lax.scan(body, run, None, length=max_steps)[0]

@@ -31,11 +31,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, check_choice
+from jgd.core import Array, check_choice, is_float
 from jgd.minimize._backtracking import Trial, backtrack
 from jgd.minimize._line_search import stopped
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, max_norm
+from jgd.minimize._problem import Point, Problem, choose, max_norm
 from jgd.minimize._result import Evaluations
 
 Geometry = Literal["simplex", "positive"]
@@ -59,7 +59,7 @@ def _by_rows(problem: Problem, fun: Callable[[Array], Array], vector: Array) -> 
     """`fun` of each row along the last axis of each leaf; a scalar is a row of one."""
 
     def rows(leaf: Array) -> Array:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        if not is_float(leaf):
             return leaf
         last = jnp.shape(leaf)[-1] if jnp.ndim(leaf) else 1
         return jax.vmap(fun)(jnp.reshape(leaf, (-1, last))).reshape(jnp.shape(leaf)).astype(jnp.result_type(leaf))
@@ -157,8 +157,8 @@ class MirrorDescent(BaseMethod):
             trial, count = try_step(problem, point, state.logs, found.step), count + 1
         growth = jnp.where(found.count > 1, 1.2, growth).astype(dtype)
         new = MirrorState(trial.data, found.next_step, growth)
-        new = MirrorState(*(jnp.where(failed, a, b) for a, b in zip(state, new, strict=True)))
-        kept = Point(*(jnp.where(failed, a, b) for a, b in zip(point, trial.point, strict=True)))
+        new = choose(failed, state, new)
+        kept = choose(failed, point, trial.point)
         return kept, new, StepInfo(found.step, Evaluations(count, count, 0), failed, ~failed, trial.divergence)
 
     def _scaled(self, problem: Problem, logs: Array) -> tuple[Array, Array]:

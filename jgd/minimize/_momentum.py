@@ -30,7 +30,7 @@ from jgd.core import Array
 from jgd.minimize._line_search import stopped
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, dot, unit_step
 from jgd.minimize._result import Evaluations
 
 
@@ -88,8 +88,8 @@ class Nesterov(BaseMethod):
     def init(self, problem: Problem, point: Point) -> NesterovState:
         """No momentum."""
         del problem
-        size, one = norm(point.grad), jnp.ones((), point.params.dtype)
-        return NesterovState(point.params, one, jnp.minimum(1, 1 / jnp.where(size > 0, size, 1)).astype(one.dtype))
+        one = jnp.ones((), point.params.dtype)
+        return NesterovState(point.params, one, unit_step(point.grad).astype(one.dtype))
 
     def step(self, problem: Problem, point: Point, state: NesterovState) -> tuple[Point, NesterovState, StepInfo]:
         """One step."""

@@ -23,7 +23,7 @@ from jgd.minimize._gain import gain_ratio
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, norm
+from jgd.minimize._problem import Point, Problem, choose, dot, norm
 from jgd.minimize._result import Evaluations
 from jgd.minimize._steihaug import NewtonStep, newton_step
 
@@ -121,7 +121,7 @@ class TrustRegion(BaseMethod):
         grown = jnp.where(inner.at_boundary, jnp.maximum(before, 2 * size), before)
         radius = jnp.where(ratio > 0.75, jnp.minimum(grown, self.max_radius), before)
         radius = jnp.where(ratio < 0.25, 0.25 * size, radius).astype(before.dtype)
-        new = Point(*(jnp.where(accepted, a, b) for a, b in zip(tried, point, strict=True)))
+        new = choose(accepted, tried, point)
         eps = jnp.finfo(before.dtype).eps
         failed = ~accepted & (size <= eps * jnp.maximum(norm(point.params), eps))
         info = StepInfo(before, Evaluations(1, 1, inner.products), failed, accepted, jnp.abs(inner.model))

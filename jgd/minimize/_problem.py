@@ -103,6 +103,17 @@ def norm(a: Array) -> Array:
     return jnp.where(zero, 0, safe * jnp.sqrt(jnp.where(zero, 1, square)))
 
 
+def unit_step(vector: Array) -> Array:
+    """The size of a step along a vector [n] whose length is one at most; one at most itself."""
+    size = norm(vector)
+    return jnp.minimum(1, 1 / jnp.where(size > 0, size, 1)).astype(size.dtype)
+
+
+def choose(condition: Array, a: Any, b: Any) -> Any:
+    """The tree `a` where the condition holds, else `b`."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
 def max_norm(a: Array) -> Array:
     """The largest absolute entry; 0 of an empty vector."""
     return jnp.max(jnp.abs(a), initial=0.0)

@@ -27,7 +27,7 @@ from jgd.core import Array, PyTree
 from jgd.minimize._line_search import stopped
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, mapped, max_norm
+from jgd.minimize._problem import Point, Problem, choose, dot, mapped, max_norm
 from jgd.minimize._result import Evaluations
 
 #: The shortest and the longest step along the gradient.
@@ -160,5 +160,5 @@ class ProjectedGradient(BaseMethod):
             new, cost = Point(moved, search.value, search.data), Evaluations(count, count, 0)
         else:
             new, cost = problem.point(moved), Evaluations(count + 1, count + 1, 0)
-        kept = Point(*(jnp.where(search.decreased, a, b) for a, b in zip(new, point, strict=True)))
+        kept = choose(search.decreased, new, point)
         return kept, search.step, search.decreased, cost

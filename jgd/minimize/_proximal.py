@@ -30,7 +30,7 @@ from jgd.minimize._backtracking import Trial, backtrack
 from jgd.minimize._line_search import stopped
 from jgd.minimize._method import BaseMethod, StepInfo
 from jgd.minimize._penalties import Penalty
-from jgd.minimize._problem import Point, Problem, dot, mapped, norm
+from jgd.minimize._problem import Point, Problem, choose, dot, mapped, norm
 from jgd.minimize._result import Evaluations
 from jgd.minimize._stop import is_finite
 
@@ -113,7 +113,7 @@ class ProximalGradient(BaseMethod):
             after = (0.5 * (1 + jnp.sqrt(1 + 4 * state.theta**2))).astype(after.dtype)
             ahead = problem.point(point.params + (state.theta - 1) / after * (point.params - state.last))
             usable, cost = is_finite(ahead), Evaluations(1, 1, 0)
-            origin = Point(*(jnp.where(usable, a, b) for a, b in zip(ahead, origin, strict=True)))
+            origin = choose(usable, ahead, origin)
         new, found, next_step, failed, count = self._forward_backward(problem, origin, state)
         cost = Evaluations(cost.values + count, cost.gradients + count, 0)
         move = new.params - point.params
@@ -125,9 +125,9 @@ class ProximalGradient(BaseMethod):
             point.params, new.value, jnp.where(uphill, 1, after).astype(after.dtype), next_step, growth
         )
         stayed = ProximalState(point.params, state.smooth, jnp.ones_like(after), state.step_size, growth)
-        state = ProximalState(*(jnp.where(failed, a, b) for a, b in zip(stayed, gone, strict=True)))
+        state = choose(failed, stayed, gone)
         whole = self._whole(problem, new)
-        kept = Point(*(jnp.where(failed, a, b) for a, b in zip(point, whole, strict=True)))
+        kept = choose(failed, point, whole)
         predicted = dot(move, move) / jnp.where(found > 0, found, 1)
         return kept, state, StepInfo(found, cost, stuck, ~failed, jnp.where(failed, jnp.abs(predicted), jnp.inf))
 

@@ -6,11 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, path_text
-
-
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+from jgd.core import Array, PyTree, is_float, path_text
 
 
 def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: Any) -> PyTree:
@@ -38,7 +34,7 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
         return jax.tree_util.tree_map_with_path(checked, params, full)
 
     def checked(path: Any, leaf: Any, strength: Any) -> Any:
-        if not _is_float(leaf):
+        if not is_float(leaf):
             return leaf
         # arrays are data, of which nothing is known here
         if isinstance(strength, int | float) and not strength >= 0:
@@ -56,7 +52,7 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
         return jnp.asarray(strength, jnp.result_type(leaf))
 
     def each(leaf: Any, *strengths: Any) -> Any:
-        return fun(jnp.asarray(leaf), *strengths) if _is_float(leaf) else leaf
+        return fun(jnp.asarray(leaf), *strengths) if is_float(leaf) else leaf
 
     return jax.tree.map(each, params, *(spread(strength) for strength in strengths))
 
@@ -64,4 +60,4 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
 def total(params: PyTree, terms: PyTree) -> Array:
     """The sum of the terms of all float leaves."""
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(terms), strict=True)
-    return sum((jnp.sum(term) for leaf, term in pairs if _is_float(leaf)), jnp.zeros(()))
+    return sum((jnp.sum(term) for leaf, term in pairs if is_float(leaf)), jnp.zeros(()))
