@@ -68,7 +68,7 @@ def madgrad(
 
     Raises:
         TypeError, ValueError: A hyperparameter is no finite number or outside its range, or `update` is called without
-        params.
+            params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
