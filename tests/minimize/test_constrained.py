@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jax.tree_util import Partial
+from minimize.programs import numbers, run
 from scipy.optimize import lsq_linear, nnls
 
 from jgd.minimize import (
@@ -47,8 +48,13 @@ def slope(x):
 
 def fit(method, *, fun=squares, targets=TARGETS, start=None, **options):
     options = {"tol": 1e-9, "max_steps": 5000} | options
-    start = jnp.zeros(12) if start is None else start
-    return minimize(fun, start, args=(jnp.asarray(DESIGN), jnp.asarray(targets)), method=method, **options)
+    start = np.zeros(12) if start is None else start
+    return minimize(fun, start, args=(DESIGN, targets), method=method, **options)
+
+
+def fitted(method, **options):
+    """As `fit`, as one program, its result in NumPy."""
+    return numbers(jax.jit(lambda: fit(method, **options))())
 
 
 #: Solutions that depend on a number, and where to look.
@@ -68,8 +74,7 @@ def swept(name):
     """Solutions for `NUMBERS` and their derivatives, from one program."""
     solve, at = SWEEPS[name]
     with jax.enable_x64(True):
-        run = jax.jit(jax.vmap(lambda s: jax.jvp(solve, (s,), (jnp.ones_like(s),))))
-        return jax.tree.map(np.asarray, run(jnp.asarray(at * NUMBERS)))
+        return numbers(jax.jit(jax.vmap(lambda s: jax.jvp(solve, (s,), (jnp.ones_like(s),))))(at * NUMBERS))
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -99,7 +104,7 @@ def test_implicit_derivatives_equal_central_differences(name):
 def test_implicit_derivatives_in_reverse():
     solve, at = SWEEPS["lasso"]
     weights = np.linspace(1.0, 2.0, 12)
-    slope = jax.jit(jax.grad(lambda s: jnp.asarray(weights) @ solve(s).params))(jnp.asarray(at))
+    slope = jax.jit(jax.grad(lambda s: weights @ solve(s).params))(at)
     assert np.isclose(slope, weights @ swept("lasso")[1].params[MIDDLE], rtol=1e-8)
 
 
@@ -127,7 +132,7 @@ def test_the_lasso_agrees_with_coordinate_descent():
 
 def test_momentum_saves_gradients():
     with jax.enable_x64(True):
-        ista = fit(ProximalGradient(L1(0.1 * LARGEST), accelerated=False))
+        ista = fitted(ProximalGradient(L1(0.1 * LARGEST), accelerated=False))
     fista, _ = swept("lasso")
     assert bool(ista.converged)
     assert np.allclose(ista.params, fista.params[MIDDLE], rtol=0, atol=1e-8)
@@ -141,24 +146,38 @@ def test_box_constraints_agree_with_scipy():
     assert 0 < np.abs(expected.active_mask).sum() < 12
 
 
-@pytest.fixture(scope="module")
+#: Sets that one program knows, chosen by a number.
+CHOICES = ["non_negative", "l1_ball", "l2_ball"]
+
+
+def onto(x, choice):
+    return jax.lax.switch(
+        choice,
+        [
+            SETS.projection_non_negative,
+            functools.partial(SETS.projection_l1_ball, scale=0.7),
+            functools.partial(SETS.projection_l2_ball, scale=0.5),
+        ],
+        x,
+    )
+
+
+@functools.cache
 def alone():
     """Solutions of the least-squares problem over some sets, one by one."""
     with jax.enable_x64(True):
-        return {
-            "non_negative": fit(ProjectedGradient(SETS.projection_non_negative)),
-            "l1_ball": fit(ProjectedGradient(Partial(SETS.projection_l1_ball, scale=jnp.array(0.7)))),
-            "l2_ball": fit(ProjectedGradient(Partial(SETS.projection_l2_ball, scale=jnp.array(0.5)))),
-            "fista": fit(ProximalGradient(Indicator(SETS.projection_simplex)), start=jnp.ones(12)),
-            "mirror": fit(MirrorDescent(), tol=1e-7),
+        program = jax.jit(lambda choice: fit(ProjectedGradient(Partial(onto, choice=choice))))
+        return {name: numbers(program(i)) for i, name in enumerate(CHOICES)} | {
+            "fista": fitted(ProximalGradient(Indicator(SETS.projection_simplex)), start=np.ones(12)),
+            "mirror": fitted(MirrorDescent(), tol=1e-7),
         }
 
 
-def test_non_negative_least_squares_agree_with_scipy(alone):
-    assert np.allclose(alone["non_negative"].params, nnls(DESIGN, TARGETS)[0], rtol=0, atol=1e-8)
+def test_non_negative_least_squares_agree_with_scipy():
+    assert np.allclose(alone()["non_negative"].params, nnls(DESIGN, TARGETS)[0], rtol=0, atol=1e-8)
 
 
-def test_solutions_on_the_simplex_and_balls_meet_their_optimality_conditions(alone):
+def test_solutions_on_the_simplex_and_balls_meet_their_optimality_conditions():
     x = swept("simplex")[0].params[MIDDLE]
     assert abs(x.sum() - 1) < 1e-12
     assert np.all(x >= 0)
@@ -166,20 +185,20 @@ def test_solutions_on_the_simplex_and_balls_meet_their_optimality_conditions(alo
     assert np.allclose(np.where(x > 0, slope(x), least), least, rtol=0, atol=1e-7)
     assert np.all(slope(x) >= least - 1e-7)
 
-    x = np.asarray(alone["l1_ball"].params)
+    x = np.asarray(alone()["l1_ball"].params)
     most = np.abs(slope(x)).max()
     assert np.isclose(np.abs(x).sum(), 0.7)
     assert most > 1
     assert np.allclose(np.where(x != 0, slope(x), 0), -most * np.sign(x), rtol=0, atol=1e-7)
 
-    x = np.asarray(alone["l2_ball"].params)
+    x = np.asarray(alone()["l2_ball"].params)
     assert np.isclose(np.linalg.norm(x), 0.5)
     assert np.allclose(slope(x), -2 * np.linalg.norm(slope(x)) * x, rtol=0, atol=1e-7)
 
 
-def test_three_methods_agree_on_the_simplex(alone):
-    assert np.allclose(alone["fista"].params, swept("simplex")[0].params[MIDDLE], rtol=0, atol=1e-9)
-    assert np.allclose(alone["mirror"].params, alone["fista"].params, rtol=0, atol=1e-6)
+def test_three_methods_agree_on_the_simplex():
+    assert np.allclose(alone()["fista"].params, swept("simplex")[0].params[MIDDLE], rtol=0, atol=1e-9)
+    assert np.allclose(alone()["mirror"].params, alone()["fista"].params, rtol=0, atol=1e-6)
 
 
 PENALTIES = [L1(0.5), NonNegativeL1(0.5), ElasticNet(0.5, 2.0), GroupLasso(0.8), L1({"w": 0.3, "b": 0.0})]
@@ -188,31 +207,52 @@ PENALTIES = [L1(0.5), NonNegativeL1(0.5), ElasticNet(0.5, 2.0), GroupLasso(0.8),
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("penalty", PENALTIES, ids=str)
 def test_proximal_operators_minimize_what_they_should(penalty):
-    tree = {"w": jnp.asarray([[1.0, -0.2, 0.3], [0.1, 0.2, -0.3]]), "b": jnp.array(2.0)}
+    tree = {"w": np.array([[1.0, -0.2, 0.3], [0.1, 0.2, -0.3]]), "b": np.array(2.0)}
     tree = {"b": tree["b"]} | tree if not isinstance(penalty, GroupLasso) else {"w": tree["w"]}
     step = 0.7
 
+    @jax.jit
     def objective(x):
+        x = penalty.project(x) if hasattr(penalty, "project") else x
         square = sum(jnp.sum((x[name] - tree[name]) ** 2) for name in tree)
-        return float(penalty.value(x) + square / (2 * step))
+        return penalty.value(x) + square / (2 * step)
 
-    near = penalty.prox(tree, step)
+    near = numbers(jax.jit(penalty.prox)(tree, step))
     least = objective(near)
     generator = np.random.default_rng(1)
     for size in (1e-1, 1e-3):
         for _ in range(20):
-            other = {k: v + size * generator.normal(size=v.shape) for k, v in near.items()}
-            other = penalty.project(other) if hasattr(penalty, "project") else other
-            assert objective(other) >= least
+            assert objective({k: v + size * generator.normal(size=v.shape) for k, v in near.items()}) >= least
     assert np.any(near["w"] == 0)
+
+
+def absolute(tree, strength):
+    return strength * np.abs(tree).sum()
+
+
+#: What the penalties are, written down once more.
+FORMULAS = [
+    lambda w, b: absolute(w, 0.5) + absolute(b, 0.5),
+    lambda w, b: absolute(w, 0.5) + absolute(b, 0.5),
+    lambda w, b: absolute(w, 0.5) + absolute(b, 0.5) + np.sum(w**2) + b**2,
+    lambda w, b: 0.8 * np.linalg.norm(w, axis=1).sum() + 0.8 * abs(b),
+    lambda w, b: absolute(w, 0.3),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("penalty", "formula"), list(zip(PENALTIES, FORMULAS, strict=True)), ids=map(str, PENALTIES))
+def test_the_value_of_a_penalty_is_its_formula(rng, penalty, formula):
+    w, b = np.abs(rng.normal(size=(2, 3))), np.array(2.0)
+    assert np.isclose(jax.jit(penalty.value)({"w": w, "b": b}), formula(w, b), rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
 def test_the_group_lasso_meets_its_optimality_conditions():
-    found = fit(
+    found = fitted(
         ProximalGradient(GroupLasso({"w": 0.2 * LARGEST, "b": 0.0, "count": 1.0})),
         fun=lambda p, a, b: squares(p["w"].T.ravel(), a, b - p["b"]),
-        start={"w": jnp.zeros((3, 4)), "b": 0.0, "count": 3},
+        start={"w": np.zeros((3, 4)), "b": 0.0, "count": 3},
     ).params
     w, b = np.asarray(found["w"]), float(found["b"])
     pull = (-DESIGN.T @ (DESIGN @ w.T.ravel() - TARGETS + b)).reshape(4, 3).T
@@ -236,9 +276,7 @@ FEASIBLE = {
 @pytest.mark.parametrize("name", FEASIBLE)
 def test_all_iterates_are_feasible_and_hold_their_own_value_and_gradient(name):
     method, (lower, upper), total = FEASIBLE[name]
-    problem = Problem(
-        lambda x: jnp.sum(jnp.cosh(jnp.asarray(DESIGN) @ x - TARGETS)), ravel=lambda x: x, unravel=lambda x: x
-    )
+    problem = Problem(lambda x: jnp.sum(jnp.cosh(DESIGN @ x - TARGETS)), ravel=lambda x: x, unravel=lambda x: x)
 
     @jax.jit
     def path(start):
@@ -251,7 +289,7 @@ def test_all_iterates_are_feasible_and_hold_their_own_value_and_gradient(name):
         carry = (first, method.init(problem, first))
         return jax.lax.scan(turn, carry, None, length=12)[1]
 
-    points, expected = path(jnp.asarray(GENERATOR.normal(size=12)))
+    points, expected = numbers(path(GENERATOR.normal(size=12)))
     for x in points.params:
         assert np.all((x >= lower) & (x <= upper))
         assert total is None or abs(x.sum() - total) < 1e-13
@@ -270,10 +308,10 @@ def test_all_iterates_are_feasible_and_hold_their_own_value_and_gradient(name):
     ids=["projected", "fista", "mirror"],
 )
 def test_float32_ends_at_the_noise_floor(method):
-    result = minimize(
+    result = run(
         lambda x, a, b: 1000.0 + squares(x, a, b),
-        jnp.zeros(12),
-        args=(jnp.asarray(DESIGN, jnp.float32), jnp.asarray(TARGETS, jnp.float32)),
+        np.zeros(12),
+        args=(np.float32(DESIGN), np.float32(TARGETS)),
         method=method,
         tol=0.0,
         max_steps=2000,
@@ -298,30 +336,24 @@ def test_runs_with_a_given_step_can_be_unrolled(name):
 
     def after_five_steps(rate):
         params = fit(method(rate), max_steps=5, differentiate="unroll", tol=0.0).params
-        return jnp.linspace(1.0, 2.0, 12) @ params
+        return np.linspace(1.0, 2.0, 12) @ params
 
     width = 1e-5 * rate
-    rates = jnp.asarray([rate - width, rate, rate + width])
-    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(after_five_steps)))(rates)
-    expected = (values[2] - values[0]) / (2 * width)
+    program = jax.jit(jax.value_and_grad(after_five_steps))
+    expected = (program(rate + width)[0] - program(rate - width)[0]) / (2 * width)
     assert abs(expected * rate) > 1e-4
-    assert np.isclose(slopes[1], expected, rtol=1e-6)
+    assert np.isclose(program(rate)[1], expected, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
-def test_a_lane_that_starts_at_the_solution_costs_one_evaluation(alone):
-    starts = jnp.stack([alone["fista"].params, jnp.ones(12) / 12, jnp.zeros(12)])
-
-    @jax.jit
-    def batch(starts):
-        method = ProjectedGradient(SETS.projection_simplex)
-        return jax.vmap(lambda x: fit(method, start=x, tol=1e-8))(starts)
-
-    result = batch(starts)
+def test_a_lane_that_starts_at_the_solution_costs_one_evaluation():
+    starts = np.stack([alone()["fista"].params, np.ones(12) / 12, np.zeros(12)])
+    method = ProjectedGradient(SETS.projection_simplex)
+    result = numbers(jax.jit(jax.vmap(lambda x: fit(method, start=x, tol=1e-8)))(starts))
     assert np.all(result.converged)
     assert result.evaluations.gradients[0] == 1
     assert np.all(result.evaluations.gradients[1:] > 5)
-    assert np.allclose(result.params, alone["fista"].params, rtol=0, atol=1e-8)
+    assert np.allclose(result.params, alone()["fista"].params, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +365,7 @@ def test_a_lane_that_starts_at_the_solution_costs_one_evaluation(alone):
     ids=["projected", "fista"],
 )
 def test_evaluations_are_counted(method):
-    calls, design, targets = [], jnp.asarray(DESIGN, jnp.float32), jnp.asarray(TARGETS, jnp.float32)
+    calls, design, targets = [], np.float32(DESIGN), np.float32(TARGETS)
 
     @jax.custom_vjp
     def counted(x):
@@ -345,7 +377,7 @@ def test_evaluations_are_counted(method):
         return jax.value_and_grad(squares)(x, design, targets)
 
     counted.defvjp(forward, lambda grad, back: (back * grad,))
-    result = minimize(counted, jnp.zeros(12), method=method, max_steps=12, tol=0.0)
+    result = run(counted, np.zeros(12), method=method, max_steps=12, tol=0.0)
     jax.effects_barrier()
     assert int(result.evaluations.values) == len(calls)
     assert int(result.evaluations.gradients) == calls.count("both")
@@ -360,18 +392,18 @@ def test_steps_that_are_far_too_long_or_leave_the_domain_are_shortened():
         ProjectedGradient(Partial(SETS.projection_box, lower=-1.0, upper=5.0)),
         MirrorDescent("positive"),
     ]:
-        result = minimize(barrier, jnp.full(3, 4.0), method=method, tol=1e-3)
+        result = run(barrier, np.full(3, 4.0), method=method, tol=1e-3)
         assert np.allclose(result.params, 1 / 50, rtol=1e-3), (method, explain(result))
 
 
 def test_mirror_descent_takes_rows_of_each_leaf_and_starts_with_zeros():
-    start = {"rows": jnp.zeros((2, 3)).at[0, 0].set(2.0), "one": jnp.array([0.0, 0.0, 5.0])}
-    costs = {"rows": jnp.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]]), "one": jnp.array([1.0, 5.0, 9.0])}
+    start = {"rows": np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), "one": np.array([0.0, 0.0, 5.0])}
+    costs = {"rows": np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]]), "one": np.array([1.0, 5.0, 9.0])}
 
     def fun(p):
         return sum(jnp.vdot(p[name], costs[name]) for name in costs)
 
-    result = minimize(fun, start, method=MirrorDescent())
+    result = run(fun, start, method=MirrorDescent())
     assert bool(result.converged)
     assert np.allclose(result.params["rows"], [[0, 1, 0], [1, 0, 0]], atol=1e-6)
     assert np.allclose(result.params["one"], [1, 0, 0], atol=1e-6)
@@ -394,7 +426,7 @@ ONE_STEP = {
 def test_a_step_of_a_given_size_is_the_formula(name):
     method, formula = ONE_STEP[name]
     start, goal = np.array([0.2, 0.3, 0.5]), np.array([1.0, -4.0, 0.4])
-    result = minimize(lambda x: 0.5 * jnp.sum((x - goal) ** 2), jnp.asarray(start), method=method, max_steps=1)
+    result = run(lambda x: 0.5 * jnp.sum((x - goal) ** 2), start, method=method, max_steps=1)
     assert np.allclose(result.params, formula(start, start - goal), rtol=1e-12)
 
 
@@ -413,7 +445,7 @@ def test_errors_say_what_is_expected():
     with pytest.raises(ValueError, match="geometry must be one of 'simplex', 'positive'; got 'ball'"):
         MirrorDescent("ball")
     with pytest.raises(ValueError, match=r"L1: strength at the root has the shape \(3,\).*\(12,\)"):
-        fit(ProximalGradient(L1(jnp.ones(3))))
+        fit(ProximalGradient(L1(np.ones(3))))
     with pytest.raises(ValueError, match="L1: strength must be a number, an array, or a tree as params"):
         fit(ProximalGradient(L1({"w": 0.1})))
     with pytest.raises(ValueError, match=r"L1: strength at the root is -0\.1; expected at least 0"):

@@ -1,13 +1,20 @@
 """Line searches, alone: what they find fulfills their conditions, at the cost that is known."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from minimize.programs import numbers
 
 from jgd.minimize import Armijo, HagerZhang, StrongWolfe
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 SEARCHES = [Armijo(), StrongWolfe(), StrongWolfe(c2=0.1), HagerZhang()]
+WITH_SLOPES = [StrongWolfe(), HagerZhang()]
 
 
 def quadratic(t):
@@ -35,18 +42,79 @@ FUNCTIONS = [quadratic, steep, wiggly, walled, blowing_up]
 STEPS = [1e-4, 1e-1, 1.0, 10.0, 1e4]
 
 
-def along(function):
-    def phi(t):
-        value, slope = jax.value_and_grad(function)(t)
-        return value, slope, {"twice": 2 * t}
-
-    return phi
+def uphill(t):
+    return (t + 3) ** 2
 
 
-def conditions(search, function, found):
+def rising(t):
+    return t, -jnp.ones_like(t)
+
+
+def falling(t):
+    return -t, -jnp.ones_like(t)
+
+
+def floor(t):
+    # as in float32: the values do not differ, only the slopes tell that the minimum is at 1
+    return 1e6 + 0 * t, 2e-3 * (t - 1)
+
+
+def above_the_floor(t):
+    return jnp.where(t > 0, 1e6 + 10, 1e6), 2e-3 * (t - 1)
+
+
+def below_the_noise(t):
+    # rises by ten at every step, however short
+    return jnp.where(t > 0, 1e6 + 10, 1e6), jnp.where(t > 0, 1.0, -1e-3)
+
+
+def hole(t):
+    return jnp.where(t > 50, -jnp.inf, (t - 1) ** 2), 2 * (t - 1)
+
+
+def with_data(value, slope, t):
+    return value, slope, {"twice": 2 * t}
+
+
+#: Functions along a line, from a step to the value, the slope and data; the last ones have slopes of their own.
+ALONG = {f.__name__: lambda t, f=f: with_data(*jax.value_and_grad(f)(t), t) for f in (*FUNCTIONS, uphill)}
+ALONG |= {
+    f.__name__: lambda t, f=f: with_data(*f(t), t)
+    for f in (rising, falling, floor, above_the_floor, below_the_noise, hole)
+}
+
+
+def along(i, t):
+    return jax.lax.switch(i, list(ALONG.values()), t)
+
+
+@functools.cache
+def at():
+    return jax.jit(lambda i, t: along(i, t)[:2])
+
+
+@functools.cache
+def program(kind):
+    """One for all functions, steps and settings of a kind of search."""
+
+    @jax.jit
+    def search(i, phi0, dphi0, step0, settings, noise, max_step, active):
+        more = {"noise": noise, "max_step": max_step, "active": active}
+        return kind(**settings)(lambda t: along(i, t), phi0, dphi0, step0, **more)
+
+    return search
+
+
+def look(search, name, step0, *, noise=0.0, max_step=np.inf, active=True):
+    """What a search finds along a function from zero on."""
+    i, settings = list(ALONG).index(name), dataclasses.asdict(search)
+    return numbers(program(type(search))(i, *at()(i, 0.0), step0, settings, noise, max_step, active))
+
+
+def conditions(search, name, found):
     """Whether the step fulfills what its search promises, from values of its own."""
-    value0, slope0 = jax.value_and_grad(function)(0.0)
-    value, slope = jax.vmap(jax.value_and_grad(function))(found.step)
+    i = list(ALONG).index(name)
+    (value0, slope0), (value, slope) = (numbers(at()(i, float(t))) for t in (0.0, found.step))
     c1 = search.delta if isinstance(search, HagerZhang) else search.c1
     enough = value <= value0 + c1 * found.step * slope0 + 1e-12
     if isinstance(search, Armijo):
@@ -54,61 +122,74 @@ def conditions(search, function, found):
     if isinstance(search, HagerZhang):
         approximate = (value <= value0) & ((2 * c1 - 1) * slope0 >= slope)
         return (enough | approximate) & (slope >= search.sigma * slope0)
-    return enough & (jnp.abs(slope) <= search.c2 * jnp.abs(slope0))
+    return enough & (np.abs(slope) <= search.c2 * np.abs(slope0))
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
-@pytest.mark.usefixtures("x64")
 def test_the_step_fulfills_the_conditions_from_any_first_step(search):
-    for function in FUNCTIONS:
-        phi0, dphi0 = jax.value_and_grad(function)(0.0)
-
-        def run(step0, function=function, phi0=phi0, dphi0=dphi0):
-            return search(along(function), phi0, dphi0, step0)
-
-        found = jax.jit(jax.vmap(run))(jnp.array(STEPS))
-        name = function.__name__
-        assert np.all(found.success), (name, found)
-        assert np.all(conditions(search, function, found)), (name, found)
-        assert np.allclose(found.data["twice"], 2 * found.step), "what comes back is of the step taken"
-        assert np.allclose(found.value, jax.vmap(function)(found.step))
-        assert np.all(found.evaluations <= 25), (name, found.evaluations)
+    for name in (f.__name__ for f in FUNCTIONS):
+        for step0 in STEPS:
+            found = look(search, name, step0)
+            assert found.success, (name, found)
+            assert conditions(search, name, found), (name, found)
+            assert np.allclose(found.data["twice"], 2 * found.step), "what comes back is of the step taken"
+            assert np.allclose(found.value, at()(list(ALONG).index(name), float(found.step))[0])
+            assert found.evaluations <= 25, (name, found.evaluations)
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.slow
+@pytest.mark.parametrize("search", SEARCHES, ids=repr)
+def test_many_first_steps_at_once_find_what_each_finds_alone(search):
+    for i, f in enumerate(FUNCTIONS):
+        phi0, dphi0 = at()(i, 0.0)
+        found = jax.jit(jax.vmap(lambda step0, i=i, a=phi0, b=dphi0: search(lambda t: along(i, t), a, b, step0)))(
+            np.array(STEPS)
+        )
+        for k, step0 in enumerate(STEPS):
+            alone = look(search, f.__name__, step0)
+            assert (found.evaluations[k], found.success[k]) == (alone.evaluations, True)
+            assert np.isclose(found.step[k], alone.step, rtol=1e-9)
+
+
 def test_a_quadratic_takes_two_evaluations():
     # one to learn the curvature, one at the minimizer; Hager and Zhang's first brackets
-    counts = [int(s(along(quadratic), 9.0, jnp.array(-6.0), 7.0).evaluations) for s in (Armijo(), StrongWolfe(c2=0.1))]
+    counts = [int(look(search, "quadratic", 7.0).evaluations) for search in (Armijo(), StrongWolfe(c2=0.1))]
     assert counts == [2, 2]
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
 def test_nothing_is_evaluated_uphill_or_where_it_is_not_active(search):
-    assert search(along(quadratic), jnp.array(9.0), jnp.array(6.0), 1.0).evaluations == 0
-    idle = search(along(quadratic), jnp.array(9.0), jnp.array(-6.0), 1.0, active=False)
+    assert look(search, "uphill", 1.0).evaluations == 0
+    idle = look(search, "quadratic", 1.0, active=False)
     assert (idle.evaluations, idle.success, idle.step) == (0, False, 0.0)
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
 def test_no_step_is_found_where_the_value_only_rises(search):
-    found = search(lambda t: (t, -jnp.ones_like(t), None), jnp.array(0.0), jnp.array(-1.0), 1.0)
+    found = look(search, "rising", 1.0)
     assert (found.success, found.decreased, found.step) == (False, False, 0.0)
     assert found.evaluations <= 41
 
 
-@pytest.mark.parametrize("search", [StrongWolfe(), HagerZhang()], ids=repr)
+@pytest.mark.parametrize("search", WITH_SLOPES, ids=repr)
 def test_the_largest_step_is_not_passed(search):
-    found = search(lambda t: (-t, -jnp.ones_like(t), None), jnp.array(0.0), jnp.array(-1.0), 1.0, max_step=30.0)
+    found = look(search, "falling", 1.0, max_step=30.0)
     assert (found.step, found.success) == (30.0, True)
 
 
-@pytest.mark.parametrize("search", [StrongWolfe(), HagerZhang()], ids=repr)
+@pytest.mark.parametrize("search", WITH_SLOPES, ids=repr)
 def test_at_the_noise_floor_the_slopes_decide(search):
-    # in float32 the values do not differ, only the slopes tell that the minimum is at 1
-    def phi(t):
-        return jnp.float32(1e6) + 1e-3 * (t - 1) ** 2, 2e-3 * (t - 1), None
-
-    start = (jnp.float32(1e6), jnp.float32(-2e-3), jnp.float32(1.1))
-    found = search(phi, *start, noise=jnp.float32(1.0))
+    found = look(search, "floor", 1.1, noise=1.0)
     assert (found.success, found.evaluations) == (True, 1)
-    assert not search(lambda t: (phi(t)[0] + 10, *phi(t)[1:]), *start, noise=jnp.float32(1.0)).success
+    assert not look(search, "above_the_floor", 1.1, noise=1.0).success
+
+
+def test_a_search_below_the_noise_ends_at_once():
+    found = look(StrongWolfe(), "below_the_noise", 1.0, noise=1.0)
+    assert (found.success, found.decreased, found.evaluations) == (False, False, 1)
+
+
+def test_a_value_of_minus_infinity_far_out_does_not_hide_a_minimum():
+    found = look(StrongWolfe(), "hole", 100.0)
+    assert found.success
+    assert np.isfinite(found.value)

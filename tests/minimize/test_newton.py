@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from minimize.programs import run, solver
 
 import jgd
-from jgd.minimize import NewtonCG, TrustRegion, minimize
+from jgd.minimize import LBFGS, Armijo, NewtonCG, TrustRegion, minimize
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -20,20 +21,23 @@ def saddle(x):
     return x[0] ** 2 - x[1] ** 2 + x[1] ** 4
 
 
+def far(x):
+    return jnp.sum((x - 1000.0) ** 2)
+
+
 @pytest.mark.parametrize(("method", "gradients", "products"), [("newton_cg", 30, 60), ("trust_region", 36, 60)])
 def test_few_gradients_and_products_and_saddles_are_left(method, gradients, products):
-    @jax.jit
-    def solve(start, i):
-        return minimize(lambda x, i: jax.lax.switch(i, [rosenbrock, saddle], x), start, args=(i,), method=method)
-
+    solve = solver({"rosenbrock": rosenbrock, "saddle": saddle, "far": far}, method)
     # scipy: 107 and 146 by Newton-CG, 27 and 81 by trust-ncg
-    found = solve(jnp.array([-1.2, 1.0]), 0)
+    found = solve("rosenbrock", [-1.2, 1.0])
     assert bool(found.converged)
     assert int(found.evaluations.gradients) <= gradients
     assert int(found.evaluations.products) <= products
-    found = solve(jnp.array([1.0, 1e-3]), 1)
+    found = solve("saddle", [1.0, 1e-3])
     assert bool(found.converged)
     np.testing.assert_allclose(float(found.value), -0.25, atol=1e-9)
+    # a trust region of one at first, which grows to a thousand
+    assert int(solve("far", [0.0, 0.0]).evaluations.gradients) <= 20
 
 
 @pytest.mark.parametrize("method", [NewtonCG(), TrustRegion(radius=0.5)], ids=["newton_cg", "trust_region"])
@@ -45,8 +49,8 @@ def test_unrolled_derivatives_are_those_of_the_steps(method):
     @jax.value_and_grad
     def solve(a, tol):
         # two steps, the first of the trust region's to its boundary: far from the solution's derivative
-        start, more = jnp.array([1.5, 1.0]), {"max_steps": 2, "tol": tol, "differentiate": "unroll"}
-        return minimize(bowl, start, args=(a,), method=method, **more).params @ jnp.array([1.0, 2.0])
+        start, more = np.array([1.5, 1.0]), {"max_steps": 2, "tol": tol, "differentiate": "unroll"}
+        return minimize(bowl, start, args=(a,), method=method, **more).params @ np.array([1.0, 2.0])
 
     for tol in (0.0, 2.0):  # the second run stops after one step
         expected = (solve(1 + 1e-6, tol)[0] - solve(1 - 1e-6, tol)[0]) / 2e-6
@@ -60,7 +64,11 @@ def quartic(x):
 
 @pytest.mark.parametrize(
     ("optimizer", "with_slopes"),
-    [(jgd.lbfgs(), True), (optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(15)), False)],
+    [
+        (jgd.lbfgs(), True),
+        (optax.lbfgs(linesearch=optax.scale_by_backtracking_linesearch(15)), False),
+        (LBFGS(line_search=Armijo()), False),
+    ],
 )
 def test_evaluations_of_an_optimizers_own_line_search_are_counted(optimizer, with_slopes):
     calls = []
@@ -69,7 +77,7 @@ def test_evaluations_of_an_optimizers_own_line_search_are_counted(optimizer, wit
         jax.debug.callback(lambda: calls.append(1))
         return quartic(x)
 
-    found = minimize(fun, jnp.zeros(2), method=optimizer)
+    found = run(fun, np.zeros(2), method=optimizer)
     jax.effects_barrier()
     assert bool(found.converged)
     assert int(found.evaluations.values) == len(calls) > int(found.steps) + 1
@@ -78,28 +86,34 @@ def test_evaluations_of_an_optimizers_own_line_search_are_counted(optimizer, wit
 
 @pytest.mark.parametrize("make", [jgd.schedule_free_sgd, optax.contrib.schedule_free_sgd])
 def test_the_params_to_evaluate_are_the_ones_returned(make):
-    found = minimize(quartic, jnp.zeros(2), method=make(0.05), max_steps=40, tol=0.0)
-    optimizer, params = make(0.05), jnp.zeros(2)
-    state = optimizer.init(params)
+    found = run(quartic, np.zeros(2), method=make(0.05), max_steps=40, tol=0.0)
+    evaluate = (jgd if make is jgd.schedule_free_sgd else optax.contrib).schedule_free_eval_params
 
     @jax.jit
-    def step(params, state):
-        updates, state = optimizer.update(jax.grad(quartic)(params), state, params)
-        return optax.apply_updates(params, updates), state
+    def train(params):
+        optimizer = make(0.05)
 
-    for _ in range(40):
-        params, state = step(params, state)
-    evaluated = (jgd if make is jgd.schedule_free_sgd else optax.contrib).schedule_free_eval_params(state, params)
-    assert float(jnp.max(jnp.abs(evaluated - params))) > 1e-4
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(quartic)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        params, state = jax.lax.scan(step, (params, optimizer.init(params)), None, length=40)[0]
+        average = evaluate(state, params)
+        return params, average, quartic(average)
+
+    params, evaluated, value = train(np.zeros(2))
+    assert np.max(np.abs(evaluated - params)) > 1e-4
     np.testing.assert_allclose(found.params, evaluated, rtol=1e-6)
-    np.testing.assert_allclose(float(found.value), float(quartic(evaluated)), rtol=1e-6)
+    np.testing.assert_allclose(found.value, value, rtol=1e-6)
+    assert [int(n) for n in found.evaluations] == [81, 81, 0], "two a step, of what is trained and of the average"
 
 
 def test_a_schedule_may_begin_at_zero():
-    found = minimize(quartic, jnp.zeros(2), method=optax.sgd(optax.linear_schedule(0.0, 0.05, 10)), tol=1e-4)
+    found = run(quartic, np.zeros(2), method=optax.sgd(optax.linear_schedule(0.0, 0.05, 10)), tol=1e-4)
     assert bool(found.converged)
 
 
 def test_a_search_of_an_optimizers_own_cannot_be_unrolled():
     with pytest.raises(ValueError, match="line search"):
-        minimize(quartic, jnp.zeros(2), method=optax.lbfgs(), max_steps=3, differentiate="unroll")
+        minimize(quartic, np.zeros(2), method=optax.lbfgs(), max_steps=3, differentiate="unroll")

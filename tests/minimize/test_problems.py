@@ -1,9 +1,9 @@
 """The test problems are what their authors published, and L-BFGS and Levenberg-Marquardt solve them.
 
-`JGD_ALL_PROBLEMS=1` has the solvers run all of the 35 problems of More, Garbow and Hillstrom, which takes minutes.
+The fast tier does so for a few problems; `pytest -m slow` for all of the 35 of More, Garbow and Hillstrom.
 """
 
-import os
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from minimize.problems import classics, mgh, sif
 from minimize.problems._problem import sum_of_squares
+from minimize.programs import numbers, padded, padded_rows
 
 from jgd.minimize import minimize
 
@@ -34,6 +35,16 @@ START_NORMS = {
     "chebyquad": 0.1965139,
 }
 
+#: Varied ones, for the fast tier.
+QUICK = ["rosenbrock", "beale", "helical_valley", "bard", "gaussian", "box_three_dimensional"]
+QUICK += ["powell_singular", "wood", "kowalik_osborne", "trigonometric", "broyden_tridiagonal", "variably_dimensioned"]
+QUICK_CLASSICS = ["booth", "branin", "griewank_10", "ridge_diabetes"]
+
+
+def tiered(names, quick):
+    """The names as parameters: those that are not among the quick ones are slow."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
 
 @pytest.fixture(autouse=True, scope="module")
 def in_float64():
@@ -52,7 +63,7 @@ def differentiated(problem, x):
         jacobian = jax.jacfwd(problem.residuals)(x)
         return problem.fun(x), 2 * residuals @ jacobian, 2 * jnp.abs(residuals) @ jnp.abs(jacobian)
 
-    return [np.asarray(array) for array in jax.jit(both)(x)]
+    return numbers(jax.jit(both)(x))
 
 
 def test_there_are_as_many_problems_as_promised():
@@ -60,13 +71,13 @@ def test_there_are_as_many_problems_as_promised():
     assert len(classics.PROBLEMS) >= 25
 
 
-@pytest.mark.parametrize("name", START_NORMS)
+@pytest.mark.parametrize("name", tiered(START_NORMS, QUICK))
 def test_the_start_is_the_published_one(name):
     problem = mgh.PROBLEMS[name]
-    assert np.linalg.norm(problem.residuals(jnp.asarray(problem.start))) == pytest.approx(START_NORMS[name], rel=6e-7)
+    assert np.linalg.norm(jax.jit(problem.residuals)(problem.start)) == pytest.approx(START_NORMS[name], rel=6e-7)
 
 
-@pytest.mark.parametrize("name", mgh.PROBLEMS)
+@pytest.mark.parametrize("name", tiered(mgh.PROBLEMS, QUICK))
 def test_the_published_minimum_of_mgh_is_a_stationary_point(name):
     problem = mgh.PROBLEMS[name]
     value, gradient, scale = differentiated(problem, problem.minimizer)
@@ -74,7 +85,9 @@ def test_the_published_minimum_of_mgh_is_a_stationary_point(name):
     assert np.all(np.abs(gradient) <= 1e-9 * scale + 1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name, p in classics.PROBLEMS.items() if p.minimizer is not None])
+@pytest.mark.parametrize(
+    "name", tiered([name for name, p in classics.PROBLEMS.items() if p.minimizer is not None], QUICK_CLASSICS)
+)
 def test_the_known_minimum_of_a_classic_is_a_stationary_point(name):
     problem = classics.PROBLEMS[name]
     value, gradient, scale = differentiated(problem, problem.minimizer)
@@ -91,15 +104,8 @@ def test_float32_stays_float32(name):
         assert jax.eval_shape(problem.residuals, x).dtype == jnp.float32
 
 
-ALL = os.environ.get("JGD_ALL_PROBLEMS") == "1"
-# Varied ones, of few sizes: each is a program of its own.
-QUICK = ["rosenbrock", "beale", "helical_valley", "bard", "gaussian", "box_three_dimensional"]
-QUICK += ["powell_singular", "wood", "kowalik_osborne", "trigonometric", "broyden_tridiagonal", "variably_dimensioned"]
-CHOSEN = list(mgh.PROBLEMS) if ALL else QUICK
-
-
 def groups(names):
-    """The names by the size of their problems: those of one size share one program."""
+    """The names by the size of their problems."""
     found = {}
     for name in names:
         found.setdefault(mgh.PROBLEMS[name].size, []).append(name)
@@ -107,33 +113,45 @@ def groups(names):
 
 
 def solve(names, method):
-    """The results by name, from one compiled program."""
+    """The values at the results by name, from one compiled program; smaller problems get params that they ignore."""
     problems = [mgh.PROBLEMS[name] for name in names]
     rows = max(jax.eval_shape(problem.residuals, problem.start).size for problem in problems)
+    size = max(problem.size for problem in problems)
 
-    def padded(problem):
-        def residuals(x):
-            found = problem.residuals(x)
-            return jnp.pad(found, (0, rows - found.size))
+    def residuals(problem):
+        return functools.partial(padded_rows, lambda x: problem.residuals(x[: problem.size]), rows)
 
-        return residuals if method == "levenberg_marquardt" else sum_of_squares(residuals)
-
-    branches = [padded(problem) for problem in problems]
+    branches = [residuals(problem) for problem in problems]
+    if method != "levenberg_marquardt":
+        branches = [sum_of_squares(branch) for branch in branches]
 
     @jax.jit
     def run(x, i):
         return minimize(lambda x: jax.lax.switch(i, branches, x), x, method=method, max_steps=2000)
 
-    return {problem.name: run(jnp.asarray(problem.start), i) for i, problem in enumerate(problems)}
+    @jax.jit
+    def value(x, i):
+        return jax.lax.switch(i, [lambda x, p=p: p.fun(x[: p.size]) for p in problems], x)
+
+    return {
+        problem.name: float(value(run(padded(problem.start, size), i).params, i)) for i, problem in enumerate(problems)
+    }
 
 
 @pytest.mark.parametrize("method", ["lbfgs", "levenberg_marquardt"])
-@pytest.mark.parametrize("names", groups(CHOSEN), ids=lambda names: f"n={mgh.PROBLEMS[names[0]].size}")
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(QUICK, id="quick"),
+        *(
+            pytest.param(names, id=f"n={mgh.PROBLEMS[names[0]].size}", marks=pytest.mark.slow)
+            for names in groups(mgh.PROBLEMS)
+        ),
+    ],
+)
 def test_mgh_is_solved(names, method):
-    for name, result in solve(names, method).items():
-        problem = mgh.PROBLEMS[name]
-        value = float(problem.fun(result.params))
-        known = [problem.minimum, *problem.others]
+    for name, value in solve(names, method).items():
+        known = [mgh.PROBLEMS[name].minimum, *mgh.PROBLEMS[name].others]
         assert any(abs(value - minimum) <= 1e-6 * min(1, 1e-12 + minimum) + 1e-8 for minimum in known), (name, value)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from minimize.problems import _published as published
+from minimize.programs import numbers, padded_rows, run
 
 from jgd.minimize import Status, minimize
 
@@ -23,21 +24,19 @@ def solver(problems, method, *, residuals=False):
     def fun(x, i):
         if not residuals:
             return jax.lax.switch(i, kinds, x)
-        sizes = [jax.eval_shape(kind, x).size for kind in kinds]
-        pad = [lambda x, kind=kind: jnp.pad(kind(x), (0, max(sizes) - kind(x).size)) for kind in kinds]
-        return jax.lax.switch(i, pad, x)
+        rows = max(jax.eval_shape(kind, x).size for kind in kinds)
+        return jax.lax.switch(i, [functools.partial(padded_rows, kind, rows) for kind in kinds], x)
 
-    # little is computed, much is compiled
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def solve(start, i, bounds):
         return minimize(fun, start, args=(i,), method=method, tol=1e-8, max_steps=2000, bounds=bounds)
 
-    return lambda problem, start, bounds=None: solve(jnp.asarray(start), kinds.index(problem.fun), bounds)
+    return lambda problem, start, bounds=None: numbers(solve(start, kinds.index(problem.fun), bounds))
 
 
 def misses(problem, result):
     """What a result lacks of what is asked for; empty if nothing."""
-    x, value = np.asarray(result.params), float(result.value)
+    x, value = result.params, float(result.value)
     near = {"rtol": problem.rtol, "atol": problem.atol}
     found = []
     if problem.value is not None and not np.allclose(value, problem.value, **near):
@@ -47,7 +46,9 @@ def misses(problem, result):
     return [f"{problem.name}: {', '.join(found)}; {Status(int(result.status)).name}"] if found else []
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name == "lbfgs" else pytest.mark.slow) for name in METHODS]
+)
 def test_minimization_problems(method):
     problems = [p for p in (*published.SCIPY, *published.OPTIMISTIX) if not p.only or method in p.only]
     solve = solver(problems, method)
@@ -61,6 +62,7 @@ def test_sums_of_squares():
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.slow
 def test_large_sums_of_squares():
     solve = solver(published.LARGE_SQUARES, "lm", residuals=True)
     results = [solve(p, p.start) for p in published.LARGE_SQUARES]
@@ -71,13 +73,15 @@ def test_large_sums_of_squares():
 
 def test_problems_with_bounds():
     solve = solver(published.BOUNDED, "lbfgs")
+    kinds = {id(p.fun): p.fun for p in published.BOUNDED}
+    gradients = jax.jit(lambda x: {name: jax.grad(fun)(x) for name, fun in kinds.items()})
     failures = []
     for problem in published.BOUNDED:
         lower, upper = (published.padded(b, f) for b, f in zip(problem.bounds, (-np.inf, np.inf), strict=True))
-        result = solve(problem, published.padded(problem.start), (jnp.asarray(lower), jnp.asarray(upper)))
-        x = np.asarray(result.params)
+        result = solve(problem, published.padded(problem.start), (lower, upper))
+        x = result.params
         assert np.all((x >= lower) & (x <= upper)), problem.name
-        gradient = np.asarray(jax.grad(problem.fun)(result.params))
+        gradient = np.asarray(gradients(x)[id(problem.fun)])
         optimality = np.max(np.abs(x - np.clip(x - gradient, lower, upper)))
         failures += misses(problem, result) + ([] if optimality <= 1e-5 else [f"{problem.name}: {optimality}"])
     assert not failures, "\n".join(failures)
@@ -86,9 +90,9 @@ def test_problems_with_bounds():
 def test_a_line_is_fitted_in_float32():
     x = np.linspace(0, 1, 100, dtype=np.float32)
     y = np.random.default_rng(1978).random(size=100, dtype=np.float32)
-    found = minimize(lambda p: p[0] + p[1] * x - y, jnp.array([-1, -1], jnp.float32), method="lm", tol=1e-4)
+    found = run(lambda p: p[0] + p[1] * x - y, np.array([-1, -1], np.float32), method="lm", tol=1e-4)
     expected = np.linalg.lstsq(np.stack([np.ones(100), x], 1), y.astype(np.float64))[0]
-    assert found.params.dtype == jnp.float32
+    assert found.params.dtype == np.float32
     np.testing.assert_allclose(found.params, expected, atol=9e-5)
 
 
@@ -137,11 +141,11 @@ def coupled_bowl(trees):
 
 def stacked(trees, i):
     """Residuals of the `i`-th problem."""
-    return jax.lax.switch(
-        i, [lambda t, f=f: jnp.pad(f(t), (0, 100 - f(t).size)) for f in (diagonal_bowl, line, network)], trees
-    )
+    kinds = (diagonal_bowl, line, network)
+    return jax.lax.switch(i, [functools.partial(padded_rows, kind, 100) for kind in kinds], trees)
 
 
+@pytest.mark.slow
 def test_trees_of_residuals():
     @jax.jit
     def solve(i):
@@ -151,7 +155,8 @@ def test_trees_of_residuals():
         assert 2 * float(solve(i).value) <= 1e-4, name
 
 
+@pytest.mark.slow
 def test_a_tree():
-    found = minimize(coupled_bowl, {"bowl": TREES["bowl"]}, tol=1e-8)
+    found = run(coupled_bowl, {"bowl": TREES["bowl"]}, tol=1e-8)
     assert jax.tree.structure(found.params["bowl"]) == jax.tree.structure(TREES["bowl"])
     assert abs(float(found.value)) <= 1e-4
