@@ -54,6 +54,13 @@ METHODS = {
 }
 
 
+# Where optax's state is like no other's: its names, counts, signs, masks and parts. The rest are states like these.
+IN_THE_FAST_TIER = (
+    "adamw", "sgd", "rmsprop_momentum", "rmsprop_full", "adadelta", "adan", "lars", "signum", "ademamix", "prodigy",
+    "dog", "muon", "optimistic_gradient_descent",
+)  # fmt: skip
+
+
 def both(method, rate=0.02):
     name = method.split("_momentum")[0].split("_full")[0]
     theirs = getattr(optax, name, None) or getattr(optax.contrib, name)
@@ -61,7 +68,9 @@ def both(method, rate=0.02):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in IN_THE_FAST_TIER else pytest.mark.slow) for name in METHODS]
+)
 def test_a_run_changes_from_optax_to_jgd_and_back_without_a_mark(method):
     theirs, ours = both(method)
     start = first_params(jnp.float64)
@@ -110,6 +119,13 @@ def test_states_within_chains_and_wrappers_are_found():
         assert [int(part.count) for part in state] == [2, 2]
         back = to_optax_state(state, theirs.init(params))
         np.testing.assert_array_equal(optax.tree.get(back, "mu")["w"], optax.tree.get(their_state, "mu")["w"])
+
+
+def test_the_count_is_that_of_the_part_that_has_counted_most():
+    params, clip = first_params(), jgd.clip_by_global_norm(1.0)  # put before an optimizer in the middle of its run
+    _, state = run(jgd.adam(0.1), params, jgd.adam(0.1).init(params), 2)
+    back = to_optax_state((clip.init(params), state), optax.adam(0.1).init(params))
+    assert int(optax.tree.get(back, "count")) == 2
 
 
 def test_parts_of_a_partition_are_groups():

@@ -1,5 +1,7 @@
 """Per-example gradients and what is made of them, against a plain Python loop over the examples."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jgd.gradients._budget import auto_chunk_size
-from jgd.gradients._clipping import ClippedMean, ClippedSum
-from jgd.gradients._padding import Padded, pad_batch
+from jgd.gradients._clipping import ClippedMean, ClippedSum, clip_factors
+from jgd.gradients._padding import Padded, pad_batch, real_rows
 from jgd.gradients._per_example import clipped_grad, clipped_value_and_grad, per_example_grads
 from jgd.gradients._reduce import reduce_per_example
 from jgd.gradients._reductions import CosineToMean, Gradients, Mean, Norms, Reduction, SecondMoment, Sum, Variance
@@ -67,10 +69,13 @@ def a_batch(rng, size=SIZE):
     return {"x": jnp.asarray(rng.normal(size=(size, 8))), "y": jnp.asarray(4 * rng.normal(size=size))}
 
 
+value_and_grad = functools.cache(lambda loss: jax.jit(jax.value_and_grad(loss)))
+
+
 def by_loop(loss, params, batch, rows):
     """Everything from one gradient after the other, in NumPy."""
-    run = jax.jit(jax.value_and_grad(loss))
-    found = [run(params, jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], batch)) for i in rows]
+    rows_of = jax.tree.map(np.asarray, batch)
+    found = [value_and_grad(loss)(params, jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], rows_of)) for i in rows]
     grads = [{name: np.asarray(g) for name, g in grad.items()} for _, grad in found]
     names = list(params)
     flat = np.stack([np.concatenate([g[name].ravel() for name in names]) for g in grads])
@@ -116,32 +121,52 @@ def as_dict(found, rows=slice(None)):
     return results | {"losses": found.losses[rows]}
 
 
-@pytest.mark.parametrize("model", MODELS)
+def of_models(*fast, chunks=None):
+    """Each model, with each of its chunk sizes if there are such; those that are not named are slow."""
+    rows = [(model, *size) for model in MODELS for size in ([()] if chunks is None else [(c,) for c in chunks(model)])]
+    marks = [() if row in fast else pytest.mark.slow for row in rows]
+    return [pytest.param(*row, marks=mark) for row, mark in zip(rows, marks, strict=True)]
+
+
+# Sums over the first two models are taken in two ways. The third is like the second, and compiles for long.
+@pytest.mark.parametrize("model", of_models(("mlp",), ("cnn",)))
 def test_all_reductions_equal_a_loop_over_the_examples_in_float64(model, x64, rng):
     loss, shapes = MODELS[model]
     params, batch = draw(rng, shapes), a_batch(rng)
-    expected = by_loop(loss, params, batch, range(SIZE))
-    few = {name: REDUCTIONS[name] for name in FEW}
-    for chunk_size in (1, 7, SIZE):
-        found = reduce_per_example(loss, few, chunk_size=chunk_size)(params, batch)
-        close(found.results, {name: expected[name] for name in FEW}, 1e-12)
     mask = np.arange(SIZE) % 3 != 1
-    broken = jax.tree.map(lambda leaf: jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.nan), batch)
-    found = reduce_per_example(loss, REDUCTIONS, chunk_size=3)(params, Padded(broken, jnp.asarray(mask)))
-    close(as_dict(found, mask), by_loop(loss, params, batch, np.flatnonzero(mask)), 1e-12)
-    assert not np.any(found.losses[~mask])
-    assert not np.any(found.results["norms"][~mask])
+    broken = {name: np.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan) for name, leaf in batch.items()}
+    found = reduce_per_example(loss, REDUCTIONS, chunk_size=3)(params, Padded(broken, mask))
+    close(as_dict(jax.tree.map(np.asarray, found), mask), by_loop(loss, params, batch, np.flatnonzero(mask)), 1e-12)
+    assert not np.any(np.asarray(found.losses)[~mask])
+    assert not np.any(np.asarray(found.results["norms"])[~mask])
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_sum_clipped_mean_and_norms_equal_a_loop_in_float32(model, rng):
+@pytest.mark.parametrize(("model", "chunk_size"), of_models(("mlp", 7), ("mlp", SIZE), chunks=lambda _: (1, 7, SIZE)))
+def test_sum_clipped_mean_and_norms_equal_a_loop_in_float64(model, chunk_size, x64, rng):
+    loss, shapes = MODELS[model]
+    params, batch = draw(rng, shapes), a_batch(rng)
+    expected = by_loop(loss, params, batch, range(SIZE))
+    found = reduce_per_example(loss, {name: REDUCTIONS[name] for name in FEW}, chunk_size=chunk_size)(params, batch)
+    close(found.results, {name: expected[name] for name in FEW}, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "chunk_size"), of_models(chunks=lambda model: CHUNKS if model == "mlp" else (3, SIZE))
+)
+def test_sum_clipped_mean_and_norms_equal_a_loop_in_float32(model, chunk_size, rng):
     loss, shapes = MODELS[model]
     params, batch = draw(rng, shapes), a_batch(rng)
     expected = by_loop(loss, params, batch, range(SIZE))
     few = {name: REDUCTIONS[name] for name in FEW}
-    for chunk_size in CHUNKS if model == "mlp" else (3, SIZE):
-        found = reduce_per_example(loss, few, chunk_size=chunk_size)(params, pad_batch(batch, 13)).results
-        close(found | {"norms": found["norms"][:SIZE]}, {name: expected[name] for name in FEW}, 1e-6)
+    found = reduce_per_example(loss, few, chunk_size=chunk_size)(params, pad_batch(batch, 13)).results
+    close(found | {"norms": found["norms"][:SIZE]}, {name: expected[name] for name in FEW}, 1e-6)
+
+
+@pytest.mark.parametrize("model", of_models(("mlp",)))
+def test_the_clipped_mean_and_all_gradients_equal_a_loop_in_float32(model, rng):
+    loss, shapes = MODELS[model]
+    params, batch = draw(rng, shapes), a_batch(rng)
+    expected = by_loop(loss, params, batch, range(SIZE))
     losses, grads = clipped_value_and_grad(loss, MAX_NORM, chunk_size=4)(params, batch)
     close((losses, grads), (expected["losses"], expected["clipped"]), 1e-6)
     close(per_example_grads(loss, chunk_size=3)(params, batch)[1], expected["grads"], 1e-6)
@@ -157,7 +182,7 @@ def test_any_tree_any_size_any_chunk(shapes, size, chunk_size):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         params = [jnp.asarray(rng.normal(size=shape)) for shape in shapes]
-        batch = jnp.asarray(rng.normal(size=size))
+        batch = rng.normal(size=size)
         found = reduce_per_example(
             lambda p, batch: sum(jnp.sum(jnp.sin(leaf * jnp.mean(batch))) for leaf in p),
             {"clipped": ClippedSum(0.5), "norms": Norms()},
@@ -180,10 +205,22 @@ def test_the_loss_is_traced_once(reductions, rng):
 
     params, batch = draw(rng, MODELS["mlp"][1]), a_batch(rng)
     run = reduce_per_example(loss, {k: v for k, v in reductions.items() if k != "cosine"}, chunk_size=2)
-    run(params, batch)
-    assert len(traces) == 1
-    run(params, batch)
-    assert len(traces) == 1
+    for _ in range(2):
+        jax.eval_shape(run, params, batch)
+        assert len(traces) == 1
+
+
+def test_a_second_call_traces_nothing():
+    traces = []
+
+    def loss(w, batch):
+        traces.append(1)
+        return jnp.mean(batch * w)
+
+    run = reduce_per_example(loss, Mean(), chunk_size=2)
+    for _ in range(2):
+        run(np.float32(1), np.ones(4, np.float32))
+        assert len(traces) == 1
 
 
 def largest(jaxpr):
@@ -198,34 +235,42 @@ def largest(jaxpr):
 
 
 def test_no_more_than_a_chunk_of_gradients_is_alive():
-    params, batch = jnp.ones((50, 40)), jnp.ones((SIZE, 50))
+    params, batch = np.ones((50, 40), np.float32), np.ones((SIZE, 50), np.float32)
     run = reduce_per_example(lambda w, x: jnp.mean((x @ w) ** 2), ClippedMean(1.0), chunk_size=3)
     assert largest(jax.make_jaxpr(run)(params, batch).jaxpr) <= 3 * params.size
 
 
-def test_each_example_has_its_own_randomness_whatever_the_chunk():
+@pytest.mark.parametrize("chunk_size", [3, *(pytest.param(c, marks=pytest.mark.slow) for c in (1, 7))])
+def test_each_example_has_its_own_randomness_whatever_the_chunk(chunk_size):
     def loss(w, batch, key):
         return jnp.mean(batch) * w, {"draw": jax.random.normal(key, (2,))}
 
-    batch, ids = jnp.arange(7.0), jnp.array([5, 3, 8, 0, 1, 2, 9])
-    runs = [reduce_per_example(loss, Mean(), chunk_size=c, has_aux=True) for c in (1, 3, 7)]
-    draws = [run(jnp.ones(()), batch, key=jax.random.key(4), ids=ids).aux["draw"] for run in runs]
-    expected = jnp.stack([jax.random.normal(jax.random.fold_in(jax.random.key(4), i), (2,)) for i in ids])
-    for found in draws:
-        np.testing.assert_array_equal(found, expected)
-    shuffled = runs[1](jnp.ones(()), batch, key=jax.random.key(4), ids=ids[::-1]).aux["draw"]
-    np.testing.assert_array_equal(shuffled, expected[::-1])
-    by_default = runs[1](jnp.ones(()), batch, key=jax.random.key(4)).aux["draw"]
-    np.testing.assert_array_equal(by_default[3], jax.random.normal(jax.random.fold_in(jax.random.key(4), 3), (2,)))
+    def draws(**options):
+        return np.asarray(run(np.float32(1), batch, key=key, **options).aux["draw"])
+
+    key, batch, ids = jax.random.key(4), np.arange(7, dtype=np.float32), np.array([5, 3, 8, 0, 1, 2, 9])
+    run = reduce_per_example(loss, Mean(), chunk_size=chunk_size, has_aux=True)
+    draw_of = jax.jit(lambda i: jax.random.normal(jax.random.fold_in(key, i), (2,)))
+    expected = np.stack([draw_of(i) for i in ids])
+    np.testing.assert_array_equal(draws(ids=ids), expected)
+    np.testing.assert_array_equal(draws(ids=ids[::-1].copy()), expected[::-1])
+    if chunk_size == 3:
+        np.testing.assert_array_equal(draws()[3], draw_of(np.int64(3)))
 
 
 @pytest.mark.parametrize(  # sums over the two models are taken in two ways
-    ("model", "chunk_size", "bad"), [("mlp", 3, np.nan), ("mlp", None, np.inf), ("cnn", None, np.nan)]
+    ("model", "chunk_size", "bad"),
+    [
+        ("mlp", 3, np.nan),
+        ("cnn", None, np.inf),
+        pytest.param("mlp", None, np.inf, marks=pytest.mark.slow),
+        pytest.param("cnn", None, np.nan, marks=pytest.mark.slow),
+    ],
 )
 def test_a_bad_example_is_dropped_counted_and_named(model, chunk_size, bad, rng):
     loss, shapes = MODELS[model]
-    params, batch = draw(rng, shapes), a_batch(rng)
-    batch["x"] = batch["x"].at[4].set(bad)
+    params, batch = draw(rng, shapes), jax.tree.map(np.array, a_batch(rng))
+    batch["x"][4] = bad
     good = [i for i in range(SIZE) if i != 4]
     expected = by_loop(loss, params, batch, good)
     names = ("sum", "mean", "clipped", "per_leaf", "variance")
@@ -234,10 +279,33 @@ def test_a_bad_example_is_dropped_counted_and_named(model, chunk_size, bad, rng)
     close(found.results, {name: expected[name] for name in names}, 2e-6)
     assert int(found.count) == SIZE - 1
     assert np.flatnonzero(found.dropped).tolist() == [4]
-    if np.isnan(bad):
-        kept = reduce_per_example(loss, reductions, chunk_size=chunk_size)(params, batch)
-        assert int(kept.count) == SIZE
-        assert all(np.isnan(kept.results[name]["w"]).any() for name in names)
+
+
+def test_an_example_that_is_infinite_and_nowhere_nan_is_dropped_as_well():
+    run = reduce_per_example(lambda w, x: jnp.mean(x) * w, Sum(), nonfinite="drop")
+    found = run(np.float32(1), np.float32([1, np.inf, 3]))
+    assert float(found.results) == 4
+    np.testing.assert_array_equal(found.dropped, [False, True, False])
+
+
+def test_a_bad_example_that_is_kept_is_seen_in_every_sum():
+    reductions = {name: REDUCTIONS[name] for name in ("sum", "mean", "clipped", "per_leaf", "variance")}
+    run = reduce_per_example(lambda p, batch: jnp.mean(batch) * p["w"], reductions, chunk_size=3)
+    found = run({"w": np.float32(1)}, np.float32([1, 2, 3, 4, np.nan]))
+    assert int(found.count) == 5
+    assert {name for name, result in found.results.items() if np.isnan(result["w"])} == set(reductions)
+
+
+def test_what_is_not_longer_than_the_limit_is_not_shortened():
+    norms = np.float32([0, 0.3, 0.6, 1.2, 1.8, 2.4])
+    for limit in (0.5, 1.5):
+        expected = np.minimum(1, limit / np.maximum(norms, 1e-9))
+        np.testing.assert_allclose(clip_factors(jnp.asarray(norms**2), limit), expected, rtol=1e-6)
+
+
+def test_rows_that_are_not_real_are_copies_of_the_first_that_is():
+    found = real_rows(np.float32([np.nan, 2, np.nan, 3]), jnp.array([False, True, False, True]))
+    np.testing.assert_array_equal(found, [2, 2, 2, 3])
 
 
 def test_a_norm_that_is_not_finite_is_not_hidden():
@@ -260,17 +328,23 @@ def test_a_gradient_of_zero_and_its_derivative_are_finite():
     np.testing.assert_array_equal(slope, [0, 0])
 
 
+def linear(p, batch):
+    return jnp.mean((batch["x"] @ p["w"] + p["b"] - batch["y"]) ** 2)
+
+
 def test_the_clipped_gradient_can_be_differentiated(x64, rng):
-    params, batch = draw(rng, MODELS["mlp"][1]), a_batch(rng)
-    run = clipped_value_and_grad(mlp, MAX_NORM, chunk_size=4)
-    along = draw(rng, MODELS["mlp"][1])
+    shapes = {"w": (8,), "b": ()}
+    params, batch, along = draw(rng, shapes), a_batch(rng), draw(rng, shapes)
+    run = clipped_value_and_grad(linear, 10 * MAX_NORM, chunk_size=4)
 
     def total(p):
         return sum(jnp.vdot(a, g) for a, g in zip(jax.tree.leaves(along), jax.tree.leaves(run(p, batch)[1])))
 
-    slope = sum(jnp.vdot(a, g) for a, g in zip(jax.tree.leaves(along), jax.tree.leaves(jax.grad(total)(params))))
-    ahead, behind = (total(jax.tree.map(lambda p, a, s=s: p + s * a, params, along)) for s in (1e-5, -1e-5))
-    np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, rtol=1e-6)
+    compiled = jax.jit(jax.value_and_grad(total))
+    params, along = (jax.tree.map(np.asarray, tree) for tree in (params, along))
+    slope = sum(np.vdot(along[name], slopes) for name, slopes in compiled(params)[1].items())
+    ahead, behind = (compiled({name: p + s * along[name] for name, p in params.items()})[0] for s in (1e-5, -1e-5))
+    np.testing.assert_allclose(slope, (float(ahead) - float(behind)) / 2e-5, rtol=1e-6)
 
 
 def test_float16_gradients_do_not_overflow_in_norm_or_sum():
@@ -321,9 +395,10 @@ def test_a_reduction_of_ones_own(rng):
 
 def test_it_maps_over_params_and_runs_under_jit(rng):
     batch = a_batch(rng)
-    several = jax.tree.map(lambda *rows: jnp.stack(rows), *(draw(rng, MODELS["mlp"][1]) for _ in range(3)))
-    run = clipped_value_and_grad(mlp, MAX_NORM, chunk_size=4)
+    several = {"w": rng.normal(size=(3, 8)).astype(np.float32), "b": np.zeros(3, np.float32)}
+    run = clipped_value_and_grad(linear, 10 * MAX_NORM, chunk_size=4)
     mapped = jax.jit(jax.vmap(run, (0, None)))(several, batch)
+    mapped = jax.tree.map(np.asarray, mapped)
     for i in range(3):
         one = run(jax.tree.map(lambda leaf, i=i: leaf[i], several), batch)
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=2e-5, atol=1e-6), mapped, one)
@@ -347,11 +422,12 @@ def test_the_loss_may_see_an_example_without_its_axis_and_return_aux():
         return jnp.sum(w * x), {"twice": 2 * x}
 
     run = per_example_grads(loss, has_aux=True, keep_batch_dim=False, chunk_size=2)
-    (losses, aux), grads = run(jnp.ones(2), jnp.arange(6.0).reshape(3, 2))
+    (losses, aux), grads = run(np.ones(2, np.float32), np.arange(6, dtype=np.float32).reshape(3, 2))
     np.testing.assert_array_equal(losses, [1, 5, 9])
-    np.testing.assert_array_equal(aux["twice"], 2 * grads)
+    np.testing.assert_array_equal(aux["twice"], 2 * np.asarray(grads))
 
 
+@pytest.mark.usefixtures("as_compiled_for_users")
 def test_the_largest_chunk_that_fits_is_taken():
     def needs(c):
         return 100 + 10 * c

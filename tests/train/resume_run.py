@@ -2,6 +2,7 @@
 
     python resume_run.py CASE stop STRIDE    SIGTERM after each STRIDE steps; STRIDE 1 resumes at every k
     python resume_run.py CASE kill TIMES     `kill -9` at TIMES random moments, saves included
+    python resume_run.py CASE both STEPS     SIGTERM after STEPS steps, then `kill -9` within a later save
 
 This process imports JAX and starts no backend, so that each run is a fork of it, which saves the import.
 """
@@ -212,6 +213,23 @@ def kill(case, times, base):
     return folder, f"{killed} kills, {within} of them within a save, and {finished + 1} ends"
 
 
+def both(case, steps, base):
+    """Resumes after `steps` steps, and again after a kill within a save."""
+    folder, out = base / "run", base / "found.npz"
+    for _ in range(3):
+        assert wait(in_child(train, case, folder, out, steps)) == 0
+        assert not out.exists()
+        child = in_child(train, case, folder, out)
+        await_a_save(folder, 10)
+        os.kill(child, signal.SIGKILL)
+        if wait(child) == -signal.SIGKILL and not out.exists():
+            assert wait(in_child(train, case, folder, out)) == 0
+            return folder, "a stop and a kill"
+        shutil.rmtree(folder)  # it came to its end: begin again
+        out.unlink(missing_ok=True)
+    raise AssertionError("no run was killed before its end")
+
+
 def await_a_save(folder, most):
     """Waits until a checkpoint is being written."""
     end = time.monotonic() + 2 * most
@@ -227,7 +245,7 @@ def main(case, mode, count):
         os.environ.setdefault("JGD_TEST_CACHE", str(base / "cache"))
         began = time.monotonic()
         assert wait(in_child(train, case, None, base / "expected.npz")) == 0
-        folder, text = {"stop": stop, "kill": kill}[mode](case, count, base)
+        folder, text = {"stop": stop, "kill": kill, "both": both}[mode](case, count, base)
         check(base / "found.npz", base / "expected.npz", folder)
         print(f"{case} {mode} {count}: bit-equal after {text}, {time.monotonic() - began:.0f} s")
 

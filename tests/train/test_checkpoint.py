@@ -11,7 +11,7 @@ import pytest
 
 import jgd
 
-PARAMS = {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3, jnp.bfloat16)}
+PARAMS = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3, jnp.bfloat16)}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_what_was_saved_comes_back(tmp_path, optimizer, key):
     state = jgd.TrainState.create(PARAMS, optimizer, key=key, model_state=model_state)
     state = jgd.set_hyperparams(state, learning_rate=0.25)._replace(step=jnp.int32(7))
     path = jgd.save_checkpoint(tmp_path / "checkpoint", state)
-    like = jgd.TrainState.create(jax.tree.map(jnp.zeros_like, PARAMS), optimizer, key=key, model_state=model_state)
+    like = jgd.TrainState.create(jax.tree.map(np.zeros_like, PARAMS), optimizer, key=key, model_state=model_state)
     restored = jgd.restore_checkpoint(path, like)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     if key is not None:
@@ -88,6 +88,18 @@ def test_a_checkpoint_replaces_the_one_before(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_a_state_comes_back_in_its_sharding(tmp_path):
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread, copied = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("d",), ()))
+    state = jgd.TrainState.create(np.arange(16, dtype=np.float32), jgd.adam(0.1))
+    state = jax.tree.map(lambda x: jax.device_put(x, spread if x.ndim else copied), state)
+    back = jgd.restore_checkpoint(jgd.save_checkpoint(tmp_path / "checkpoint", state), like=state)
+    for found, expected in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
+        assert found.sharding == expected.sharding
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.slow  # a process with eight devices
 def test_a_state_that_is_spread_over_devices_comes_back_spread(tmp_path):
     code = f"""
 import jax, jax.numpy as jnp, numpy as np, jgd

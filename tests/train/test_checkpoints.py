@@ -10,6 +10,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint
 import pytest
 
 import jgd
@@ -21,8 +22,8 @@ OPTIMIZER = jgd.adam(0.1)
 
 
 def state_at(step):
-    state = jgd.TrainState.create({"w": jnp.arange(4.0) + step}, OPTIMIZER)
-    return state._replace(step=jnp.int32(step))
+    state = jgd.TrainState.create({"w": np.arange(4, dtype=np.float32) + np.float32(step)}, OPTIMIZER)
+    return state._replace(step=jnp.asarray(np.int32(step)))
 
 
 def saved(folder, steps=(1, 2, 3), **options):
@@ -144,15 +145,16 @@ def test_one_that_does_not_fit_is_an_error_and_not_passed_over(tmp_path):
         saved(tmp_path).restore(jgd.TrainState.create({"w": jnp.ones(3)}, OPTIMIZER))
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """The disk is full from the third of a checkpoint's files on."""
+@pytest.fixture(params=["arrays", "history"])
+def full_disk(monkeypatch, request):
+    """The disk is full when the checkpoint's arrays are to be written, or its third file."""
 
     def fill():
         def no_room(*args, **options):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(np, "savez", no_room)
+        where = {"arrays": (orbax.checkpoint.PyTreeCheckpointer, "save"), "history": (np, "savez")}
+        monkeypatch.setattr(*where[request.param], no_room)
 
     return fill
 
@@ -262,6 +264,7 @@ def test_numbers_that_cannot_be(tmp_path, options):
         Checkpoints(tmp_path, **options)
 
 
+@pytest.mark.slow  # in a process of its own; in the fast tier see test_a_full_disk_is_told_and_nothing_is_lost
 def test_a_write_that_the_system_refuses_is_told_and_nothing_is_lost(tmp_path):
     code = f"""
 import resource, signal, jax, jgd

@@ -84,6 +84,9 @@ def test_it_stops_when_a_number_no_longer_falls():
     _, history = fit(epochs=500, patience=3)
     assert history["stopped"] == "converged"
     assert len(history["epoch_loss"]) < 100
+    falling = iter(np.linspace(1.0, 0.6, 11))
+    _, history = fit(epochs=11, patience=2, min_delta=0.1, monitor="score", eval_fn=lambda _: {"score": next(falling)})
+    assert len(history["epoch_loss"]) == 3  # none falls by as much as counts
     rising = iter(range(100))
     _, history = fit(epochs=50, patience=2, monitor="-score", eval_fn=lambda state: {"score": next(rising)})
     assert history["stopped"] == "epochs"

@@ -1,6 +1,7 @@
 """What `fit` does where something fails: the right state, a line in the log, and nothing lost."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -19,11 +20,15 @@ from jgd.train._rollback import Rollback, RollbackError
 
 OPTIMIZER = jgd.adam(0.1)
 STEP = jgd.make_step(lambda w, batch: jnp.mean((w - batch) ** 2), OPTIMIZER)
-DATA = [jnp.array([1.0, 3.0]), jnp.array([2.0, 2.0]), jnp.array([0.0, 4.0])]
+DATA = [np.float32([1, 3]), np.float32([2, 2]), np.float32([0, 4])]
+GUARD = Guard(max_skips=3)
+GUARDED_STEP = jgd.make_step(
+    lambda w, batch: jnp.mean((w["a"] - batch["x"]) ** 2), OPTIMIZER, on_nonfinite="skip", guard=GUARD
+)
 
 
 def start():
-    return jgd.TrainState.create(jnp.array(5.0), OPTIMIZER)
+    return jgd.TrainState.create(np.float32(5), OPTIMIZER)
 
 
 def fit(data=DATA, step=STEP, **options):
@@ -230,19 +235,25 @@ def test_a_rollback_leaves_out_the_batch_and_goes_on(tmp_path, kind):
     assert int(resumed.step) == 16
 
 
-def test_a_run_with_a_batch_left_out_resumes_within_the_epoch(tmp_path):
-    values = [np.full(2, value, np.float32) for value in (1, 2, np.inf, 4, 5, 6)]
+@pytest.mark.parametrize("ends_at", [7, 9], ids=["before_it", "behind_it"])
+def test_a_run_with_a_batch_left_out_resumes_within_the_epoch(tmp_path, ends_at):
+    values = [np.full(2, value, np.float32) for value in (1, 2, 3, np.inf, 5, 6)]
 
-    def data(ends):
-        for i, value in enumerate(values):
-            if ends and i == 4:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield value
+    def data(ends_at=None):
+        drawn = itertools.count(1)  # four, then from the start again: the run goes back by two steps
 
-    options = {"epochs": 1, "rollback": Rollback(every=1), "fetch_every": 1}
-    whole, whole_history = fit(lambda epoch: data(False), **options)
-    fit(lambda epoch: data(True), **options, checkpoint_dir=tmp_path)
-    state, history = fit(lambda epoch: data(False), **options, checkpoint_dir=tmp_path)
+        def draw(epoch):
+            for value in values:
+                if next(drawn) == ends_at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield value
+
+        return draw
+
+    options = {"epochs": 1, "rollback": Rollback(every=2), "fetch_every": 1}
+    whole, whole_history = fit(data(), **options)
+    fit(data(ends_at), **options, checkpoint_dir=tmp_path)
+    state, history = fit(data(), **options, checkpoint_dir=tmp_path)
     assert float(state.params) == float(whole.params)
     for name in ("step", "loss", "epoch_loss", "epoch_nonfinite"):
         np.testing.assert_array_equal(history[name], whole_history[name])
@@ -250,18 +261,14 @@ def test_a_run_with_a_batch_left_out_resumes_within_the_epoch(tmp_path):
 
 @pytest.mark.parametrize("scan", [True, False])
 def test_what_a_guard_sees_is_in_the_log_and_its_memory_in_the_checkpoint(tmp_path, scan):
-    guard = Guard(max_skips=3)
-    step = jgd.make_step(
-        lambda w, batch: jnp.mean((w["a"] - batch["x"]) ** 2), OPTIMIZER, on_nonfinite="skip", guard=guard
-    )
     arrays = {"x": np.ones(9, np.float32), "id": np.arange(100, 109)}
     arrays["x"][4] = np.nan
 
     def run(epochs):
-        state = jgd.TrainState.create({"a": jnp.zeros(())}, OPTIMIZER, guard=guard)
+        state = jgd.TrainState.create({"a": np.float32(0)}, OPTIMIZER, guard=GUARD)
         loader = ArrayLoader(arrays, 2, shuffle=False)
         options = {"checkpoint_dir": tmp_path, "log_dir": tmp_path, "progress": False, "scan": scan}
-        return jgd.fit(state, step, loader, epochs=epochs, **options)
+        return jgd.fit(state, GUARDED_STEP, loader, epochs=epochs, **options)
 
     run(1)
     state, _ = run(2)

@@ -1,5 +1,7 @@
 """Dynamic loss scaling for float16."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,18 +23,21 @@ def loss_fn(p, batch):
 
 
 def batch(x=1.0, y=0.5):
-    return {"x": jnp.full(4, x, jnp.float16), "y": jnp.full(4, y, jnp.float16), "id": jnp.arange(10, 14)}
+    return {"x": np.full(4, x, np.float16), "y": np.full(4, y, np.float16), "id": np.arange(10, 14, dtype=np.int32)}
+
+
+# The scale's numbers lie in the state: all scales have one program.
+step_of = functools.cache(functools.partial(jgd.make_step, guard=Guard(loss_scale=LossScale())))
 
 
 def make(scale=None, optimizer=OPTIMIZER, loss=loss_fn, **options):
     guard = Guard(loss_scale=scale or LossScale(initial=2.0**10))
-    step = jgd.make_step(loss, optimizer, guard=guard, **options)
-    params = {"tiny": jnp.ones((), jnp.float16), "w": jnp.ones((), jnp.float16)}
-    return step, jgd.TrainState.create(params, optimizer, guard=guard)
+    params = {"tiny": np.ones((), np.float16), "w": np.ones((), np.float16)}
+    return step_of(loss, optimizer, **options), jgd.TrainState.create(params, optimizer, guard=guard)
 
 
 def test_small_gradients_are_not_lost_and_are_unscaled_in_float32():
-    assert float(jax.grad(loss_fn)({"tiny": jnp.float16(1), "w": jnp.float16(1)}, batch())["tiny"]) == 0
+    assert float(jax.jit(jax.grad(loss_fn))({"tiny": np.float16(1), "w": np.float16(1)}, batch())["tiny"]) == 0
     step, state = make(optimizer=jgd.chain(jgd.clip_by_global_norm(1e9), jgd.adam(0.01)))
     state, metrics = step(state, batch())
     mu = state.opt_state[1].slots["mu"]
@@ -101,7 +106,7 @@ def test_accumulation_unscales_each_part_and_scans_equal_loops():
     assert float(metrics["aux"]["seen"]) == 1
     np.testing.assert_allclose(state.opt_state.slots["mu"]["tiny"], (0.1 + 0.09) * 1e-8, rtol=0.02)
     _, start = make(accumulate=2)
-    scanned, numbers = jgd.scan_steps(step)(start, jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches))
+    scanned, numbers = jgd.scan_steps(step)(start, jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
     assert numbers["loss_scale"].tolist() == scales
     jax.tree.map(np.testing.assert_array_equal, scanned, state)
 
@@ -118,10 +123,10 @@ def test_an_optimizer_that_evaluates_again_is_given_true_gradients():
 
 
 def test_the_scale_stays_between_floor_and_ceiling():
-    state = LossScale(initial=4.0, floor=2.0, ceiling=8.0, every=1).init()
-    yes, no = jnp.array(True), jnp.array(False)
-    up = next_scale(next_scale(state, no, yes), no, yes)
-    down = next_scale(next_scale(state, yes, no), yes, no)
+    state, after = LossScale(initial=4.0, floor=2.0, ceiling=8.0, every=1).init(), jax.jit(next_scale)
+    yes, no = np.array(True), np.array(False)
+    up = after(after(state, no, yes), no, yes)
+    down = after(after(state, yes, no), yes, no)
     assert (float(up.scale), float(down.scale), int(down.overflows)) == (8.0, 2.0, 2)
 
 

@@ -1,5 +1,7 @@
 """A loss or gradient that is not finite: seen, named, and never let into the state unasked."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +18,18 @@ def loss_fn(params, batch):
     return jnp.sum(params["a"] ** 2) + jnp.sum(params["b"]) * batch["b"] + jnp.sum(params["c"]) * batch["c"]
 
 
+@functools.cache
+def step_that(on_nonfinite):
+    """One step for all tests, compiled once."""
+    return jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite=on_nonfinite)
+
+
 def batch(b=1.0, c=1.0):
-    return {"b": jnp.float32(b), "c": jnp.float32(c)}
+    return {"b": np.float32(b), "c": np.float32(c)}
 
 
 def start():
-    return jgd.TrainState.create({"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}, OPTIMIZER, key=None)
+    return jgd.TrainState.create({name: np.ones(2, np.float32) for name in "abc"}, OPTIMIZER, key=None)
 
 
 def assert_equal(a, b):
@@ -29,15 +37,15 @@ def assert_equal(a, b):
 
 
 def after(steps):
-    step, state = jgd.make_step(loss_fn, OPTIMIZER), start()
+    state = start()
     for _ in range(steps):
-        state, _ = step(state, batch())
+        state, _ = step_that("raise")(state, batch())
     return state
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_the_error_names_the_first_bad_leaf_and_the_step_and_holds_the_state_before(bad):
-    step, state = jgd.make_step(loss_fn, OPTIMIZER), after(3)
+    step, state = step_that("raise"), after(3)
     with pytest.raises(jgd.NonFiniteError, match=r"step 3: the gradient at \['b'\] is not finite") as caught:
         step(state, batch(b=bad, c=bad))
     assert isinstance(caught.value, FloatingPointError)
@@ -55,7 +63,7 @@ def test_a_loss_that_is_bad_by_itself_is_named():
 
 
 def test_skipping_moves_nothing_but_the_step():
-    step = jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite="skip")
+    step = step_that("skip")
     state, metrics = step(after(3), batch(b=float("nan")))
     assert not bool(metrics["finite"])
     assert_equal(state, after(3)._replace(step=jnp.int32(4)))
@@ -63,9 +71,21 @@ def test_skipping_moves_nothing_but_the_step():
     assert_equal(state, after(4)._replace(step=jnp.int32(5)))
 
 
+def test_what_a_model_remembers_of_a_skipped_batch_is_dropped():
+    def remembering(params, model_state, batch):
+        return jnp.sum(params * batch), (batch, None)
+
+    step = jgd.make_step(remembering, jgd.sgd(0.1), on_nonfinite="skip")
+    state = jgd.TrainState.create(np.ones(1), jgd.sgd(0.1), model_state=np.float32(0))
+    remembered = []
+    for value in (1.0, np.nan, 3.0):
+        state, _ = step(state, np.float32(value))
+        remembered.append(float(state.model_state))
+    assert remembered == [1, 1, 3]
+
+
 def test_ignoring_makes_the_update():
-    step = jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite="ignore")
-    state, metrics = step(start(), batch(b=float("nan")))
+    state, metrics = step_that("ignore")(start(), batch(b=float("nan")))
     assert not bool(metrics["finite"])
     assert np.any(np.isnan(state.params["b"]))
 
@@ -82,18 +102,18 @@ def test_large_finite_gradients_count_as_finite():
 def stacked(bad_at):
     b = np.ones(6, np.float32)
     b[list(bad_at)] = np.nan
-    return {"b": jnp.asarray(b), "c": jnp.ones(6)}
+    return {"b": b, "c": np.ones(6, np.float32)}
 
 
 def test_a_scan_stops_at_the_bad_step_and_names_it():
-    run = jgd.scan_steps(jgd.make_step(loss_fn, OPTIMIZER))
+    run = jgd.scan_steps(step_that("raise"))
     with pytest.raises(jgd.NonFiniteError, match=r"step 2: the gradient at \['b'\]") as caught:
         run(start(), stacked([2, 4]))
     assert_equal(caught.value.state, after(2))
 
 
 def test_a_scan_that_skips_goes_on():
-    run = jgd.scan_steps(jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite="skip"))
+    run = jgd.scan_steps(step_that("skip"))
     state, metrics = run(start(), stacked([2, 4]))
     np.testing.assert_array_equal(metrics["finite"], [1, 1, 0, 1, 0, 1])
     assert_equal(state, after(4)._replace(step=jnp.int32(6)))
@@ -102,14 +122,13 @@ def test_a_scan_that_skips_goes_on():
 def test_fit_stops_at_the_bad_step_however_late_it_looks():
     batches = [batch(), batch(), batch(b=float("nan")), batch(), batch()]
     with pytest.raises(jgd.NonFiniteError, match=r"step 2: the gradient at \['b'\]") as caught:
-        jgd.fit(start(), jgd.make_step(loss_fn, OPTIMIZER), batches, epochs=2, progress=False, fetch_every=100)
+        jgd.fit(start(), step_that("raise"), batches, epochs=2, progress=False, fetch_every=100)
     assert_equal(caught.value.state, after(2))
 
 
 def test_fit_counts_what_it_skips():
     batches = [batch(), batch(b=float("nan")), batch()]
-    step = jgd.make_step(loss_fn, OPTIMIZER, on_nonfinite="skip")
-    state, history = jgd.fit(start(), step, batches, epochs=1, progress=False)
+    state, history = jgd.fit(start(), step_that("skip"), batches, epochs=1, progress=False)
     assert history["epoch_nonfinite"].tolist() == [1]
     assert_equal(state.params, after(2).params)
 
@@ -126,6 +145,7 @@ def test_a_state_whose_dtypes_change_goes_through_a_step_all_the_same():
     np.testing.assert_allclose(state.params, 2.0)
 
 
+@pytest.mark.usefixtures("as_compiled_for_users")
 @pytest.mark.parametrize(("norms", "copies"), [(True, 1.3), (False, 0.3)])  # with norms, of the updates alone
 def test_a_step_that_may_stay_holds_no_second_copy_of_the_state(norms, copies):
     optimizer = jgd.adamw(0.1)
