@@ -1,18 +1,57 @@
-"""What all tests share: the CPU, fixed seeds, and a switch for 64-bit arithmetic."""
+"""What all tests share: the CPU, fixed seeds, a switch for 64-bit arithmetic, and how programs are compiled."""
 
 import os
+import shutil
+from pathlib import Path
 
+# Nearly all of a test's time is compiling, so what was compiled is kept in the tree. Each worker has a folder of its
+# own: JAX's cache does not write its files at once, and another process may read half of one.
+COMPILED = Path(__file__).parents[1] / ".jax_cache" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+MOST_COMPILED = 40_000  # some 300 MB
+#: With these a small program compiles in a third of the time.
+CHEAP = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+
 settings.register_profile(
     "jgd", derandomize=True, deadline=None, max_examples=20, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("jgd")
+
+
+def pytest_configure(config):
+    """The fast tier compiles cheaply, since its programs run but a few times; the slow tier compiles as users do."""
+    if COMPILED.is_dir() and len(os.listdir(COMPILED)) > MOST_COMPILED:
+        shutil.rmtree(COMPILED, ignore_errors=True)
+    if config.option.markexpr == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+        if jax.version.__version_info__ < (0, 11):  # XLA ends the process on flags that it does not know
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {CHEAP}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The fast tier runs the examples of the README and of docstrings; those of the documentation's pages are slow."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and "pages" in item.path.parts:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def as_compiled_for_users():
+    """Programs that are optimized, for tests of what a compiler makes of them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

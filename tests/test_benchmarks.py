@@ -85,6 +85,7 @@ def test_a_script_says_how_to_run_it(name):
     assert f"python benchmarks/{name}.py" in (ast.get_docstring(ast.parse(source)) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_prints_tables_of_finite_figures(name, tmp_path):
     if name == "train" and importlib.util.find_spec("sklearn") is None:
@@ -105,6 +106,7 @@ def test_a_script_prints_tables_of_finite_figures(name, tmp_path):
     assert json.loads((tmp_path / "figures.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_calls_on_the_host_are_counted_as_in_a_compiled_run(tmp_path):
     options = "--sets mgh --problems rosenbrock,beale --dtypes float32 --methods jgd --json figures.json"
     done = run("minimize", f"{options} --on-host", tmp_path)
@@ -125,6 +127,7 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 needs_digits = pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="pip install 'jgd[examples]'")
 
 
+@pytest.mark.slow
 @needs_torch
 @needs_digits
 @pytest.mark.parametrize("name", ["mlp", "cnn", "gpt"])
@@ -142,6 +145,7 @@ def test_a_task_has_the_same_loss_in_torch(name, monkeypatch):
     assert float(jax.jit(task.loss)(task.params, batch)) == pytest.approx(float(theirs), rel=1e-5)
 
 
+@pytest.mark.slow
 @needs_torch
 def test_torch_takes_part_where_it_is_installed(tmp_path):
     done = run("step", "--trees tiny --rules clip+adamw --rounds 4", tmp_path, hides_torch=False)
@@ -149,6 +153,7 @@ def test_torch_takes_part_where_it_is_installed(tmp_path):
     assert [float(row["torch foreach ms"]) > 0 for row in cells(done.stdout)] == [True]
 
 
+@pytest.mark.slow
 def test_a_spent_budget_and_an_unknown_name_are_said(tmp_path):
     done = run("step", "--trees one25M --rules sgd,adam --budget 0", tmp_path)
     assert done.returncode == 0, done.stderr

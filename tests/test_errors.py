@@ -103,6 +103,11 @@ def test_a_gradient_of_the_wrong_shape(params):
         updated(jgd.adam(0.1), PARAMS | {"kernel": jnp.ones((3, 2))}, params)
 
 
+def test_a_transposed_gradient_where_no_slot_has_a_shape_to_compare():
+    with pytest.raises(ValueError, match=r"at \['kernel'\] has shape \(3, 2\); expected that of its param, \(2, 3\)"):
+        updated(jgd.sgd(0.1), PARAMS | {"kernel": jnp.ones((3, 2))})
+
+
 def test_an_integer_gradient():
     with pytest.raises(TypeError, match=r"the gradient at \['bias'\] has dtype int32; expected a float dtype"):
         updated(jgd.sgd(0.1), PARAMS | {"bias": jnp.ones(3, jnp.int32)})

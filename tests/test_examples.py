@@ -120,6 +120,7 @@ def test_an_example_says_how_to_run_it_and_does_so_as_a_script(path: Path):
     assert source.endswith('\n\nif __name__ == "__main__":\n    main()\n')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_quietly_and_prints_the_numbers_that_it_promises(path: Path, tmp_path: Path):
     if missing := missing_packages(path):

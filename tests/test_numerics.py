@@ -60,3 +60,15 @@ def test_the_update_of_bfloat16_params_is_rounded_once():
     updates, _ = jgd.sgd(1e-3).update(jnp.full(3, 3.0), jgd.sgd(1e-3).init(params), params)
     assert updates.dtype == jnp.float32  # the gradients' precision, which the sum with the params still can use
     assert jgd.apply_updates(params, updates).dtype == jnp.bfloat16
+    # 2^-8 is half of the way to the next number, and a little more is past it.
+    moved = jgd.apply_updates(jnp.array(1.0, jnp.bfloat16), jnp.array(2.0**-8 + 2.0**-17))
+    assert float(moved) == 1 + 2.0**-7
+
+
+def test_the_variance_of_gradients_that_do_not_change_is_not_below_zero():
+    grads = jnp.linspace(0.1, 1.0, 500)
+    optimizer = jgd.rmsprop(0.1, eps=1e-12, centered=True)
+    settled = optimizer.init(grads)._replace(slots={"nu": grads**2, "mu": grads})
+    updates, _ = optimizer.update(grads, settled)
+    # The mean square and the squared mean differ by a few roundings of 6e-8: this is 0.1 over the root of thirty.
+    assert np.all(np.abs(updates) > 70)

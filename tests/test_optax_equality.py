@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases import RULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import over
 
 import jgd
 
@@ -31,20 +33,14 @@ def trees(draw):
     )
 
 
-rates = st.floats(1e-4, 0.1)
-# Down to 1 - b = 0.002 the rounding of a decay rate to float32, 3e-8, moves its complement by 1.5e-5 at most: this is
-# the 2e-5 asked for. (The complement of the factory's own number is kept exact, so less is to be seen.)
-decays = st.floats(0.0, 0.998)
-adam_like = {"learning_rate": rates, "b1": decays, "b2": decays, "eps": st.floats(1e-8, 1e-3)}
-RULES = {
-    "sgd": st.fixed_dictionaries({"learning_rate": rates, "momentum": decays, "nesterov": st.booleans()}),
-    "adam": st.fixed_dictionaries(adam_like | {"eps_root": st.floats(0, 1e-6), "nesterov": st.booleans()}),
-    "adamw": st.fixed_dictionaries(adam_like | {"weight_decay": st.floats(0, 0.1), "nesterov": st.booleans()}),
-    "lion": st.fixed_dictionaries(
-        {"learning_rate": rates, "b1": decays, "b2": decays, "weight_decay": st.floats(0, 0.1)}
-    ),
-    "amsgrad": st.fixed_dictionaries(adam_like),
-}
+RANDOM = [rule for rule in RULES if rule.ranges]
+
+
+def settings_of(rule):
+    """Random hyperparameters from the ranges of the rule's row."""
+    return st.fixed_dictionaries(
+        {name: st.booleans() if bounds is bool else st.floats(*bounds) for name, bounds in rule.ranges.items()}
+    )
 
 
 def problem(shapes, seed):
@@ -78,59 +74,62 @@ def worst_difference(found, expected):
     return max(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-12) for a, b in pairs)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=20)  # each example compiles two programs
-@given(data=st.data())
-def test_it_equals_optax_in_float64(rule, data):
-    chosen, shapes = data.draw(RULES[rule]), data.draw(trees())
-    with jax.enable_x64(True):
-        params, grads = problem(shapes, seed=1)
-        found = run(getattr(jgd, rule)(**chosen), params, grads, jnp.float64)
-        expected = run(getattr(optax, rule)(**chosen), params, grads, jnp.float64)
-        assert worst_difference(found, expected) < 1e-12
+def compare(rule, dtype, seed, examples, tolerance):
+    """Holds jgd's run to optax's on random trees with random hyperparameters."""
+
+    @settings(max_examples=examples)  # each example compiles two programs
+    @given(chosen=settings_of(rule), shapes=trees())
+    def check(chosen, shapes):
+        params, grads = problem(shapes, seed)
+        with jax.enable_x64(dtype == jnp.float64):
+            found = run(rule.factory(**chosen), params, grads, dtype)
+            expected = run(getattr(optax, rule.name)(**chosen), params, grads, dtype)
+            for name in expected:
+                assert worst_difference(found[name], expected[name]) < tolerance, name
+
+    check()
 
 
-@pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=20)  # each example compiles two programs
-@given(data=st.data())
-def test_it_equals_optax_in_float32(rule, data):
-    chosen, shapes = data.draw(RULES[rule]), data.draw(trees())
-    params, grads = problem(shapes, seed=2)
-    found = run(getattr(jgd, rule)(**chosen), params, grads, jnp.float32)
-    expected = run(getattr(optax, rule)(**chosen), params, grads, jnp.float32)
-    for name in expected:
-        assert worst_difference(found[name], expected[name]) < 2e-5, name
+EXAMPLES = pytest.mark.parametrize("examples", [4, pytest.param(20, marks=pytest.mark.slow)])
 
 
-MEDIAN_SETTINGS = {
-    "sgd": {"momentum": 0.9},
-    "adam": {"b1": 0.9, "b2": 0.999},
-    "adamw": {"b1": 0.87, "b2": 0.99, "weight_decay": 0.05},
-    "lion": {"b1": 0.9, "b2": 0.99, "weight_decay": 0.05},
-}
+@EXAMPLES
+@over("rule", RANDOM, fast=lambda _: True)
+def test_it_equals_optax_in_float64(rule, examples):
+    compare(rule, jnp.float64, 1, examples, 1e-12)
 
 
-def median_errors(rule, quantity):
-    """Median distance to optax's float64 result of jgd in float32 and of optax in float32."""
-    chosen = MEDIAN_SETTINGS[rule] | {"learning_rate": 0.01}
+@EXAMPLES
+@over("rule", RANDOM, fast=lambda _: True)
+def test_it_equals_optax_in_float32(rule, examples):
+    compare(rule, jnp.float32, 2, examples, 2e-5)
+
+
+def median_errors(rule):
+    """For each quantity the median distance to optax's float64 result of jgd in float32 and of optax in float32."""
+    chosen = dict(rule.median) | {"learning_rate": 0.01}
     params, grads = problem([np.zeros(4000)], seed=3)
     with jax.enable_x64(True):
-        truth = np.asarray(run(getattr(optax, rule)(**chosen), params, grads, jnp.float64)[quantity][0])
+        truth = jax.tree.map(np.asarray, run(getattr(optax, rule.name)(**chosen), params, grads, jnp.float64))
 
-    def error(library):
-        found = run(getattr(library, rule)(**chosen), params, grads, jnp.float32)[quantity][0]
-        return np.median(np.abs(np.asarray(found, np.float64) - truth) / np.abs(truth))
+    def errors(library):
+        found = run(getattr(library, rule.name)(**chosen), params, grads, jnp.float32)
+        pairs = {name: (np.asarray(found[name][0], np.float64), truth[name][0]) for name in truth}
+        return {name: np.median(np.abs(value - exact) / np.abs(exact)) for name, (value, exact) in pairs.items()}
 
-    return error(jgd), error(optax)
+    return errors(jgd), errors(optax)
 
 
-@pytest.mark.parametrize(
-    ("rule", "quantity"),
-    [(rule, name) for rule in MEDIAN_SETTINGS for name in ("params", "mu", "nu", "trace") if (rule, name) in {
-        ("sgd", "params"), ("sgd", "trace"), ("adam", "params"), ("adam", "mu"), ("adam", "nu"),
-        ("adamw", "params"), ("adamw", "mu"), ("adamw", "nu"), ("lion", "params"), ("lion", "mu"),
-    }],
-)  # fmt: skip
-def test_in_the_median_float32_is_no_further_from_the_truth_than_optax_is(rule, quantity):
-    ours, theirs = median_errors(rule, quantity)
-    assert ours <= theirs, f"{rule} {quantity}: jgd {ours:.2e}, optax {theirs:.2e}"
+# A compiler is free to contract a product and a sum into one rounding, in either program: MARGIN is what that may do to
+# a median. Between jax 0.10 and 0.12 it moved one of them by 1.2%; a rounding more a step moves it by a half.
+MARGIN = 1.05
+
+
+@pytest.mark.usefixtures("as_compiled_for_users")
+@over("rule", [rule for rule in RULES if rule.median], fast=lambda _: True)
+def test_in_the_median_float32_is_no_further_from_the_truth_than_optax_is(rule):
+    ours, theirs = median_errors(rule)
+    for name in theirs:
+        assert ours[name] <= MARGIN * theirs[name], (
+            f"{rule.name} {name}: jgd {ours[name]:.2e}, optax {theirs[name]:.2e}"
+        )

@@ -1,10 +1,5 @@
-"""optax's own tests pass with jgd's names in them.
+"""optax's own tests pass with jgd's names in them."""
 
-Those that train to convergence take long, and the golden traces hold the same rules to optax's updates step by step:
-`JGD_FULL=1 pytest tests/test_optax_suite.py` runs them as well.
-"""
-
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,17 +12,14 @@ from optax_suite import SUITES
 ALONE = ["alias", "alias-convergence", "alias-wrapped", "lbfgs", "contrib", "contrib-convergence"]
 ALONE += ["accumulation", "muon", "sharding"]
 RUNS = [([name], f"{i}/{SUITES[name].shards}") for name in ALONE for i in range(SUITES[name].shards)]
-#: Run where everything is.
-CONVERGENCE = ("alias-convergence", "contrib-convergence", "lbfgs")
 RUNS.append(([name for name in SUITES if name not in ALONE], "0/1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suites", "shard"), RUNS, ids=[f"{names[0]}-{shard}" if len(names) == 1 else "the others" for names, shard in RUNS]
 )
 def test_every_case_of_optax_that_concerns_a_name_of_jgd_passes(suites, shard):
-    if suites[0] in CONVERGENCE and not os.environ.get("JGD_FULL"):
-        pytest.skip("JGD_FULL=1 runs it")
     # A process of its own, since these tests set flags for the whole process.
     command = [sys.executable, str(Path(__file__).with_name("optax_suite.py")), *suites, "--shard", shard]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

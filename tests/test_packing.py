@@ -60,6 +60,11 @@ def test_a_thousand_small_leaves_become_few_buffers_and_large_ones_stay():
     assert_same(jgd.unpack(packed), params)
 
 
+def test_a_leaf_of_the_largest_size_is_packed():
+    packed = jgd.pack({"a": np.ones(3, np.float32), "b": np.ones(4, np.float32)}, max_size=3)
+    assert list(packed.rest) == ["['b']"]
+
+
 def loss_fn(params, batch):
     hidden = jnp.tanh(batch["x"] @ params["kernel"] + params["bias"])
     return jnp.mean((hidden @ params["out"] * params["gain"] - batch["y"]) ** 2)
@@ -81,7 +86,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("norms", [True, False])
+@pytest.mark.parametrize("norms", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_training_packed_is_training(name, norms):
     optimizer = OPTIMIZERS[name]()
     step = jgd.make_step(loss_fn, optimizer, norms=norms)

@@ -4,20 +4,21 @@ import functools
 import importlib.util
 import pathlib
 
-import every_rule
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases import RULES
+from declared import check_signs
 from hypothesis import given
 from hypothesis import strategies as st
+from tiers import over
 
 import jgd
 from jgd.core import Rule, lift, real_zeros, zeros
 from jgd.core._int8 import LEAST_SIZE, Int8Slot, decode, encode, row_axes
 from jgd.core._rounding import _mix, random_bits, stochastic_round
-from jgd.core._storage import resolve_storages
 from jgd.transforms._low_precision import join_float, split_float
 
 U32 = jnp.uint32
@@ -337,23 +338,17 @@ def test_what_cannot_be_is_said_when_it_is_made(make, error, message):
 
 # Every rule.
 
-#: These need all of their slots exactly: copies of params and distances to them, L-BFGS's differences, or slots that
-#: the params are made from anew at each step.
-REFUSED = {"asgd", "cocob", "dog", "dowg", "ftrl", "ldog", "lbfgs", "madgrad"}
-#: Its state is that of the transform inside of it; it takes no `state_dtype`.
-WITHOUT = {"galore"}
-#: Of the way that a float32 run went in ten steps, how far the others may end from there. ACProp divides its second
-#: step by the square of one gradient.
-TOLERANCE = {("acprop", "int8"): 0.6}
+SMALL = [rule for rule in RULES if rule.small == "taken"]
+REFUSING = [rule for rule in RULES if rule.small == "refused"]
 
 
-@pytest.mark.parametrize("name", sorted(set(every_rule.FACTORIES) - REFUSED - WITHOUT))
-def test_every_rule_stays_near_its_float32_run(name):
+@over("rule", SMALL, fast=lambda rule: rule.name in ("adamw", "muon", "adafactor"))
+def test_every_rule_stays_near_its_float32_run(rule):
     rng = np.random.default_rng(0)
     scale = jnp.asarray(10.0 ** rng.uniform(-1, 1, (64, 1)), jnp.float32)
     start = {"w": jnp.asarray(rng.standard_normal((64, 64)), jnp.float32)}
     noise = jnp.asarray(0.3 * rng.standard_normal((10, 64, 64)), jnp.float32)
-    optimizers = {form: every_rule.make(name, state_dtype=form) for form in ("float32", *SMALL_FORMS)}
+    optimizers = {form: rule.make(state_dtype=form) for form in ("float32", *SMALL_FORMS)}
 
     def loss(params):
         return 0.5 * jnp.sum(scale * (params["w"] - 0.5) ** 2)
@@ -362,7 +357,7 @@ def test_every_rule_stays_near_its_float32_run(name):
         def body(carry, noise):
             params, state = carry
             grads = {"w": jax.grad(loss)(params)["w"] + noise}
-            more = every_rule.extra(name, loss, params, grads)
+            more = rule.extra(loss, params, grads)
             updates, state = optimizer.update(grads, state, params, **more)
             return (jgd.apply_updates(params, updates), state), None
 
@@ -372,42 +367,22 @@ def test_every_rule_stays_near_its_float32_run(name):
     way = found["float32"][0]["w"] - start["w"]
     for form in SMALL_FORMS:
         away = jnp.linalg.norm(found[form][0]["w"] - found["float32"][0]["w"]) / jnp.linalg.norm(way)
-        assert float(away) < TOLERANCE.get((name, form), 0.1)
+        assert float(away) < rule.small_tolerance.get(form, 0.1)
         assert signature(found[form][1]) == signature(optimizers[form].init(start))
     # Something became smaller, where there is anything of the leaf's size.
     if any(slot.size >= LEAST_SIZE for slot in jax.tree.leaves(found["float32"][1]) if slot.dtype == jnp.float32):
         assert all(
             jgd.state_bytes(found[form][1]).total < jgd.state_bytes(found["float32"][1]).total for form in SMALL_FORMS
         )
-    check_signs(name, found["float32"][1])
+    check_signs(rule, found["float32"][1], LEAST_SIZE)
 
 
-def check_signs(name, state):
-    """What a rule declares never negative is not, and nearly nothing else is without a sign."""
-    declared = {}
-
-    def noting(owner, rules, *others):
-        for rule in rules:
-            declared.update({slot: slot in rule.nonnegative for slot in rule.slots if slot not in rule.exact})
-        return resolve_storages(owner, rules, *others)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jgd.core._lift.resolve_storages", noting)
-        every_rule.make(name)
-    for part in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, jgd.OptState)):
-        for slot, tree in part.slots.items() if isinstance(part, jgd.OptState) else ():
-            leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= LEAST_SIZE and leaf.dtype == jnp.float32]
-            if leaves and slot in declared:
-                has_signs = any(float(leaf.min()) < 0 for leaf in leaves)
-                assert declared[slot] != has_signs, (name, slot)
-
-
-@pytest.mark.parametrize("name", sorted(REFUSED))
+@over("rule", REFUSING, fast=lambda _: True)
 @pytest.mark.parametrize("form", SMALL_FORMS)
-def test_rules_that_need_all_of_their_slots_exactly_say_so(name, form):
-    with pytest.raises(ValueError, match=rf"{name}: state_dtype='{form}' would change nothing"):
-        every_rule.make(name, state_dtype=form)
-    assert every_rule.make(name, state_dtype="float32")
+def test_rules_that_need_all_of_their_slots_exactly_say_so(rule, form):
+    with pytest.raises(ValueError, match=rf"{rule.name}: state_dtype='{form}' would change nothing"):
+        rule.make(state_dtype=form)
+    assert rule.make(state_dtype="float32")
 
 
 def test_slots_that_are_the_difference_of_large_numbers_stay_exact():

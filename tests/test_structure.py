@@ -12,8 +12,7 @@ from pathlib import Path
 import jax
 import optax
 import pytest
-from every_rule import FACTORIES
-from golden import ROWS
+from cases import RULES
 
 import jgd
 import jgd.rules
@@ -69,20 +68,29 @@ def test_files_are_small_rooms(file):
     assert message is None, message
 
 
-def factory_of(row):
-    """The factory that a golden row is of, read off the optimizer's own text."""
+def factory_of(trace):
+    """The factory that a golden trace is of, read off the optimizer's own text."""
     with jax.enable_x64(True):
-        return re.match(r"jgd\.(\w+)", repr(row.ours())).group(1)
+        return re.match(r"jgd\.(\w+)", repr(trace.ours())).group(1)
 
 
-def test_every_rule_has_a_golden_trace_and_a_page():
+#: Factories of optimizers: all public callables of `jgd.rules` that give one.
+FACTORIES = sorted(
+    name
+    for name, value in vars(jgd.rules).items()
+    if inspect.isfunction(value) and value.__annotations__.get("return") is jgd.Optimizer and hasattr(jgd, name)
+)
+
+
+def test_every_rule_has_its_row_its_traces_and_a_page():
     with (PACKAGE.parent / "docs/families.toml").open("rb") as file:
         placed = {name for names in tomllib.load(file)["families"].values() for name in names}
-    traced = {factory_of(row) for row in ROWS}
     assert len(FACTORIES) >= 60
-    for name in FACTORIES:
-        assert name in traced or name == "gradient_descent", f"{name} has no golden trace in tests/golden"
-        assert name in placed, f"{name} has no family in docs/families.toml"
+    assert sorted(rule.name for rule in RULES) == FACTORIES, "each rule has one row in tests/cases.py"
+    for rule in RULES:
+        assert rule.traces or rule.untraced, f"{rule.name} has no golden trace in tests/cases.py, and no reason why"
+        assert {factory_of(trace) for trace in rule.traces} <= {rule.name}
+        assert rule.name in placed, f"{rule.name} has no family in docs/families.toml"
 
 
 PUBLIC = [name for name, value in vars(jgd).items() if not name.startswith("_") and not inspect.ismodule(value)]

@@ -52,6 +52,11 @@ def test_the_norm_of_low_precision_leaves_neither_overflows_nor_stalls(dtype):
     np.testing.assert_allclose(jgd.global_norm(clipped), 1.0, rtol=1e-2)
 
 
+def test_what_is_clipped_is_rounded_once():
+    # In bfloat16 the factor 0.7525 / 1.5 would be 0.5.
+    assert float(clip(jnp.array(1.5, jnp.bfloat16), 0.7525)) == 0.75390625  # the number next to 0.7525
+
+
 def test_a_gradient_that_is_not_a_number_is_not_hidden():
     clipped = clip({"a": jnp.array([jnp.nan, 1.0]), "b": jnp.ones(2)}, 1.0)
     assert all(bool(jnp.all(jnp.isnan(leaf))) for leaf in clipped.values())
@@ -83,6 +88,13 @@ def test_decay_and_scaling_equal_optax_and_keep_the_dtype(dtype):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert a.dtype == dtype
         np.testing.assert_array_equal(a, b)  # every number here is exact in binary
+
+
+def test_the_mask_of_matrices_decays_what_has_two_axes_and_more():
+    params = [jnp.ones((2,) * axes) for axes in range(4)]
+    decay = jgd.add_decayed_weights(0.25, "matrices")
+    updates, _ = decay.update(jax.tree.map(jnp.zeros_like, params), decay.init(params), params)
+    assert [float(jnp.max(leaf)) for leaf in updates] == [0, 0, 0.25, 0.25]
 
 
 def test_climbing_is_descending_with_the_sign_kept():

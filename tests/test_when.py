@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,12 +42,16 @@ def test_each_lane_for_itself():
 
 
 def test_nothing_is_copied_where_nothing_is_done():
-    """What XLA would copy into a branch and out of it is as large as the carry."""
+    """XLA would copy two arrays through a branch that returns them as they are, and again after it."""
 
-    def step(use, x):
-        return when(use, lambda x, _: x @ x, x)
+    def step(use, x, y):
+        return when(use, lambda carry, _: (carry[0] @ carry[1], carry[1] @ carry[0]), (x, y))
 
     x = jnp.ones((256, 256))
-    memory = jax.jit(step, donate_argnums=1).lower(jnp.array(False), x).compile().memory_analysis()
-    assert memory.alias_size_in_bytes == x.nbytes
-    assert memory.temp_size_in_bytes < 1.5 * x.nbytes  # the product, before it takes the place of x
+    compiled = jax.jit(step, donate_argnums=(1, 2)).lower(jnp.array(False), x, x).compile()
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes == 2 * x.nbytes
+    assert memory.temp_size_in_bytes < 2.5 * x.nbytes  # the products, before they take the places of x and y
+    computations = re.split(r"\n(?=%|ENTRY)", compiled.as_text())
+    copying = [text for text in computations if "f32[256,256]{1,0} copy(" in text]
+    assert all("dot" in text or "fusion(" in text for text in copying), "only where the products are made"

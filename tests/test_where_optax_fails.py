@@ -1,10 +1,8 @@
-"""Where optax 0.2.8 is known to fail, one test each."""
+"""Where optax 0.2.8 is known to fail, one test each; `check_optimizer` asks the rest of every rule."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from every_rule import FACTORIES, extra, make, quadratic, small_params
 
 import jgd
 
@@ -19,25 +17,6 @@ def test_the_second_moment_of_adam_does_not_stall_in_bfloat16():
     state = jax.jit(lambda s: jax.lax.scan(body, s, length=3000)[0])(optimizer.init(params))
     # optax keeps it in bfloat16, where 0.999 rounds to one: it stops at 0.5 instead of approaching one.
     np.testing.assert_allclose(state.slots["nu"], 1 - 0.999**3000, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", FACTORIES)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_a_zero_gradient_gives_a_finite_update(name, dtype):
-    params = small_params(dtype)
-    optimizer = make(name)
-    zeros = jax.tree.map(jnp.zeros_like, params)
-
-    @jax.jit
-    def step(params, state):
-        return optimizer.update(zeros, state, params, **extra(name, lambda p: 0.0 * quadratic(p), params, zeros))
-
-    state = optimizer.init(params)
-    for _ in range(2):
-        updates, state = step(params, state)
-        params = jgd.apply_updates(params, updates)
-    numbers = [leaf for leaf in jax.tree.leaves((updates, state)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in numbers)
 
 
 def test_accumulation_recovers_from_a_micro_batch_of_nan():
@@ -71,22 +50,6 @@ def test_the_global_norm_of_float16_does_not_overflow():
     np.testing.assert_allclose(jnp.linalg.norm(updates.astype(jnp.float32)), 1.0, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", FACTORIES)
-def test_low_params_with_wide_gradients_keep_the_state_as_it_was(name):
-    params = small_params("bfloat16")
-    optimizer = make(name)
-
-    def update(state):
-        grads = jax.tree.map(lambda p: p.astype(jnp.float32), params)
-        return optimizer.update(grads, state, params, **extra(name, quadratic, params, params))[1]
-
-    state = jax.eval_shape(optimizer.init, params)
-    after = jax.eval_shape(update, state)
-    assert jax.tree.structure(state) == jax.tree.structure(after)
-    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
-        assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
-
-
 def test_muon_takes_a_stack_for_a_stack_of_matrices(rng):
     stack = {"layers": jnp.asarray(rng.normal(size=(3, 4, 5)), jnp.float32)}
     stacked = jgd.muon(0.1, muon_weight_dimension_numbers="stacks")
@@ -96,17 +59,3 @@ def test_muon_takes_a_stack_for_a_stack_of_matrices(rng):
         matrix = {"layers": stack["layers"][i]}
         expected, _ = alone.update(matrix, alone.init(matrix), matrix)
         np.testing.assert_allclose(updates["layers"][i], expected["layers"], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", FACTORIES)
-def test_hyperparameters_are_readable_by_name(name):
-    state = make(name).init(small_params())
-    known = jgd.get_hyperparams(state)
-    assert known, name
-    for value in known.values():
-        assert jnp.issubdtype(value.dtype, jnp.floating)
-    rate = next((key for key in known if "learning_rate" in key), None)
-    assert rate is not None or name == "rprop"
-    if rate:
-        changed = jgd.set_hyperparams(state, **{rate: 0.125})
-        assert float(jgd.get_hyperparams(changed)[rate]) == 0.125

@@ -28,6 +28,11 @@ def test_a_trust_ratio_around_adam_is_lamb(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_a_step_of_length_zero_has_no_ratio():
+    params, _ = run(jgd.trust_ratio(jgd.sgd(0.1)), jnp.ones(3), [np.zeros(3, np.float32)])
+    np.testing.assert_array_equal(params, 1)
+
+
 def test_hyperball_keeps_the_norm_and_takes_steps_of_the_length_asked_for(rng):
     params = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
     found, _ = run(jgd.hyperball(jgd.adam(0.1)), params, gradients(rng))
@@ -37,12 +42,13 @@ def test_hyperball_keeps_the_norm_and_takes_steps_of_the_length_asked_for(rng):
     assert 0.05 < jnp.linalg.norm(one - params) / jnp.linalg.norm(params) <= 0.1001
 
 
-def test_cautious_decay_follows_its_formula(rng):
-    params, grads = jnp.asarray(rng.normal(size=5), jnp.float32), gradients(rng, (5,), 1)
-    found, _ = run(jgd.cautious_decay(jgd.sgd(0.1), 0.5), params, grads)
-    delta = -0.1 * grads[0]
-    expected = params + delta - 0.1 * 0.5 * np.where(delta * np.asarray(params) <= 0, params, 0)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+def test_cautious_decay_follows_its_formula_with_the_learning_rate_of_each_step(rng):
+    expected, grads = rng.normal(size=5).astype(np.float32), gradients(rng, (5,), 2)
+    found, _ = run(jgd.cautious_decay(jgd.sgd(lambda count: 0.1 + 0.2 * count), 0.5), jnp.asarray(expected), grads)
+    for rate, grad in zip((0.1, 0.3), grads, strict=True):
+        delta = -rate * grad
+        expected = expected + delta - rate * 0.5 * np.where(delta * expected <= 0, expected, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_update_clipping_bounds_the_root_mean_square():
@@ -157,12 +163,21 @@ class TestGroups:
 
 
 def test_skip_nonfinite_leaves_everything_as_it_was():
-    optimizer, params = jgd.skip_nonfinite(jgd.adam(0.1)), jnp.ones(2)
-    first, state = run(optimizer, params, [np.ones(2)])
-    again, after = optimizer.update(jnp.array([np.inf, 1.0]), state, first)
-    np.testing.assert_array_equal(again, 0)
+    optimizer, params = jgd.skip_nonfinite(jgd.adam(0.1)), {"good": jnp.ones(2), "bad": jnp.ones(2)}
+    first, state = run(optimizer, params, [params])
+    again, after = optimizer.update({"good": jnp.ones(2), "bad": jnp.array([np.inf, 1.0])}, state, first)
+    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), again)
     jax.tree.map(np.testing.assert_array_equal, after.inner, state.inner)
     assert (int(after.own.slots["skipped"]), int(after.own.slots["consecutive"])) == (1, 1)
+
+
+def test_accumulated_sums_start_anew_after_each_update():
+    optimizer = jgd.MultiSteps(jgd.sgd(1.0), 2, use_grad_mean=False)
+    state, found = optimizer.init(jnp.zeros(1)), []
+    for grad in (1.0, 2.0, 30.0, 40.0):
+        updates, state = optimizer.update(jnp.full(1, grad), state)
+        found.append(float(updates[0]))
+    assert found == [0, -3, 0, -70]
 
 
 def test_private_aggregation_equals_optax_without_noise(rng):
@@ -172,6 +187,49 @@ def test_private_aggregation_equals_optax_without_noise(rng):
     found = ours.update(grads, ours.init(grads))[0]
     expected = theirs.update(grads, theirs.init(grads))[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
+
+
+def test_the_noise_of_private_aggregation_is_so_many_times_the_limit():
+    aggregate = jgd.differentially_private_aggregate(0.5, 3.0, key=0)
+    noise, _ = aggregate.update(jnp.zeros((8, 4000)), aggregate.init(None))
+    # Of a sum over eight examples; 4000 numbers tell a deviation to one percent.
+    np.testing.assert_allclose(np.std(noise), 0.5 * 3.0 / 8, rtol=0.05)
+
+
+def test_the_variance_of_added_noise_falls_with_the_power_asked_for():
+    optimizer = jgd.add_noise(0.25, 0.5, key=0)
+    late = optimizer.init(jnp.zeros(4000))._replace(count=jnp.int32(9999))
+    noise, _ = optimizer.update(jnp.zeros(4000), late)
+    np.testing.assert_allclose(np.std(noise), np.sqrt(0.25 / 10_000**0.5), rtol=0.05)
+
+
+def test_sam_descends_from_where_it_was_along_the_gradient_of_where_it_climbed_to():
+    optimizer = jgd.sam(jgd.sgd(0.1), jgd.chain(jgd.normalize(), jgd.sgd(0.05)))
+    start = params = np.float32([3.0, 4.0])
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(2 * params, state, params)
+        params = np.asarray(params + updates)
+    climbed = start + 0.05 * start / 5
+    np.testing.assert_allclose(params, start - 0.1 * 2 * climbed, rtol=1e-6)
+
+
+def test_where_the_rate_falls_schedule_free_averages_its_iterates_alike(rng):
+    # Each weighs the largest rate so far, squared.
+    rates, grads = np.float32([0.4, 0.1, 0.05]), gradients(rng, (3,), 3)
+    schedule = lambda count: jnp.asarray(rates)[count]  # noqa: E731
+    optimizer = jgd.schedule_free(jgd.sgd(schedule), schedule, like="author")
+    params, state = run(optimizer, jnp.ones(3), grads)
+    iterates = 1 - np.cumsum(rates[:, None] * grads, axis=0)
+    np.testing.assert_allclose(jgd.eval_params(state, params), iterates.mean(0), rtol=1e-5)
+
+
+def test_dog_decays_the_leaves_of_its_mask_alone():
+    optimizer = jgd.dog(weight_decay=0.1, mask={"a": True, "b": False})
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert np.all(updates["a"] < 0)
+    np.testing.assert_array_equal(updates["b"], 0)
 
 
 def test_wrappers_refuse_what_is_no_optimizer():

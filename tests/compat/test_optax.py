@@ -9,21 +9,17 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
+from cases import RULES
 from optax_runs import first_params, largest_difference, loss_fn, make_step, run
+from rows import Rule
 
 import jgd
 from jgd.compat.optax import lift
 
-# Of these, optax computes a power of a Python number in float32 even where x64 is on.
-ROUNDED_BY_OPTAX = {"adafactor": 1e-8, "madgrad": 1e-8}
 NEEDS_OTHER_GRADIENTS = ("dpsgd",)
-NEEDS = {
-    "momo": ("value",),
-    "momo_adam": ("value",),
-    "polyak_sgd": ("value",),
-    "sophia": ("obj_fn",),
-}
-MORE = {"lbfgs": {"linesearch": None}}
+KNOWN = {rule.name: rule for rule in RULES}
+# One of each kind: plain; with numbers that stay Python's, and rounded; given the loss; whose rate is a slot.
+IN_THE_FAST_TIER = ("adamw", "adafactor", "polyak_sgd", "rprop")
 
 
 def optax_factories():
@@ -32,7 +28,7 @@ def optax_factories():
             if not inspect.isfunction(value) or name.startswith(("_", "scale_by", "schedule_free")):
                 continue
             if "learning_rate" in inspect.signature(value).parameters and name not in NEEDS_OTHER_GRADIENTS:
-                yield pytest.param(value, id=name)
+                yield pytest.param(value, id=name, marks=() if name in IN_THE_FAST_TIER else pytest.mark.slow)
 
 
 def make(factory, *args, **kwargs):
@@ -45,19 +41,20 @@ def make(factory, *args, **kwargs):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("factory", list(optax_factories()))
 def test_a_lifted_factory_does_what_optax_does_and_its_rate_is_data(factory):
-    params, needs, more = first_params(jnp.float64), NEEDS.get(factory.__name__, ()), MORE.get(factory.__name__, {})
+    rule = KNOWN.get(factory.__name__, Rule(factory.__name__))  # optax has some that jgd has not
+    params, needs, more = first_params(jnp.float64), rule.needs, rule.lifted
     theirs, ours = make(factory, learning_rate=0.02, **more), lift(factory, learning_rate=0.02, **more)
     expected, _ = run(theirs, params, theirs.init(params), 4, *needs)
     found, state = run(ours, params, ours.init(params), 4, *needs)
-    assert largest_difference(found, expected) < ROUNDED_BY_OPTAX.get(factory.__name__, 1e-12)
+    assert largest_difference(found, expected) < rule.optax_rounds
     assert state.hyperparams["learning_rate"].dtype == jnp.float64
 
-    if factory.__name__ == "rprop":  # its rate is where the steps start
+    if not rule.has_rate:
         return
     other = make(factory, learning_rate=0.005, **more)
     expected, _ = run(other, params, other.init(params), 4, *needs)
     found, _ = run(ours, params, jgd.set_hyperparams(ours.init(params), learning_rate=0.005), 4, *needs)
-    assert largest_difference(found, expected) < ROUNDED_BY_OPTAX.get(factory.__name__, 1e-12)
+    assert largest_difference(found, expected) < rule.optax_rounds
 
 
 def test_a_change_of_any_number_compiles_nothing():
@@ -126,14 +123,14 @@ def test_a_schedule_is_evaluated_on_the_device_and_has_its_scale():
 
 
 def test_a_sweep_under_vmap_equals_its_runs_one_by_one():
-    rates = jnp.array([1e-3, 1e-2, 1e-1])
+    rates = np.float32([1e-3, 1e-2, 1e-1])
     optimizer = lift(optax.novograd, 0.1)
 
     def after(rate):
         params = first_params()
         return run(optimizer, params, jgd.set_hyperparams(optimizer.init(params), learning_rate=rate), 4)[0]
 
-    swept = jax.vmap(after)(rates)
+    swept = jax.tree.map(np.asarray, jax.jit(jax.vmap(after))(rates))
     for i, rate in enumerate(rates):
         assert largest_difference(jax.tree.map(lambda leaf, i=i: leaf[i], swept), after(rate)) < 1e-6
 
@@ -145,8 +142,9 @@ def test_a_derivative_goes_through_to_the_hyperparameters():
         params = first_params()
         return loss_fn(run(optimizer, params, jgd.set_hyperparams(optimizer.init(params), learning_rate=rate), 3)[0])
 
-    slope = jax.grad(final_loss)(0.01)
-    assert float(slope) == pytest.approx(float((final_loss(0.0101) - final_loss(0.0099)) / 2e-4), rel=1e-2)
+    compiled = jax.jit(jax.value_and_grad(final_loss))
+    slope = compiled(0.01)[1]
+    assert float(slope) == pytest.approx(float(compiled(0.0101)[0] - compiled(0.0099)[0]) / 2e-4, rel=1e-2)
 
 
 def test_what_is_no_number_stays_as_it_is():
@@ -187,7 +185,7 @@ def test_integer_leaves_are_left_alone():
     params = {"w": jnp.ones(2), "steps": jnp.arange(3)}
     optimizer = lift(optax.adamw, 0.1)
     grads = {"w": jnp.ones(2), "steps": np.zeros(3, jax.dtypes.float0)}
-    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
     np.testing.assert_array_equal(updates["steps"], [0, 0, 0])
     assert float(updates["w"][0]) < 0
 
@@ -210,7 +208,7 @@ def test_a_lifted_factory_goes_into_chains_and_scans():
     def step(carry, _):
         return make_step(optimizer)(*carry), None
 
-    (found, state), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=5)
+    (found, state), _ = jax.jit(lambda *start: jax.lax.scan(step, start, length=5))(params, optimizer.init(params))
     assert "max_norm" in jgd.get_hyperparams(state)
     assert loss_fn(found) < loss_fn(params)
 
@@ -227,7 +225,7 @@ def test_a_number_that_python_needs_is_named():
     with pytest.raises(TypeError, match=r"needs the value of power in Python.*static=\('power',\)"):
         make_step(optimizer)(params, optimizer.init(params))
     optimizer = lift(branching, 0.1, static=("power",))
-    _, state = make_step(optimizer)(params, optimizer.init(params))
+    _, state = jax.eval_shape(make_step(optimizer), params, optimizer.init(params))
     assert list(state.hyperparams) == ["learning_rate", "scale"]
 
 

@@ -99,12 +99,12 @@ def main():
     parser.add_argument("names", nargs="*", help="the traces to make; all where none is given")
     parser.add_argument("--check", action="store_true", help="compare with the files, write nothing")
     chosen = parser.parse_args()
-    from golden import ROWS
+    from cases import TRACES
 
     for file in sorted(HERE.glob("runners_*.py")):
         RUNNERS.update(importlib.import_module(file.stem).RUNNERS)
     failed = []
-    for row in ROWS:
+    for row in TRACES:
         if chosen.names and row.name not in chosen.names:
             continue
         found = RUNNERS[row.how](row)

@@ -43,7 +43,7 @@ def factory_of(label):
 
 def measured(row):
     """What the tables say of one row."""
-    from test_golden import TRACES, largest_error
+    from test_golden import FOLDER, largest_error
 
     with jax.enable_x64(row.dtype == "float64"):
         label = repr(row.ours())
@@ -53,7 +53,7 @@ def measured(row):
         "trace": row.name,
         "reference": row.theirs,
         "package": row.options.get("clone", row.package),
-        "version": row.options.get("commit") or str(np.load(TRACES / f"{row.name}.npz")["version"]),
+        "version": row.options.get("commit") or str(np.load(FOLDER / f"{row.name}.npz")["version"]),
         # Two digits: the rest is the processor's.
         "error": float(f"{largest_error(row):.1e}"),
         "tolerance": row.tolerance,
@@ -83,10 +83,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with the files, write nothing")
     chosen = parser.parse_args()
-    from golden import ROWS
+    from cases import TRACES
 
     lines, failed = [], []
-    for row in ROWS:
+    for row in TRACES:
         try:
             line = measured(row)
         except Exception as error:  # a row that fails is named at the end, and the others are measured

@@ -1,0 +1,41 @@
+"""The table of planted faults fits the code: each can be planted, in one place, and changes a program that parses."""
+
+import ast
+import collections
+from pathlib import Path
+
+import pytest
+from faults.faults import FAULTS
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"core", "rules", "transforms", "train", "gradients", "minimize"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_can_be_planted_in_one_place(fault):
+    text = (ROOT / fault.file).read_text(encoding="utf-8")
+    found = text.count(fault.old)
+    assert found == 1, f"{fault.old!r} stands {found} times in {fault.file}; expected once"
+    assert fault.new != fault.old
+    planted = ast.parse(text.replace(fault.old, fault.new))
+    assert ast.dump(planted) != ast.dump(ast.parse(text)), f"{fault.name} changes nothing but how the code looks"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_what_may_find_it_exists(fault):
+    assert fault.first
+    for place in fault.first:
+        file, _, rest = place.partition("::")
+        assert (ROOT / file).exists(), place
+        name = rest.partition("[")[0]
+        assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), place
+
+
+def test_there_are_many_and_each_has_a_name_of_its_own():
+    assert len(FAULTS) >= 40
+    repeated = [name for name, count in collections.Counter(fault.name for fault in FAULTS).items() if count > 1]
+    assert not repeated
+
+
+def test_every_folder_has_some():
+    assert {Path(fault.file).parts[1] for fault in FAULTS} >= FOLDERS
