@@ -121,8 +121,9 @@ def median_errors(rule):
 
 
 # A compiler is free to contract a product and a sum into one rounding, in either program: MARGIN is what that may do to
-# a median. Between jax 0.10 and 0.12 it moved one of them by 1.2%; a rounding more a step moves it by a half.
-MARGIN = 1.05
+# a median. Between jax 0.10 and 0.12 it moved one of them by 1.2%; 1 - b taken of the rounded b moves four by 20% and
+# more.
+MARGIN = 1.03
 
 
 @pytest.mark.usefixtures("as_compiled_for_users")

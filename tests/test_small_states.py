@@ -389,6 +389,8 @@ def test_slots_that_are_the_difference_of_large_numbers_stay_exact():
     state = jgd.rmsprop(0.1, centered=True, momentum=0.9, state_dtype="int8").init(jnp.zeros((64, 64)))
     assert isinstance(state.slots["trace"], Int8Slot)
     assert {state.slots["nu"].dtype, state.slots["mu"].dtype} == {jnp.dtype("float32")}
+    start = jgd.prodigy(state_dtype="bfloat16").init(jnp.zeros((64, 64))).slots["params0"]
+    assert start.dtype == jnp.float32
 
 
 def test_a_slot_that_has_a_sign_in_one_of_two_rules_has_one():

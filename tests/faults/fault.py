@@ -1,6 +1,10 @@
 """What a planted fault is."""
 
 import dataclasses
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,3 +31,13 @@ class Fault:
 def golden(*traces: str) -> tuple[str, ...]:
     """The comparisons with those golden traces."""
     return tuple(f"tests/test_golden.py::test_it_follows_its_authors_code[{trace}]" for trace in traces)
+
+
+def stands(place: str) -> bool:
+    """Whether the file, or the test in it, is still there."""
+    file, _, test = place.partition("::")
+    name = test.partition("[")[0].replace(".", "::").rpartition("::")[2]
+    if not (ROOT / file).exists():
+        return False
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return not name or re.search(rf"(def|class) {re.escape(name)}\b", text) is not None

@@ -16,10 +16,7 @@ FAULTS = [
         "jgd/minimize/_line_search_armijo.py",
         "success = (drop <= self.c1 * s.trial * dphi0)",
         "success = (drop <= self.c1 * dphi0)",
-        (
-            "tests/minimize/test_line_search.py::test_the_step_fulfills_the_conditions_from_any_first_step",
-            "tests/minimize/test_line_search.py",
-        ),
+        ("tests/minimize/test_line_search.py::test_the_step_fulfills_the_conditions_from_any_first_step",),
         "A short step is never good enough.",
     ),
     Fault(
@@ -163,10 +160,7 @@ FAULTS = [
         "jgd/minimize/_steihaug.py",
         "model = dot(grad, s.step) + 0.5 * dot(s.step, s.applied)",
         "model = dot(grad, s.step) + dot(s.step, s.applied)",
-        (
-            "tests/minimize/test_newton.py::test_few_gradients_and_products_and_saddles_are_left",
-            "tests/minimize/test_newton.py",
-        ),
+        ("tests/minimize/test_newton.py::test_few_gradients_and_products_and_saddles_are_left",),
         "The trust region grows and shrinks at the wrong steps.",
     ),
     Fault(

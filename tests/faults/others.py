@@ -8,7 +8,7 @@ FAULTS = [
         "jgd/schedules.py",
         "start = warmup_steps + stable_steps",
         "start = stable_steps",
-        ("jgd/schedules.py", "tests/test_wrappers.py::test_any_hyperparameter_takes_any_schedule"),
+        ("jgd/schedules.py::jgd.schedules.trapezoid_schedule",),
         "The rate begins to fall a warmup too soon.",
     ),
     Fault(
@@ -16,7 +16,7 @@ FAULTS = [
         "jgd/schedules.py",
         "share = jnp.floor(t / steps_per_epoch) / epochs",
         "share = t / steps_per_epoch / epochs",
-        ("jgd/schedules.py",),
+        ("jgd/schedules.py::jgd.schedules.yolo_schedule",),
         "The rate falls with each step instead of each epoch.",
     ),
     Fault(
@@ -24,7 +24,7 @@ FAULTS = [
         "jgd/schedules.py",
         "return lambda count: alpha * jnp.clip((_float(count) + 1) / warmup_steps, 0, 1)",
         "return lambda count: alpha * jnp.clip(_float(count) / warmup_steps, 0, 1)",
-        golden("ademamix", "ademamix_author"),
+        golden("ademamix_author"),
         "AdEMAMix's schedule is one step late.",
     ),
     Fault(

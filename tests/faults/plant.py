@@ -13,6 +13,7 @@ With JAX_COMPILATION_CACHE_DIR set, programs that a fault does not touch are com
 import argparse
 import functools
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -22,6 +23,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import jax
+import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -45,35 +49,51 @@ def copy_tree(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-def environment(copy: Path) -> dict[str, str]:
-    """Bytecode is not kept: a fault as long as what it replaces, in the same second, would go unnoticed."""
-    return os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+def set_environment(copy: Path) -> None:
+    """For all processes to come. Those made by the fork server import JAX before they see `conftest.py`.
+
+    Bytecode is not kept: a fault as long as what it replaces, in the same second, would go unnoticed.
+    """
+    os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "JAX_PLATFORMS": "cpu"}
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def check_package(copy: Path) -> None:
     """Refuses to test a package that is not the copy's, such as an editable install."""
     command = [sys.executable, "-c", "import jgd; print(jgd.__file__)"]
-    found = subprocess.run(command, cwd=copy, env=environment(copy), check=True, capture_output=True, text=True).stdout
+    found = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout
     if not Path(found.strip()).resolve().is_relative_to(copy.resolve()):
         raise RuntimeError(f"jgd is imported from {found.strip()}; expected the copy in {copy}.")
 
 
+def be_pytest(copy: str, arguments: list[str], output: str) -> None:
+    """Runs pytest in the copy, as a process of its own; what it says goes into a file."""
+    os.setsid()
+    with open(output, "w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(copy)
+    sys.path[:] = [copy, *(place for place in sys.path if not place.startswith(str(ROOT)))]
+    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR", f"{copy}/.jax_cache/alone")
+    jax.config.update("jax_compilation_cache_dir", compiled)
+    sys.exit(pytest.main(["-x", "-q", "--tb=line", "-rfE", "-p", "no:cacheprovider", *arguments]))
+
+
 def run_tests(copy: Path, arguments: list[str], timeout: float) -> tuple[int | None, str]:
     """pytest's exit status and output; None where it took too long."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-rfE", "-p", "no:cacheprovider", *arguments]
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            command, cwd=copy, env=environment(copy), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["jax", "optax", "pytest"])  # to import them takes longer than most tests
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
+        process = server.Process(target=be_pytest, args=(str(copy), arguments, output.name))
+        process.start()
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            code = None
+            process.join(timeout)
         finally:  # its workers as well, which a fault may have put into an endless loop
-            if process.poll() is None:
+            code = process.exitcode
+            if code is None and process.pid:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        output.seek(0)
+                process.join()
         return code, output.read()
 
 
@@ -81,6 +101,14 @@ def run_tests(copy: Path, arguments: list[str], timeout: float) -> tuple[int | N
 def passes(copy: Path, test: str, *arguments: str, timeout: float) -> bool:
     """Whether a test passes where no fault is planted."""
     return run_tests(copy, [test, "-n", "0", *arguments], timeout)[0] == PASSED
+
+
+def check_likely(copy: Path, faults: list[Fault], tier: str, options: argparse.Namespace) -> None:
+    """Refuses to plant anything where one of the likely tests fails as it is."""
+    places = sorted({place for fault in faults for place in fault.first})
+    code, output = run_tests(copy, [*places, "-n", str(options.workers), *TIERS[tier]], options.timeout)
+    if code not in (PASSED, NOTHING_COLLECTED):
+        raise RuntimeError(f"without a fault:\n{output[-2000:]}")
 
 
 def judge(code: int | None, output: str) -> Result:
@@ -101,21 +129,23 @@ def try_fault(fault: Fault, copy: Path, tier: str, options: argparse.Namespace) 
     """Plants one fault, runs its likely tests and then the tier until one fails, and takes it out again."""
     file, began = copy / fault.file, time.monotonic()
     text = file.read_text(encoding="utf-8")
-    runs = [] if options.whole else [[place, "-n", "0"] for place in fault.first]
+    runs = [] if options.whole else [[*fault.first, "-n", "0"]]
     runs += [] if options.first_only else [["-n", str(options.workers)]]
     result: Result = {"outcome": NOT_LIKELY if options.first_only else "survived"}
     file.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
     try:
         for arguments in runs:
             code, output = run_tests(copy, arguments + TIERS[tier], options.timeout)
-            of_another_tier = code == NOTHING_COLLECTED and arguments[0] in fault.first
+            of_another_tier = code == NOTHING_COLLECTED and arguments[0] == fault.first[0]
             if code != PASSED and not of_another_tier:
                 result = judge(code, output)
                 break
     finally:
         file.write_text(text, encoding="utf-8")
-    if result["outcome"] == "found" and not passes(copy, result["test"], *TIERS[tier], timeout=options.timeout):
-        result = {"outcome": "error", "output": f"{result['test']} fails without the fault as well"}
+    test = result.get("test")
+    # The likely tests have passed before.
+    if test and not (test.startswith(fault.first) or passes(copy, test, *TIERS[tier], timeout=options.timeout)):
+        result = {"outcome": "error", "output": f"{test} fails without the fault as well"}
     return result | {"seconds": round(time.monotonic() - began, 1), "fault": digest(fault)}
 
 
@@ -138,14 +168,17 @@ def main() -> None:
         parser.error(f"no fault is called {', '.join(sorted(unknown))}")
     results: Results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else {}
     with tempfile.TemporaryDirectory(prefix="jgd-faults-") as folder:
-        copy = Path(folder)
+        copy = Path(folder).resolve()
         copy_tree(copy)
+        set_environment(copy)
         check_package(copy)
         for tier in TIERS if options.tier == "all" else (options.tier,):
-            for fault in FAULTS:
-                again = fault.name in options.names
-                if not again and (options.names or not is_open(results, fault, tier, options.first_only)):
-                    continue
+            faults = [fault for fault in FAULTS if fault.name in options.names or not options.names]
+            if not options.names:
+                faults = [fault for fault in faults if is_open(results, fault, tier)]
+            if faults and not options.whole:
+                check_likely(copy, faults, tier, options)
+            for fault in faults:
                 result = try_fault(fault, copy, tier, options)
                 results.setdefault(fault.name, {})[tier] = result
                 options.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

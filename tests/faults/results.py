@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from faults.fault import Fault
+from faults.fault import Fault, stands
 from faults.faults import FAULTS
 
 TIERS = {"fast": [], "slow": ["-m", "slow"]}  # what pytest is told
@@ -23,12 +23,12 @@ def known(results: Results, fault: Fault, tier: str) -> Result:
     return found if found.get("fault") == digest(fault) else {}
 
 
-def is_open(results: Results, fault: Fault, tier: str, first_only: bool) -> bool:
+def is_open(results: Results, fault: Fault, tier: str) -> bool:
     """Whether there is something to run: no answer yet, and for the slow tier no test of the fast one that has it."""
-    if known(results, fault, "fast").get("outcome") == "found":
+    answers = [known(results, fault, "fast"), known(results, fault, tier)]
+    if any("test" in answer and stands(answer["test"]) for answer in answers):
         return False
-    outcome = known(results, fault, tier).get("outcome")
-    return outcome not in ("found", "survived", "timed out") and not (first_only and outcome == NOT_LIKELY)
+    return answers[1].get("outcome") not in ("survived", "timed out")
 
 
 def table(results: Results) -> str:

@@ -24,10 +24,7 @@ FAULTS = [
         "jgd/rules/_moments.py",
         'hyper["1-b2"] * abs_sq(grad)',
         '(1 - hyper["b2"]) * abs_sq(grad)',
-        (
-            "tests/test_optax_equality.py::test_in_the_median_float32_is_no_further_from_the_truth_than_optax_is",
-            "tests/test_conformance.py::test_it_equals_the_formula_of_its_paper",
-        ),
+        ("tests/test_optax_equality.py::test_in_the_median_float32_is_no_further_from_the_truth_than_optax_is",),
         "In float32 Adam's second moment is off by 1e-5 from its own bias correction.",
     ),
     Fault(
@@ -35,7 +32,7 @@ FAULTS = [
         "jgd/rules/_amsgrad.py",
         "nu if late else nu_scale * nu",
         "nu",
-        golden("amsgrad", "amsgrad_torch"),
+        golden("amsgrad"),
         "AMSGrad's early steps are too long, by the root of the bias correction.",
     ),
     Fault(
@@ -75,7 +72,7 @@ FAULTS = [
         "jgd/rules/_sgd.py",
         '* (grad + hyper["momentum"] * trace), {"trace": trace}',
         '* trace, {"trace": trace}',
-        golden("sgd", "sgd_torch"),
+        golden("sgd"),
         "nesterov=True is plain momentum.",
     ),
     Fault(
@@ -107,7 +104,7 @@ FAULTS = [
         "jgd/rules/_adam_mini.py",
         "max(math.prod(view[i] for i in within), 1)",
         "math.prod(view[i] for i in within)",
-        ("tests/test_rules.py::test_it_passes_every_check",),
+        ("tests/test_rules.py::test_it_passes_every_check[adam_mini]",),
         "A leaf without entries puts NaN into the state.",
     ),
     Fault(
@@ -163,7 +160,7 @@ FAULTS = [
         "jgd/rules/_shampoo_rule.py",
         "& (step > start)) | (step == start),",
         "& (step >= start)),",
-        golden("shampoo", "shampoo_adam_graft"),
+        golden("shampoo_adam_graft"),
         "Shampoo starts with the identity until the first refresh is due.",
     ),
     Fault(
@@ -195,7 +192,7 @@ FAULTS = [
         "jgd/rules/_prodigy.py",
         '"exact": ("params0",)',
         '"exact": ()',
-        ("tests/test_small_states.py::test_every_rule_stays_near_its_float32_run",),
+        ("tests/test_small_states.py::test_slots_that_are_the_difference_of_large_numbers_stay_exact",),
         "With state_dtype='bfloat16' Prodigy's distances are rounding errors.",
     ),
     Fault(
@@ -227,7 +224,7 @@ FAULTS = [
         "jgd/rules/_lbfgs.py",
         "order = (now + jnp.arange(memory_size)) % memory_size",
         "order = (now + 1 + jnp.arange(memory_size)) % memory_size",
-        golden("lbfgs", "lbfgs_zoom"),
+        golden("lbfgs"),
         "L-BFGS takes its oldest pair for the newest.",
     ),
 ]

@@ -8,7 +8,7 @@ FAULTS = [
         "jgd/transforms/_clipping.py",
         "limit / jnp.maximum(limit, norm)",
         "jnp.minimum(1, limit / (norm + 1e-6))",
-        ("tests/test_transforms.py::test_clipping_equals_optax", "tests/test_transforms.py"),
+        ("tests/test_transforms.py::test_clipping_equals_optax",),
         "Gradients are clipped below the limit, far below where it is small.",
     ),
     Fault(
@@ -120,10 +120,7 @@ FAULTS = [
         "jgd/transforms/_groups.py",
         "if len(found) == 1:",
         "if found:",
-        (
-            "jgd/transforms/_groups.py",
-            "tests/test_wrappers.py",
-        ),
+        ("tests/test_wrappers.py::TestGroups::test_a_leaf_without_a_place_is_an_error_that_names_it",),
         "A leaf that matches two groups goes to one of them without a word.",
     ),
     Fault(
@@ -155,7 +152,7 @@ FAULTS = [
         "jgd/transforms/_plateau.py",
         'reduce = ~resting & (waiting == hyper["patience"].astype(jnp.int32))',
         'reduce = ~resting & (waiting > hyper["patience"].astype(jnp.int32))',
-        ("jgd/transforms/_plateau.py",),
+        ("jgd/transforms/_plateau.py::jgd.transforms._plateau.reduce_on_plateau",),
         "The rate falls one evaluation later than patience says.",
     ),
 ]
