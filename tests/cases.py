@@ -611,7 +611,7 @@ RULES = [
         "check_integer_leaves": "the line search is optax's", }, traces=[
         same("lbfgs", jgd.lbfgs, {"learning_rate": 0.02, "memory_size": 3, "linesearch": None}),
         Trace("lbfgs_zoom", lambda: jgd.lbfgs(memory_size=4), "optax", "optax:lbfgs", {"memory_size": 4}, how="optax",
-            extra=("value", "grad", "value_fn"), tolerance=1e-6),
+            extra=("value", "grad", "value_fn"), tolerance=1e-6, contracted=True),
     ]),
     # Learning rates that find themselves
     Rule("prodigy", first=(), stands_for="a whole tree", traces=[

@@ -24,8 +24,8 @@ class Trace:
         leaves: The leaves of the problem, where the reference cannot take all of them.
         tolerance: The largest difference, relative to the largest entry of the leaf.
         extra: Which of `value`, `grad`, `value_fn`, `obj_fn` jgd's update is handed.
-        contracted: Whether the numbers are those of a program with all optimizations: optax computes part of them in
-            float32, where a product and a sum contracted into one rounding differ by more than the tolerance.
+        contracted: Whether the numbers are those of an optimized program, in which a product and a sum are contracted
+            into one rounding: where optax computes part of them in float32, or a rounding decides how a search goes on.
         evaluated: Whether the trace is of the params to evaluate, `jgd.eval_params`, not of those trained.
         how: How the reference is run, a key of `make.RUNNERS`.
         dtype: The dtype in which the reference runs.

@@ -35,3 +35,10 @@ def test_there_are_many_and_each_has_a_name_of_its_own():
 
 def test_every_folder_has_some():
     assert {Path(fault.file).parts[1] for fault in FAULTS} >= FOLDERS
+
+
+def test_the_table_has_each_of_them_and_a_fast_test_that_finds_it():
+    rows = [line.split(" | ") for line in (ROOT / "tests/faults/README.md").read_text(encoding="utf-8").splitlines()]
+    found = {row[0].removeprefix("| "): row[3] for row in rows if len(row) == 5}
+    missing = [fault.name for fault in FAULTS if not stands(found.get(fault.name, "").strip("`"))]
+    assert missing == [], "python tests/faults/plant.py, then --table"

@@ -79,11 +79,12 @@ def test_accumulation_reports_the_squared_norms_of_its_parts(rng):
         loss, grads = jax.value_and_grad(lambda w: jnp.mean(jnp.tanh(part @ w)))(jnp.ones(WIDTH))
         return loss, {"w": grads, "n": jnp.array(7)}, model_state, None
 
-    *found, squares = jax.jit(lambda batch: accumulate_micro_batches(run, batch, None, 3, part_norms=True))(batch)
+    *_, squares = jax.jit(lambda batch: accumulate_micro_batches(run, batch, None, 3, part_norms=True))(batch)
     parts = [np.asarray(run(batch[i : i + 4], None, 0)[1]["w"]) for i in (0, 4, 8)]
     np.testing.assert_allclose(squares, np.mean([(part**2).sum() for part in parts]), rtol=1e-6)
-    plain = jax.jit(lambda batch: accumulate_micro_batches(run, batch, None, 3))(batch)
-    jax.tree.map(np.testing.assert_array_equal, tuple(found), plain)
+    with jax.disable_jit():  # two programs need not round alike
+        *found, _ = accumulate_micro_batches(run, batch, None, 3, part_norms=True)
+        jax.tree.map(np.testing.assert_array_equal, tuple(found), accumulate_micro_batches(run, batch, None, 3))
 
 
 def test_the_critical_batch_size_of_runs_on_the_curve():

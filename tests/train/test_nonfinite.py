@@ -145,6 +145,9 @@ def test_a_state_whose_dtypes_change_goes_through_a_step_all_the_same():
     np.testing.assert_allclose(state.params, 2.0)
 
 
+@pytest.mark.skipif(
+    jax.version.__version_info__ < (0, 10, 2), reason="XLA of jaxlib 0.10.0 copies the state all the same"
+)
 @pytest.mark.usefixtures("as_compiled_for_users")
 @pytest.mark.parametrize(("norms", "copies"), [(True, 1.3), (False, 0.3)])  # with norms, of the updates alone
 def test_a_step_that_may_stay_holds_no_second_copy_of_the_state(norms, copies):
