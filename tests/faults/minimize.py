@@ -164,6 +164,24 @@ FAULTS = [
         "The trust region grows and shrinks at the wrong steps.",
     ),
     Fault(
+        "negative_curvature_followed_backwards",
+        "jgd/minimize/_steihaug.py",
+        "negative = ~(curvature > 0)",
+        "negative = curvature == 0",
+        (
+            "tests/minimize/test_newton.py::test_conjugate_gradients_go_to_the_boundary_or_end_where_the_curvature_is_negative",
+        ),
+        "Newton's methods climb along directions of negative curvature.",
+    ),
+    Fault(
+        "exact_step_too_short",
+        "jgd/minimize/_gradient_descent.py",
+        "size = jnp.where(curvature > 0, square / jnp.where(curvature > 0, curvature, 1), self.fallback)",
+        "size = jnp.where(curvature > 0, 0.3 * square / jnp.where(curvature > 0, curvature, 1), self.fallback)",
+        ("tests/minimize/test_minimize.py::test_the_exact_step_is_that_of_the_formula",),
+        "Steepest descent with the exact step takes three times as many.",
+    ),
+    Fault(
         "polak_ribiere_goes_negative",
         "jgd/minimize/_conjugate_gradient.py",
         "return jnp.maximum(_divide(dot(after, change), dot(before, before)), 0)",

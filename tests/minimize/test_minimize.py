@@ -18,6 +18,7 @@ from jgd.minimize import (
     Armijo,
     BarzilaiBorwein,
     ConjugateGradient,
+    ExactDescent,
     GaussNewton,
     GradientDescent,
     HeavyBall,
@@ -173,6 +174,17 @@ def test_how_much_conjugate_gradients_keep_of_a_direction(formula):
             "hager_zhang": max((change - 2 * direction * (change @ change) / bend) @ after / bend, least),
         }
         assert np.isclose(keep(before, after, direction), expected[formula], rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_exact_step_is_that_of_the_formula():
+    curvatures, start = np.array([1.0, 10.0]), np.array([-1.2, 0.5])
+    x = start
+    for _ in range(3):
+        grad = curvatures * (x - 1)
+        x = x - (grad @ grad) / (grad @ (curvatures * grad)) * grad
+    found = run(bowl, start, method=ExactDescent(), max_steps=3, tol=0.0)
+    assert np.allclose(found.params, x, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")

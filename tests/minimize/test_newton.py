@@ -1,5 +1,7 @@
 """Newton's methods by conjugate gradients, and optimizers as methods: what they cost, where they go, derivatives."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from minimize.programs import run, solver
 
 import jgd
 from jgd.minimize import LBFGS, Armijo, NewtonCG, TrustRegion, minimize
+from jgd.minimize._steihaug import newton_step
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -38,6 +41,28 @@ def test_few_gradients_and_products_and_saddles_are_left(method, gradients, prod
     np.testing.assert_allclose(float(found.value), -0.25, atol=1e-9)
     # a trust region of one at first, which grows to a thousand
     assert int(solve("far", [0.0, 0.0]).evaluations.gradients) <= 20
+
+
+def test_conjugate_gradients_go_to_the_boundary_or_end_where_the_curvature_is_negative():
+    curvatures = np.array([2.0, -1.0])
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def step(grad, bounded):
+        radius = np.array(3.0) if bounded else None
+        return newton_step(lambda v: curvatures * v, grad, radius, 1e-9, 10, True)
+
+    # Along the gradient itself.
+    grad = np.array([0.1, 1.0])
+    np.testing.assert_allclose(step(grad, False).step, -grad)
+    np.testing.assert_allclose(step(grad, True).step, -3 * grad / np.linalg.norm(grad))
+    # Along the second direction: conjugate to the first, in which the curvature is positive.
+    grad = np.array([1.0, 0.1])
+    first = -grad * (grad @ grad) / (grad @ (curvatures * grad))
+    np.testing.assert_allclose(step(grad, False).step, first)
+    on = np.asarray(step(grad, True).step)
+    np.testing.assert_allclose(np.linalg.norm(on), 3.0)
+    np.testing.assert_allclose((on - first) @ (curvatures * grad), 0.0, atol=1e-12)
+    assert grad @ on + 0.5 * on @ (curvatures * on) < grad @ first + 0.5 * first @ (curvatures * first)
 
 
 @pytest.mark.parametrize("method", [NewtonCG(), TrustRegion(radius=0.5)], ids=["newton_cg", "trust_region"])
