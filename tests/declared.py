@@ -23,7 +23,7 @@ def nonnegative_slots(rule):
     return declared
 
 
-def check_signs(rule, state, least_size=1):
+def check_signs(rule, state, least_size):
     """What a rule declares never negative is not, and nothing else is without a sign, in leaves of that size."""
     declared = nonnegative_slots(rule)
     for part in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, jgd.OptState)):

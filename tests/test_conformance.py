@@ -10,7 +10,7 @@ from tiers import over
 
 import jgd
 
-every_case = over("case", CASES, fast=lambda _: True)
+every_case = over("case", CASES)
 
 
 def wide_gradients(rng, shape, steps=20):
@@ -50,7 +50,6 @@ def test_it_equals_the_formula_of_its_paper(case, rng, x64):
 @over(
     "case",
     [case for case in CASES if not (case.written.real_only or case.written.for_matrices)],
-    fast=lambda _: True,
 )
 def test_it_equals_the_formula_on_complex_leaves(case, rng, x64):
     param = rng.normal(size=6) + 1j * rng.normal(size=6)

@@ -94,13 +94,13 @@ EXAMPLES = pytest.mark.parametrize("examples", [4, pytest.param(20, marks=pytest
 
 
 @EXAMPLES
-@over("rule", RANDOM, fast=lambda _: True)
+@over("rule", RANDOM)
 def test_it_equals_optax_in_float64(rule, examples):
     compare(rule, jnp.float64, 1, examples, 1e-12)
 
 
 @EXAMPLES
-@over("rule", RANDOM, fast=lambda _: True)
+@over("rule", RANDOM)
 def test_it_equals_optax_in_float32(rule, examples):
     compare(rule, jnp.float32, 2, examples, 2e-5)
 
@@ -127,7 +127,7 @@ MARGIN = 1.03
 
 
 @pytest.mark.usefixtures("as_compiled_for_users")
-@over("rule", [rule for rule in RULES if rule.median], fast=lambda _: True)
+@over("rule", [rule for rule in RULES if rule.median])
 def test_in_the_median_float32_is_no_further_from_the_truth_than_optax_is(rule):
     ours, theirs = median_errors(rule)
     for name in theirs:

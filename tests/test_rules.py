@@ -34,7 +34,7 @@ def test_it_passes_every_check(rule):
     check(rule, rule.make())
 
 
-@over("rule", [rule for rule in RULES if not checked_whole(rule)], fast=lambda _: True)
+@over("rule", [rule for rule in RULES if not checked_whole(rule)])
 def test_it_passes_the_checks_that_share_a_program(rule):
     check(rule, rule.make(), skip=[name for name in CHECKS if name not in SHARING])
 
@@ -48,7 +48,7 @@ def test_what_a_rule_is_let_off_is_a_check():
     assert {name for rule in RULES for name in rule.skipped} <= set(CHECKS)
 
 
-@over("rule", RULES, fast=lambda _: True)
+@over("rule", RULES)
 def test_its_numbers_have_names_and_no_two_of_its_arrays_share_memory(rule):
     params = small_params()
     state = rule.make().init(params)

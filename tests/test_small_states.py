@@ -377,7 +377,7 @@ def test_every_rule_stays_near_its_float32_run(rule):
     check_signs(rule, found["float32"][1], LEAST_SIZE)
 
 
-@over("rule", REFUSING, fast=lambda _: True)
+@over("rule", REFUSING)
 @pytest.mark.parametrize("form", SMALL_FORMS)
 def test_rules_that_need_all_of_their_slots_exactly_say_so(rule, form):
     with pytest.raises(ValueError, match=rf"{rule.name}: state_dtype='{form}' would change nothing"):
