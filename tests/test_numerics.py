@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.core import abs_sq, debias, increment
+from jgd.core import abs_sq, ascent_direction, debias, increment
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.5, 0.9, 0.999, 0.9999])
@@ -33,6 +33,17 @@ def test_a_count_stops_at_the_largest_integer():
 def test_squares_of_complex_numbers_are_real():
     np.testing.assert_array_equal(abs_sq(jnp.array([3 + 4j])), [25.0])
     assert float(jgd.global_norm({"z": jnp.array([3 + 4j]), "n": jnp.arange(5), "none": None})) == 5.0
+
+
+def test_the_direction_of_ascent_is_the_conjugate_of_what_jax_gives_and_real_leaves_are_untouched():
+    def loss(params):
+        return jnp.sum(jnp.abs(params["z"] - (1 + 2j)) ** 2) + jnp.sum(params["x"])
+
+    params = {"z": jnp.zeros(2, jnp.complex64), "x": jnp.ones(2)}
+    grads = jax.grad(loss)(params)
+    ascent = ascent_direction(grads)
+    np.testing.assert_array_equal(ascent["z"], np.full(2, -2 - 4j))  # by both parts: 2 (w - target)
+    assert ascent["x"] is grads["x"]
 
 
 def test_a_norm_is_at_least_float32_and_has_a_derivative_at_zero():

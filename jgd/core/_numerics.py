@@ -52,6 +52,28 @@ def abs_sq(x: Array) -> Array:
     return jnp.square(x)
 
 
+def ascent_direction(grads: PyTree) -> PyTree:
+    r"""The direction of steepest ascent from what `jax.grad` returned: complex leaves conjugated, others untouched.
+
+    For a real loss $f$ of $w = a + b i$ JAX returns $\partial_a f - i\, \partial_b f$. The loss grows fastest along
+    $\partial_a f + i\, \partial_b f$, and that is what every update rule takes for its gradient, here and in optax.
+    Whoever differentiates calls this once; a gradient that a user hands in is taken as it is.
+
+    Args:
+        grads: A tree of arrays of any dtype.
+
+    Returns:
+        The tree with its complex leaves conjugated. With real leaves alone, nothing is computed.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from jgd.core import ascent_direction
+        >>> print(ascent_direction(jax.grad(lambda w: jnp.abs(w - (1 + 2j)) ** 2)(0j)))
+        (-2-4j)
+    """
+    return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, grads)
+
+
 def debias(rate: Array, step: Array) -> Array:
     """`1 - (1 - rate)**step`: the weight that an average started at zero has gathered after `step` updates.
 
