@@ -68,8 +68,11 @@ def fit(
         resume: Whether to go on from the newest whole checkpoint, if there is one. The history returned and the log
             are then those of the whole run. Data that says nothing of its position is drawn and dropped up to there.
         log_dir: A folder for `history.jsonl`: a line a step, a line an epoch and a line for each event: steps left
-            out, spikes, rollbacks, a resumption, an error. None for none.
-        progress: Whether to show a bar and a line an epoch.
+            out, spikes, rollbacks, a resumption, an error. A resumed run, and one whose first step follows upon the
+            log's last, go on with the log that is there. Any other run begins anew, and an earlier run's log is kept
+            as `history-1.jsonl`, `history-2.jsonl` and so on, the oldest being the first. None for none.
+        progress: Whether to show a bar, in a terminal or a notebook, and a line an epoch: its number as in the
+            history, the numbers of its summary, its time with evaluation, and the steps a second without.
         fetch_every: How many steps go by between two fetches of their numbers.
         prefetch: How many batches are drawn and placed on the device before the step asks for them. 0 for none: the
             device works while the host draws the next batch in any case; 2 helps where drawing takes uneven times.
@@ -129,7 +132,7 @@ def fit(
     saver = Saver(checkpoint_dir)
     restored = saver.start(state, resume)
     extra = restored.record["extra"] if restored else {}
-    log = JsonlLog(log_dir, append=restored is not None)
+    log = JsonlLog(log_dir, resumed=restored is not None, step=int(state.step))
     run = Run(
         step,
         restored.state if restored else state,
@@ -146,6 +149,8 @@ def fit(
         run.recall(extra)
         log.cut_back(run.position, run.place.epoch, events=True)
         log.write("resumed", {"epoch": run.place.epoch, "step": run.position, "checkpoint": restored.path.name})
+    if log.set_aside is not None:
+        run.progress.say(f"log: that of an earlier run is now {log.set_aside}")
     try:
         loop = choose(scan, step, data, run.state, fetch_every)
         if rollback is not None:

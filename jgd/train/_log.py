@@ -9,24 +9,47 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from jgd.train._paths import as_path, make_folder, reworded
+
 # What happened to the run itself; going through the same steps again does not write these a second time.
 _OF_THE_RUN = frozenset({"resumed", "error", "checkpoint_failed"})
+_TAIL = 1 << 20  # bytes; the last step of a log stands within so many of its end
 
 
 class JsonlLog:
     """A file to which records are appended, each at once readable by others; or nothing, where there is no folder.
 
+    A log that is there is never shortened by another run. Its run goes on with it: one that was resumed, or one whose
+    first step follows upon the log's last. Any other run sets it aside, as `history-1.jsonl` and so on, the oldest
+    being the first, and begins a new `history.jsonl`.
+
     Args:
         folder: Where `history.jsonl` goes; None to write nothing.
-        append: Whether to go on with a file that is there. Otherwise it is replaced.
+        resumed: Whether the run was resumed from a checkpoint.
+        step: The run's first step.
+
+    Attributes:
+        set_aside: The new name of an earlier run's log; None where there was none.
+
+    Raises:
+        TypeError, ValueError: `folder` is no path.
+        OSError: The folder cannot be made or written to.
     """
 
-    def __init__(self, folder: str | Path | None, *, append: bool):
+    def __init__(self, folder: str | Path | None, *, resumed: bool, step: int):
         self._file: TextIO | None = None
-        if folder is not None:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self._path = Path(folder) / "history.jsonl"
-            self._file = self._path.open("a" if append else "w", encoding="utf-8")
+        self.set_aside: Path | None = None
+        if folder is None:
+            return
+        place = as_path("fit", "log_dir", folder)
+        make_folder("fit", "log_dir", place)
+        self._path = place / "history.jsonl"
+        try:
+            if self._path.exists() and self._path.stat().st_size and not resumed and not _ends_before(self._path, step):
+                self.set_aside = _set_aside(self._path)
+            self._file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise reworded(error, f"fit: log_dir: cannot write {self._path}") from error
 
     def cut_back(self, step: int, epoch: int, *, events: bool) -> None:
         """Takes out what will be run again: steps from `step` on, epochs from `epoch` on, and a last line cut short.
@@ -36,12 +59,12 @@ class JsonlLog:
             epoch: The first epoch to be ended again.
             events: Whether events within those steps go as well.
         """
-        if self._file is None:
+        if self._file is None or not _is_open_at(self._file, self._path):
             return
-        self._file.close()
         partial = self._path.with_name(f".{self._path.name}.partial")
         with self._path.open(encoding="utf-8", errors="replace") as old, partial.open("w", encoding="utf-8") as new:
             new.writelines(line for line in old if _stays(line, step, epoch, events))
+        self._file.close()
         os.replace(partial, self._path)
         self._file = self._path.open("a", encoding="utf-8")
 
@@ -80,3 +103,42 @@ def _stays(line: str, step: int, epoch: int, events: bool) -> bool:
     if kind == "step" or (events and kind not in _OF_THE_RUN):
         return record.get("step", step) < step
     return line.endswith("\n")
+
+
+def _ends_before(path: Path, step: int) -> bool:
+    """Whether the last step in a log is the one before this."""
+    with path.open("rb") as file:
+        file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
+        tail = file.read().decode("utf-8", errors="replace")
+    if not tail.endswith("\n"):  # cut short by a kill
+        return False
+    for line in reversed(tail.splitlines()):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return False
+        if isinstance(record, dict) and record.get("kind") == "step":
+            return record.get("step") == step - 1
+    return False
+
+
+def _set_aside(path: Path) -> Path:
+    """Gives a log the next name that is free."""
+    number = 1
+    while True:
+        aside = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        try:
+            aside.open("x").close()  # two runs that start at once do not take the same name
+        except FileExistsError:
+            number += 1
+            continue
+        os.replace(path, aside)
+        return aside
+
+
+def _is_open_at(file: TextIO, path: Path) -> bool:
+    """Whether a path still is that of an open file: another run may have set it aside."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False

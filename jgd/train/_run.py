@@ -85,8 +85,7 @@ class Run:
         """Goes through the data from the place on to the end of its epoch, or until there is a reason to stop."""
         self.epoch = self.place.epoch
         source = Source(data, self.place, self.settings.prefetch, self._keeps_places)
-        self.progress.start(self.epoch, source.length)
-        self.progress.advance(self.place.batch)
+        self.progress.start(self.epoch, source.length, self.place.batch)
         self.epoch_start = self.position - self.steps_of(self.place)
         if loop is not None:
             self._run_loop(loop)

@@ -1,0 +1,50 @@
+"""Paths as users give them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def as_path(owner: str, argument: str, given: Any) -> Path:
+    """The absolute path of what was given; `~` is the home.
+
+    Args:
+        owner: The function that was called, for messages.
+        argument: The name of its argument.
+        given: Text or a `pathlib.Path`, absolute or from the working folder.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: It is empty, or its `~user` has no home.
+        FileNotFoundError: It is relative, and the working folder was deleted.
+    """
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise TypeError(f"{owner}: {argument} must be a path, as text or pathlib.Path; got a {type(given).__name__}.")
+    if not text or "\0" in text:
+        raise ValueError(f"{owner}: {argument}={text!r} is no path; expected the name of a file or folder.")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{owner}: {argument}={text!r}: that user has no home folder.") from error
+    except FileNotFoundError as error:
+        raise reworded(error, f"{owner}: {argument}={text!r} is relative, and the working folder is gone") from error
+
+
+def make_folder(owner: str, argument: str, folder: Path) -> None:
+    """Makes a folder and those above it, where they are not there.
+
+    Raises:
+        OSError: It cannot be made; the message says so in words.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise reworded(error, f"{owner}: {argument}: cannot make the folder {folder}") from error
+
+
+def reworded(error: OSError, what: str) -> OSError:
+    """An error of the same kind that says what could not be done, and why."""
+    new = type(error)(f"{what} ({error.strerror or error}).")
+    new.errno = error.errno
+    return new
