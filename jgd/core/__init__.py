@@ -7,6 +7,7 @@ an update rule needs these two, and the arithmetic helpers beside them.
 from jgd.core._apply import apply_updates as apply_updates
 from jgd.core._checks import check_arrays as check_arrays
 from jgd.core._checks import check_choice as check_choice
+from jgd.core._checks import check_complex as check_complex
 from jgd.core._checks import given_numbers as given_numbers
 from jgd.core._checks import path_text as path_text
 from jgd.core._evaluation import eval_params as eval_params
@@ -29,6 +30,7 @@ from jgd.core._numerics import ascent_direction as ascent_direction
 from jgd.core._numerics import compute_dtype as compute_dtype
 from jgd.core._numerics import debias as debias
 from jgd.core._numerics import full as full
+from jgd.core._numerics import gaussian_noise as gaussian_noise
 from jgd.core._numerics import global_norm as global_norm
 from jgd.core._numerics import increment as increment
 from jgd.core._numerics import random_key as random_key

@@ -160,6 +160,12 @@ def random_like(key: Array, leaves: Sequence[Array], sample: Callable[..., Array
     return [sample(keys[i], leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
 
 
+def gaussian_noise(key: Array, deviation: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Normal numbers of a deviation; where `dtype` is complex, each part has it (`jax.random` splits it among both)."""
+    noise = deviation * jax.random.normal(key, shape, dtype)
+    return noise * math.sqrt(2) if jnp.iscomplexobj(noise) else noise
+
+
 def random_key(key: Any) -> Array:
     """A key of `jax.random` from an integer, or a copy of the one given."""
     is_key = isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.ndim > 0)

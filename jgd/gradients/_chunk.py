@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, compute_dtype, is_float, sum_of_squares
+from jgd.core import Array, PyTree, ascent_direction, compute_dtype, is_float, sum_of_squares
 from jgd.gradients._example_loss import ExampleLoss, forward_cost
 from jgd.gradients._padding import real_rows
 
@@ -79,7 +79,7 @@ class Chunk:
             return loss, (loss, aux)
 
         grads, kept = jax.vmap(jax.grad(one, has_aux=True), (None, 0))(leaves.floats, self._rows)
-        return kept, grads
+        return kept, ascent_direction(grads)
 
     @cached_property
     def _pulled(self) -> tuple[tuple[Array, PyTree], Callable[[Array], list[Array]]]:
@@ -92,7 +92,7 @@ class Chunk:
             return losses, (losses, aux)
 
         _, pull, kept = jax.vjp(losses_of, leaves.floats, has_aux=True)
-        return kept, lambda weights: pull(weights.astype(kept[0].dtype))[0]
+        return kept, lambda weights: ascent_direction(pull(weights.astype(kept[0].dtype))[0])
 
     @cached_property
     def _values(self) -> tuple[Array, PyTree]:
@@ -110,7 +110,7 @@ class Chunk:
 
     @property
     def float_grads(self) -> list[Array]:
-        """The gradients of the float leaves alone, in order, each `[c, ...]`."""
+        """The gradients of the float leaves alone, in order, each `[c, ...]`; uphill where they are complex."""
         return self._with_grads[1]
 
     @property

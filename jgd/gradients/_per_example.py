@@ -37,7 +37,8 @@ def per_example_grads(
 
     Returns:
         `run(params, batch, *, key=None, ids=None) -> (losses [B], grads)` with gradients `[B, ...]` in the dtypes of
-        the params, zero in rows of padding and for integer leaves. With `has_aux` `((losses, aux), grads)`, as
+        the params, zero in rows of padding and for integer leaves, for complex ones the conjugate of what `jax.grad`
+        returns: as optimizers take them. With `has_aux` `((losses, aux), grads)`, as
         `jax.value_and_grad` has it. `run` is compiled at its first call; for its arguments see
         `jgd.gradients.reduce_per_example`.
 

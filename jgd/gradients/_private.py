@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, compute_dtype, is_float, is_traced
+from jgd.core import Array, PyTree, compute_dtype, gaussian_noise, is_float, is_traced, real_dtype
 from jgd.gradients import probes
 from jgd.gradients._clipping import ClippedSum, clip_factors
 from jgd.gradients._padding import split_mask
@@ -150,7 +150,7 @@ def _noised(sums: PyTree, key: Any, deviation: Any, count: Any, params: PyTree) 
         if not is_float(total):
             return total
         dtype = compute_dtype(total.dtype)
-        noise = jnp.asarray(deviation, dtype) * jax.random.normal(key, total.shape, dtype)
+        noise = gaussian_noise(key, jnp.asarray(deviation, real_dtype(dtype)), total.shape, dtype)
         return ((total.astype(dtype) + noise) / count).astype(jnp.result_type(like))
 
     return treedef.unflatten(map(noised, leaves, keys, likes))

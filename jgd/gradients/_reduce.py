@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, check_arrays, check_choice, random_key
+from jgd.core import Array, PyTree, ascent_direction, check_arrays, check_choice, random_key
 from jgd.gradients._budget import auto_chunk_size, program_bytes
 from jgd.gradients._chunk import Chunk, Leaves
 from jgd.gradients._example_loss import ExampleLoss, example_loss
@@ -185,7 +185,7 @@ def _in_chunks(body: Any, carry: Any, rows: PyTree, chunks: int) -> tuple[Any, A
 
 
 def _products(one: ExampleLoss, params: PyTree, rows: Any, direction: PyTree, forward: bool) -> Array:
-    """Each example's `Re(g_i . d)`."""
+    """Each example's `g_i . d`, `Re(conj(g_i) . d)` where they are complex."""
     leaves, towards = Leaves.of(params), Leaves.of(direction).floats
     if forward:
         tangents = [d.astype(leaf.dtype) for d, leaf in zip(towards, leaves.floats, strict=True)]
@@ -197,7 +197,7 @@ def _products(one: ExampleLoss, params: PyTree, rows: Any, direction: PyTree, fo
     chunk = Chunk(one, params, rows, jnp.ones(len(jax.tree.leaves(rows)[0]), bool))
     products = [
         jnp.tensordot(g.astype(d.dtype).reshape(len(g), -1), d.reshape(-1), 1, precision=jax.lax.Precision.HIGHEST).real
-        for g, d in zip(chunk.float_grads, towards, strict=True)
+        for g, d in zip(ascent_direction(chunk.float_grads), towards, strict=True)  # conjugated: a real inner product
     ]
     return sum(products[1:], products[0])
 

@@ -31,8 +31,9 @@ class End(NamedTuple):
     Attributes:
         used: Which examples counted, bool `[B]`.
         count: How many.
-        along: From a tree as the params to the derivative of each example's loss along it, `[B]`: `g_i . d`. Another
-            pass over the batch, in forward mode; `along(d, forward=False)` computes all gradients again instead.
+        along: From a tree as the params to the derivative of each example's loss along it, `[B]`: `g_i . d`, of which
+            complex params have the real part of `conj(g_i) . d`. Another pass over the batch, in forward mode;
+            `along(d, forward=False)` computes all gradients again instead.
     """
 
     used: Array
@@ -228,7 +229,7 @@ class CosineToMean(Mean):
     def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
         """The products with the mean, over both norms."""
         mean = super().finish(carry, each, end)
-        products = end.along(jax.tree.map(jnp.conj, mean), forward=self.forward)
+        products = end.along(mean, forward=self.forward)
         norms = each * global_norm(mean)
         return jnp.where(norms > 0, products / jnp.where(norms > 0, norms, 1), jnp.where(end.used, norms, 0))
 

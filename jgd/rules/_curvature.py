@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Optimizer, PyTree, abs_sq, make_optimizer
+from jgd.core import Optimizer, PyTree, abs_sq, check_complex, make_optimizer
 
 
 def hutchinson(random_seed: Any = None) -> Optimizer:
@@ -27,7 +27,7 @@ def hutchinson(random_seed: Any = None) -> Optimizer:
         A transform whose update returns the estimated diagonal. Its state is `{"key": key}`.
 
     Raises:
-        TypeError: `update` is called without `params` or `obj_fn`.
+        TypeError: A leaf is complex; `update` is called without `params` or `obj_fn`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -39,7 +39,8 @@ def hutchinson(random_seed: Any = None) -> Optimizer:
     """
 
     def init(params: PyTree) -> dict[str, Any]:
-        del params
+        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+            check_complex("hutchinson", path, leaf)
         return {"key": jax.random.PRNGKey(0) if random_seed is None else jnp.array(random_seed, copy=True)}
 
     def update(grads: PyTree, state: Any, params: PyTree = None, obj_fn: Any = None, **extra: Any) -> Any:

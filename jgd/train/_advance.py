@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, PyTree, apply_updates, get_hyperparams, global_norm, update_params
+from jgd.core import Array, PyTree, apply_updates, ascent_direction, get_hyperparams, global_norm, update_params
 from jgd.train._finite import ALL_FINITE, either, first_bad
 from jgd.train._guards import Guard, check_guard_state, judge
-from jgd.train._loss_scale import scale_loss, unscale
-from jgd.train._objective import GradientRun, LossFn, evaluate, loss_of_params
+from jgd.train._objective import GradientRun, LossFn, evaluate, grad_of, loss_of_params
 from jgd.train._spikes import lower_rates
 from jgd.train._state import TrainState
 
@@ -48,10 +47,10 @@ def make_advance(optimizer: optax.GradientTransformation, options: Options) -> A
         objective = loss_of_params(loss_fn, state.model_state, batch, key, has_aux=has_aux)
         again = {
             "value": loss,
-            "grad": grads,
+            "grad": _grad_for_search(grads, state.opt_state),
             "value_fn": objective,
             "obj_fn": objective,
-            "grad_fn": lambda p, _: unscale(jax.grad(lambda q: scale_loss(objective(q), scale))(p), scale),
+            "grad_fn": grad_of(objective, scale),
         }
 
         def move() -> tuple[PyTree, PyTree, Array]:
@@ -125,6 +124,19 @@ def differentiate(
         norms=options.norms,
     )
     return loss, grads, model_state, aux, {} if micro_square is None else {"micro_grad_norm": jnp.sqrt(micro_square)}
+
+
+def _grad_for_search(grads: PyTree, opt_state: PyTree) -> PyTree:
+    """What line searches are given as `grad`: optax's backtracking one takes it as `jax.grad` returns it."""
+
+    def backtracks(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByBacktrackingLinesearchState)
+
+    if any(map(jnp.iscomplexobj, jax.tree.leaves(grads))) and any(
+        map(backtracks, jax.tree.leaves(opt_state, is_leaf=backtracks))
+    ):
+        return ascent_direction(grads)  # conjugated back
+    return grads
 
 
 def _merged(metrics: Metrics, own: Metrics) -> Metrics:

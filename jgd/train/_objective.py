@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, holds_packed, unpack
+from jgd.core import Array, PyTree, ascent_direction, holds_packed, unpack
 from jgd.gradients import accumulate_micro_batches
 from jgd.train._loss_scale import scale_loss, unscale
 
@@ -56,7 +56,7 @@ def evaluate(
 
         value_and_grad = jax.value_and_grad(objective, has_aux=True, allow_int=True)
         (_, (loss, new_model_state, aux)), grads = value_and_grad(params)
-        return loss, unscale(jax.tree.map(_no_float0, grads, params), scale), new_model_state, aux
+        return loss, _as_optimizers_see(grads, params, scale), new_model_state, aux
 
     if accumulate == 1:
         return Evaluated(*run(batch, model_state, jnp.zeros((), jnp.int32)))
@@ -77,6 +77,17 @@ def loss_of_params(
         return split_return(loss_fn(*arguments), model_state, has_aux)[0]
 
     return objective
+
+
+def grad_of(objective: Callable[[PyTree], Array], scale: Array | None) -> Callable[[PyTree, Any], PyTree]:
+    """The gradient of `objective`, taken with the loss scale, for optimizers that evaluate it again."""
+
+    def grad_fn(params: PyTree, i: Any = None) -> PyTree:
+        del i
+        grads = jax.grad(lambda p: scale_loss(objective(p), scale), allow_int=True)(params)
+        return _as_optimizers_see(grads, params, scale)
+
+    return grad_fn
 
 
 def gradient_run(gradient: Callable[[LossFn], GradientRun], loss_fn: LossFn) -> GradientRun:
@@ -173,6 +184,11 @@ def _describe(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
     return f"a {type(value).__name__}"
+
+
+def _as_optimizers_see(grads: PyTree, params: PyTree, scale: Array | None) -> PyTree:
+    """What JAX returned, as an optimizer takes it: arrays, the scale divided out, uphill where params are complex."""
+    return ascent_direction(unscale(jax.tree.map(_no_float0, grads, params), scale))
 
 
 def _no_float0(grad: Any, param: Any) -> Any:

@@ -147,7 +147,8 @@ def make_step(
             `TrainState.create`. A step with a guard waits for the device after each call.
         gradient: What makes the gradients instead of `jax.value_and_grad`: `gradient(loss_fn)` returns
             `run(params, batch, key) -> (loss, grads, metrics)`, where `key` is None if the state has none, and the
-            metrics, a dict, join those of the step. For losses without model state and aux.
+            metrics, a dict, join those of the step. The gradients are taken as they are: for complex params they are to
+            be the conjugate of what `jax.grad` returns. For losses without model state and aux.
         debug: Whether a step that raises `NonFiniteError` runs its batch once more, operation by operation, to find
             the first one that is not finite, and writes a bundle that reproduces it; see `jgd.debug_step`. A folder
             for the bundles, or True for `debug`. It costs nothing until a step fails.

@@ -19,10 +19,12 @@ from jgd.core import (
     PyTree,
     ScalarOrSchedule,
     compute_dtype,
+    gaussian_noise,
     global_norm,
     increment,
     make_optimizer,
     random_key,
+    real_dtype,
 )
 from jgd.rules import sgd
 from jgd.transforms._chain import chain
@@ -81,7 +83,7 @@ def differentially_private_aggregate(
         def aggregate(leaf: Array, key: Array) -> Array:
             dtype = compute_dtype(leaf.dtype)
             total = jnp.tensordot(shares.astype(dtype), leaf.astype(dtype), axes=1)
-            noise = deviation.astype(dtype) * jax.random.normal(key, total.shape, dtype)
+            noise = gaussian_noise(key, deviation.astype(real_dtype(dtype)), total.shape, dtype)
             return ((total + noise) / count).astype(leaf.dtype)
 
         found = [aggregate(jnp.asarray(leaf), key) for leaf, key in zip(leaves, keys, strict=True)]

@@ -4,6 +4,14 @@ from faults.fault import Fault
 
 FAULTS = [
     Fault(
+        "complex_gradients_of_examples",
+        "jgd/gradients/_chunk.py",
+        "return kept, ascent_direction(grads)",
+        "return kept, grads",
+        ("tests/train/test_complex.py::test_gradients_of_examples_point_uphill",),
+        "Per-example gradients of complex params are the conjugates of those that optimizers take.",
+    ),
+    Fault(
         "an_infinite_norm_is_hidden",
         "jgd/gradients/_clipping.py",
         "return jnp.where(jnp.isfinite(squared_norms), factors, jnp.nan)",

@@ -12,6 +12,14 @@ FAULTS = [
         "The norm of the params is that before the step.",
     ),
     Fault(
+        "complex_params_run_away",
+        "jgd/train/_objective.py",
+        "return ascent_direction(unscale(jax.tree.map(_no_float0, grads, params), scale))",
+        "return unscale(jax.tree.map(_no_float0, grads, params), scale)",
+        ("tests/train/test_complex.py::test_the_report_a_quadratic_of_a_complex_number_goes_to_its_minimum",),
+        "Complex params follow the conjugate of the gradient, and run away.",
+    ),
+    Fault(
         "rate_of_the_step_before",
         "jgd/train/_advance.py",
         '"learning_rate": _learning_rate(opt_state)',
@@ -96,9 +104,9 @@ FAULTS = [
     ),
     Fault(
         "scaled_gradients_for_a_second_look",
-        "jgd/train/_advance.py",
-        "lambda p, _: unscale(jax.grad(lambda q: scale_loss(objective(q), scale))(p), scale)",
-        "lambda p, _: jax.grad(lambda q: scale_loss(objective(q), scale))(p)",
+        "jgd/train/_objective.py",
+        "return _as_optimizers_see(grads, params, scale)",
+        "return _as_optimizers_see(grads, params, None)",
         ("tests/train/test_loss_scale.py::test_an_optimizer_that_evaluates_again_is_given_true_gradients",),
         "Under a loss scale SAM is given gradients 32,768 times too large.",
     ),
