@@ -25,6 +25,7 @@ from jgd.core._lift import lift as lift
 from jgd.core._lift import wide_copy as wide_copy
 from jgd.core._masks import Mask as Mask
 from jgd.core._masks import broadcast_mask as broadcast_mask
+from jgd.core._masks import tree_from as tree_from
 from jgd.core._numerics import abs_sq as abs_sq
 from jgd.core._numerics import ascent_direction as ascent_direction
 from jgd.core._numerics import compute_dtype as compute_dtype

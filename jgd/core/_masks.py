@@ -16,6 +16,18 @@ from jgd.core._types import PyTree
 Mask = PyTree | Callable[[PyTree], PyTree] | None
 
 
+def tree_from(given: Any, params: PyTree) -> PyTree:
+    """The tree that was given, or that a function makes from the params.
+
+    A model that can be called, such as an `equinox.nn.MLP` of booleans, is a tree: it has leaves (None counts) that
+    cannot be called.
+    """
+    if not callable(given):
+        return given
+    leaves = jax.tree.leaves(given, is_leaf=lambda node: node is None)
+    return given(params) if isinstance(given, jax.tree_util.Partial) or all(map(callable, leaves)) else given
+
+
 def broadcast_mask(owner: str, mask: Mask, tree: PyTree) -> PyTree:
     """A tree of Python booleans shaped like `tree`; all true where the mask is None.
 
@@ -30,7 +42,7 @@ def broadcast_mask(owner: str, mask: Mask, tree: PyTree) -> PyTree:
         if mask != "matrices":
             raise ValueError(f"{owner}: the one mask that has a name is 'matrices'; got {mask!r}.")
         return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, tree)
-    resolved = mask(tree) if callable(mask) else mask
+    resolved = tree_from(mask, tree)
 
     def spread(path: tuple[Any, ...], flag: Any, subtree: PyTree) -> PyTree:
         if not isinstance(flag, bool | np.bool_):

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import PyTree, path_text
+from jgd.core import PyTree, path_text, tree_from
 
 Shape = tuple[int, ...]
 
@@ -72,8 +72,7 @@ def blocks_of(owner: str, params: PyTree, given: Any) -> list[Blocks]:
     Raises:
         ValueError: Blocks of an unknown kind, or that do not fit their leaf.
     """
-    given = adam_mini_blocks if given is None else given
-    tree = given(params) if callable(given) else given
+    tree = tree_from(adam_mini_blocks if given is None else given, params)
     spread = jax.tree.map(
         lambda blocks, subtree: [blocks] * len(jax.tree.leaves(subtree)),
         tree,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, PyTree, path_text
+from jgd.core import Array, PyTree, path_text, tree_from
 
 MatrixAxes = Literal["matrices", "stacks", "conv", "torch", "torch_stacks"]
 
@@ -67,7 +67,7 @@ def axes_of(owner: str, params: PyTree, given: Any) -> list[MuonDimensionNumbers
     Raises:
         ValueError: The axes overlap, the leaf has too few, or there is no such preset.
     """
-    tree = given(params) if callable(given) else "matrices" if given is None else given
+    tree = "matrices" if given is None else tree_from(given, params)
 
     def spread(axes: Any, subtree: PyTree) -> list[MuonDimensionNumbers | None]:
         leaves = jax.tree.leaves(subtree)

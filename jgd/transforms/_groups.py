@@ -16,6 +16,7 @@ from jgd.core import (
     path_text,
     refuse_packed,
     transform_text,
+    tree_from,
 )
 
 
@@ -99,7 +100,7 @@ def groups(
             return jax.tree_util.tree_map_with_path(
                 lambda path, _: _match(leaf_path(path), optimizers, default), params
             )
-        given = labels(params) if callable(labels) else labels
+        given = tree_from(labels, params)
         spread = jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), given, params)
         return jax.tree_util.tree_map_with_path(lambda path, label: _known(path, label, optimizers, default), spread)
 
