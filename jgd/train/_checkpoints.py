@@ -96,6 +96,7 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._error: CheckpointError | None = None
         self._damaged: set[Path] = set()
+        self._held: int | None = None
         self._last = time.monotonic()
 
     def paths(self) -> list[Path]:
@@ -109,6 +110,21 @@ class Checkpoints:
         """The checkpoint with the best value of `best`; None where none has one."""
         scores = [(score, path) for path in self.paths() if (score := self._score(path)) < math.inf]
         return min(scores, key=lambda pair: pair[0])[1] if scores else None
+
+    def hold(self, step: int) -> None:
+        """Keeps the newest checkpoint of this step, whatever `max_to_keep` says, until another step is held."""
+        self._held = step
+
+    def held(self, like: PyTree, step: int, metrics: Mapping[str, float]) -> PyTree | None:
+        """The state of the newest whole checkpoint of a step that was saved with these numbers, or None."""
+        self.wait()
+        for path in self._of_step(step)[::-1]:
+            try:
+                if metrics.items() <= read_record(path)["metrics"].items():
+                    return put_back(read(path).arrays, like)
+            except CheckpointError:
+                self._damaged.add(path)
+        return None
 
     def open(self) -> None:
         """Makes the folder, clears away what a killed process left unfinished, and sees that one can write there.
@@ -259,7 +275,7 @@ class Checkpoints:
         if self.max_to_keep is None:
             return
         whole = [path for path in paths if path not in self._damaged]
-        keep = {*whole[-self.max_to_keep :], self.best_path()}
+        keep = {*whole[-self.max_to_keep :], self.best_path()} | {*self._of_step(self._held)[-1:]}
         for path in paths:
             if path not in keep:
                 removed = path.with_name(f".{path.name}.removed")
@@ -268,6 +284,9 @@ class Checkpoints:
                     shutil.rmtree(removed, ignore_errors=True)
                 except OSError:
                     continue  # it stays; the next save tries again
+
+    def _of_step(self, step: int | None) -> list[Path]:
+        return [path for path in self.paths() if path.name.endswith(f"-step-{step}") and path not in self._damaged]
 
     def _score(self, path: Path) -> float:
         """The value of `best`, smaller being better; infinity where there is none."""

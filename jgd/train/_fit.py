@@ -4,21 +4,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from jgd.train._best import BestStates
 from jgd.train._checkpoints import Checkpoints
 from jgd.train._cursor import Data, Place
 from jgd.train._epoch_scan import Scan, choose
 from jgd.train._history import History, Recorder
 from jgd.train._interrupt import Interruptible
 from jgd.train._log import JsonlLog
+from jgd.train._notices import Notices
+from jgd.train._options import check_options, check_run
 from jgd.train._plateau import Plateau
 from jgd.train._progress import Progress
 from jgd.train._rollback import Rollback
 from jgd.train._run import RolledBackError, Run, Settings
 from jgd.train._saving import Saver
 from jgd.train._state import TrainState
-from jgd.train._step import Step, check_state
+from jgd.train._step import Step
+from jgd.train._summary import EvalFn
 
 Callback = Callable[[TrainState, Mapping[str, float]], Any]
 
@@ -29,7 +31,7 @@ def fit(
     data: Data,
     *,
     epochs: int,
-    eval_fn: Callable[[TrainState], Mapping[str, Any]] | None = None,
+    eval_fn: EvalFn | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint_dir: str | Path | Checkpoints | None = None,
     resume: bool = True,
@@ -43,6 +45,7 @@ def fit(
     patience: int | None = None,
     min_delta: float = 0.0,
     monitor: str = "loss",
+    restore_best: bool = False,
 ) -> tuple[TrainState, History]:
     """Trains for some epochs, or until there is nothing more to gain.
 
@@ -80,20 +83,31 @@ def fit(
             arrays on the device. `"auto"`: where the arrays take at most 1 GiB and a quarter of the device's memory,
             the state is on one device, and on a CPU the step has no convolution, which XLA runs slowly within a loop.
         rollback: `Rollback(...)` to go back to the last good state where a step would end the run. None for an error.
-        tol: End the run once the gradient norm of a step is at most this. None for no such test. It is noticed when
-            the numbers of that step are fetched, so some steps may follow. A decay in the optimizer is no part of the
-            gradient: for a penalty that counts, put it into the loss.
-        patience: End it after so many epochs in which `monitor` has not fallen by more than `min_delta`. None for
-            no such test.
-        min_delta: See `patience`.
-        monitor: A name in the epoch's summary; smaller is better. Put a minus before it where larger is.
+        tol: End the run once the gradient norm of a step is at most this, at least 0. None for no such test. It is
+            noticed when the numbers of that step are fetched, so some steps may follow. A decay in the optimizer is no
+            part of the gradient: for a penalty that counts, put it into the loss.
+        patience: End it after so many epochs in a row, at least 1, without an improvement of `monitor`. None for no
+            such test.
+        min_delta: An improvement is better than the best so far by more than this, at least 0; as in Keras and
+            Lightning. A value that is NaN or infinite is none.
+        monitor: A name in the epoch's summary; smaller is better. Put a minus before it where larger is. To know the
+            names before the first step, `eval_fn` is called once more, if it must be.
+        restore_best: Whether to return the state after the epoch in which `monitor` was best, `min_delta` counted. It
+            waits in the host's memory, and among the checkpoints, so that a resumed run knows it.
 
     Returns:
         `(state, history)`. `history` maps names to plain arrays: `step`, `epoch` and the scalar metrics of the
-        step, one entry a step; `epoch_<name>` for each number of the epoch's summary, one entry an epoch; and
-        `stopped`, the text `"epochs"`, `"converged"` (`tol`, `patience`), `"callback"`, `"interrupted"` or
-        `"terminated"`. Ctrl-C ends the run after the step at hand, saves and returns what there is; pressed again, it
-        raises. With checkpoints SIGTERM does the same; the second one ends the process.
+        step, one entry a step; `epoch_<name>` for each number of the epoch's summary, one entry an epoch; with
+        `restore_best` also `best_step` and `best_epoch`, -1 if there is none; and `stopped`, why the run ended:
+
+        - `"finished"`: all epochs are done;
+        - `"converged"`: the gradient is as small as `tol`;
+        - `"early_stopping"`: `patience` is at its end; `"nan_metric"`: it is, and `monitor` is not a finite number;
+        - `"callback"`: a callback returned True;
+        - `"interrupted"`, `"terminated"`: Ctrl-C ends the run after the step at hand, saves and returns what there
+          is; pressed again, it raises. With checkpoints SIGTERM does the same; the second one ends the process.
+
+        The means of an epoch are over the steps that were made: without those that were skipped.
 
     Raises:
         ValueError: An option that cannot be, data without batches, an unknown `monitor`, a checkpoint that does not
@@ -115,19 +129,8 @@ def fit(
         >>> print(state.params.round(3), history["stopped"], len(history["loss"]) < 60)
         2.0 converged True
     """
-    if not isinstance(step, Step):
-        raise TypeError(f"fit: expected the step that make_step returned; got a {type(step).__name__}.")
-    for name, value, least in (("epochs", epochs, 1), ("fetch_every", fetch_every, 1), ("prefetch", prefetch, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"fit: {name} must be a whole number of at least {least}; got {value!r}.")
-    if checkpoint_dir is not None and not isinstance(checkpoint_dir, str | Path | Checkpoints):
-        given = type(checkpoint_dir).__name__
-        raise TypeError(f"fit: checkpoint_dir must be None, a folder or a jgd.Checkpoints; got a {given}.")
-    if rollback is not None and not isinstance(rollback, Rollback):
-        raise TypeError(f"fit: rollback must be None or a jgd.Rollback; got a {type(rollback).__name__}.")
-    if tol is not None and not step.norms:
-        raise ValueError("fit: tol is compared with the gradient norm, which this step leaves out (norms=False).")
-    check_state(state)
+    check_run(state, step)
+    check_options(step, locals())
 
     saver = Saver(checkpoint_dir)
     restored = saver.start(state, resume)
@@ -139,14 +142,18 @@ def fit(
         Settings(fetch_every, tol, prefetch),
         place=Place(*extra.get("place", ())),
         recorder=Recorder(restored.history if restored else None),
-        plateau=Plateau(patience, min_delta, monitor),
+        plateau=Plateau(patience, min_delta, monitor, restore_best),
         progress=Progress(progress, epochs),
         log=log,
         saver=saver,
         interrupt=Interruptible(terminable=saver.active),
+        eval_fn=eval_fn,
+        best=BestStates() if restore_best else None,
+        notices=Notices(progress),
     )
     if restored:
         run.recall(extra)
+        saver.recall_best(run)
         log.cut_back(run.position, run.place.epoch, events=True)
         log.write("resumed", {"epoch": run.place.epoch, "step": run.position, "checkpoint": restored.path.name})
     if log.set_aside is not None:
@@ -156,7 +163,7 @@ def fit(
         if rollback is not None:
             run.begin_rollback(rollback)
         with run.interrupt:
-            _train(run, data, loop, epochs, eval_fn, callbacks)
+            _train(run, data, loop, epochs, callbacks)
             run.stopped = run.stopped or run.interrupt.requested
             saver.finish(run, run.summary)
     except KeyboardInterrupt:
@@ -169,7 +176,8 @@ def fit(
         raise
     finally:
         run.close()
-    return run.state, run.recorder.history(run.stopped or "epochs")
+    history = run.recorder.history(run.stopped or "finished")
+    return (run.state, history) if run.best is None else (run.best_state(), history | run.about_the_best())
 
 
 def _train(
@@ -177,7 +185,6 @@ def _train(
     data: Data,
     loop: Any,
     epochs: int,
-    eval_fn: Callable[[TrainState], Mapping[str, Any]] | None,
     callbacks: Sequence[Callback],
 ) -> None:
     """Epochs, until one of the reasons to stop."""
@@ -188,11 +195,9 @@ def _train(
             continue
         if run.was_told_to_stop:
             return
-        summary = run.end_epoch(eval_fn)
-        converged = run.plateau.reached(summary)
-        run.saver.after_epoch(run, summary)
+        is_best = run.end_epoch()
+        run.saver.after_epoch(run, is_best and run.best is not None)
         place = {"epoch": run.epoch, "step": run.position}
-        if True in [callback(run.state, place | summary) for callback in callbacks]:
+        if True in [callback(run.state, place | run.summary) for callback in callbacks]:
             run.stopped = run.stopped or "callback"
-        if converged:
-            run.stopped = run.stopped or "converged"
+        run.stopped = run.stopped or run.plateau.reason

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jgd.core import Array
+from jgd.train._guards import LOSS_SPIKE, NORM_SPIKE
 
 #: Name to array: one entry a step for the metrics of the step, one an epoch for those that start with `epoch_`; and
 #: under `stopped`, as text, why the run ended.
@@ -86,10 +87,23 @@ class Recorder:
                     self.steps.setdefault(name, Column()).append(value)
         return records
 
-    def means(self, count: int) -> dict[str, float]:
-        """The loss and the scalars of `aux`, averaged over the last `count` steps fetched."""
+    def means(self, count: int, skipped: bool) -> dict[str, float]:
+        """The loss and the scalars of `aux`, averaged over the last `count` steps fetched.
+
+        Args:
+            count: How many steps.
+            skipped: Whether steps with a loss or gradient that is not finite, and spikes, were left out: then the mean
+                is without them, and NaN where no step remains.
+        """
         names = ["loss", *(name for name in self.steps if name not in self._of_metrics)]
-        return {name: float(np.mean(self.steps[name].array()[-count:])) for name in names}
+        trained = np.ones(count, bool)
+        if skipped and count:
+            trained = self.steps["finite"].array()[-count:].astype(bool)
+        if skipped and count and "event" in self.steps:
+            trained = trained & ((self.steps["event"].array()[-count:] & (LOSS_SPIKE | NORM_SPIKE)) == 0)
+        if not trained.any():
+            return dict.fromkeys(names, float("nan"))
+        return {name: float(np.mean(self.steps[name].array()[-count:][trained])) for name in names}
 
     def not_finite(self, count: int) -> int:
         """How many of the last `count` steps fetched were not finite."""

@@ -1,43 +1,84 @@
-"""Knowing when a number has stopped falling."""
+"""Knowing the best epoch, and when a number has stopped getting better."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+
+class Watched(NamedTuple):
+    """What is remembered of the number watched.
+
+    Attributes:
+        best: Its best value, with the sign by which smaller is better.
+        step: How many steps had been made then; -1 before there is a best.
+        epoch: The epoch, counted from 0; -1 before.
+        waited: Epochs since then.
+        is_nan: Whether the last value was no finite number.
+    """
+
+    best: float = math.inf
+    step: int = -1
+    epoch: int = -1
+    waited: int = 0
+    is_nan: bool = False
 
 
 class Plateau:
-    """Whether a number has stopped falling.
+    """The best of a number, and whether it has stopped getting better.
 
     Args:
-        patience: After how many epochs without a fall; None for never.
-        min_delta: What counts as a fall.
+        patience: After how many epochs without an improvement; None for never.
+        min_delta: An improvement is better than the best by more than this.
         monitor: The number's name, with a minus before it where larger is better.
+        watches: Whether the best is asked for where there is no patience.
     """
 
-    def __init__(self, patience: int | None, min_delta: float, monitor: str):
-        self.patience, self.min_delta = patience, min_delta
-        self.sign = -1.0 if monitor.startswith("-") else 1.0
+    def __init__(self, patience: int | None, min_delta: float, monitor: str, watches: bool = False):
+        self.patience, self.min_delta, self.monitor = patience, min_delta, monitor
+        self.active = watches or patience is not None
         self.name = monitor.removeprefix("-")
-        self.best, self.waited = float("inf"), 0
+        self.watched = Watched()
 
     @property
-    def over(self) -> bool:
-        """Whether patience is at its end."""
-        return self.patience is not None and self.waited >= self.patience
+    def best(self) -> float:
+        """The best value, as it was given."""
+        return self._signed(self.watched.best)
 
-    def reached(self, summary: Mapping[str, float]) -> bool:
-        """Takes the next epoch's numbers."""
-        if self.patience is None:
+    @property
+    def reason(self) -> str:
+        """What the run stops for once patience is at its end, and nothing before.
+
+        A number that is NaN or infinite is never an improvement; where patience ends with one, that is the reason.
+        """
+        if self.patience is None or self.watched.waited < self.patience:
+            return ""
+        return "nan_metric" if self.watched.is_nan else "early_stopping"
+
+    def take(self, summary: Mapping[str, float], step: int, epoch: int) -> bool:
+        """Takes the next epoch's numbers, and says whether they are the best so far.
+
+        Raises:
+            ValueError: The number is not among them.
+        """
+        if not self.active:
             return False
-        if self.name not in summary:
-            raise ValueError(f"fit: monitor={self.name!r} is not among the epoch's numbers: {', '.join(summary)}.")
-        value = self.sign * summary[self.name]
-        self.waited = 0 if value < self.best - self.min_delta else self.waited + 1
-        self.best = min(self.best, value)
-        return self.over
+        self.check(summary)
+        value = self._signed(summary[self.name])
+        is_finite = math.isfinite(value)
+        if is_finite and value + self.min_delta < self.watched.best:
+            self.watched = Watched(value, step, epoch)
+            return True
+        self.watched = self.watched._replace(waited=self.watched.waited + 1, is_nan=not is_finite)
+        return False
 
-    def state(self) -> tuple[float, int]:
-        """What it remembers."""
-        return self.best, self.waited
+    def check(self, names: Iterable[str]) -> None:
+        """Sees that the number is among those that there are.
 
-    def restore(self, state: tuple[float, int]) -> None:
-        """Goes on from what `state` returned."""
-        self.best, self.waited = state
+        Raises:
+            ValueError: It is not.
+        """
+        if self.active and self.name not in names:
+            raise ValueError(f"fit: monitor={self.name!r} is not among the epoch's numbers: {', '.join(names)}.")
+
+    def _signed(self, value: float) -> float:
+        return -value if self.monitor.startswith("-") else value

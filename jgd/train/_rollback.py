@@ -91,8 +91,9 @@ class Rollback:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"Rollback: {name} must be a whole number of at least 1; got {value!r}.")
-        if not 0 < self.factor <= 1:
-            raise ValueError(f"Rollback: factor must lie in (0, 1]; got {self.factor}.")
+        is_number = isinstance(self.factor, int | float | np.floating) and not isinstance(self.factor, bool)
+        if not is_number or not 0 < self.factor <= 1:
+            raise ValueError(f"Rollback: factor must lie in (0, 1]; got {self.factor!r}.")
         check_choice("Rollback", "keep", self.keep, Keep)
 
     def start(self, state: TrainState, position: Any = None) -> "StateKeeper":
@@ -136,6 +137,10 @@ class StateKeeper:
         """Says that the first `step` steps, by the loop's count, did not end the run."""
         if self._waiting is not None and self._waiting.step <= step:
             self._good, self._waiting = self._waiting, None
+
+    def positions(self) -> list[Any]:
+        """The positions that came with the states held."""
+        return [held.position for held in (self._good, self._waiting) if held is not None]
 
     def recover(self, events: Iterable[Event]) -> Recovery | None:
         """Where to go on, if one of the events has ended the run; None where none has.

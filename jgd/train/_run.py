@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jgd.core import PyTree
+from jgd.train._best import BestStates
 from jgd.train._cursor import Data, Place, Source
 from jgd.train._epoch_scan import SECONDS, EpochScan
 from jgd.train._events import events_of
@@ -14,12 +15,14 @@ from jgd.train._finite import ALL_FINITE, leaf_name
 from jgd.train._history import Recorder
 from jgd.train._interrupt import Interruptible
 from jgd.train._log import JsonlLog
-from jgd.train._plateau import Plateau
+from jgd.train._notices import Notices
+from jgd.train._plateau import Plateau, Watched
 from jgd.train._progress import Progress
 from jgd.train._rollback import Rollback, StateKeeper
 from jgd.train._saving import Saver
 from jgd.train._state import TrainState
 from jgd.train._step import ALIVE, Step
+from jgd.train._summary import ALWAYS, EvalFn, evaluated, names_before_training
 
 
 class Settings(NamedTuple):
@@ -50,10 +53,14 @@ class Run:
         log: JsonlLog,
         saver: Saver,
         interrupt: Interruptible,
+        eval_fn: EvalFn | None,
+        best: BestStates | None,
+        notices: Notices,
     ):
         self.step, self.state, self.settings, self.place = step, state, settings, place
         self.recorder, self.plateau, self.progress, self.log = recorder, plateau, progress, log
-        self.saver, self.interrupt = saver, interrupt
+        self.saver, self.interrupt, self.eval_fn, self.best = saver, interrupt, eval_fn, best
+        self.notices = notices
         self.position = int(state.step)  # counted here, since the state's own counter would have to be fetched
         self.epoch_start = self.position
         self.epoch = place.epoch
@@ -64,17 +71,21 @@ class Run:
         self.left_out: set[tuple[int, int]] = set()  # epoch and batch, counted from 1, that a rollback gave up
         self._batches: dict[int, tuple[Place, Callable[[], PyTree]]] = {}  # by step, since the last fetch
         self._stride, self._timed = 1, False
+        self._is_monitored = not plateau.active or plateau.name in ALWAYS or f"epoch_{plateau.name}" in recorder.epochs
 
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Goes on from what `memory` returned in an earlier process."""
-        self.plateau.restore(tuple(memory["plateau"]))
+        if memory["monitor"] == self.plateau.monitor:  # the best of another number says nothing of this one
+            self.plateau.watched = Watched(*memory["watched"])
         self.left_out = {tuple(pair) for pair in memory["left_out"]}
-        if self.plateau.over:
-            self.stopped = "converged"
+        self.stopped = self.plateau.reason
+        # A run that had arrived by a tolerance at least as strict has nothing left to do.
+        if memory["stopped"] == "converged" and self.settings.tol is not None and memory["tol"] <= self.settings.tol:
+            self.stopped = self.stopped or "converged"
 
     def begin_rollback(self, rollback: Rollback) -> None:
         """Keeps the last good state from here on."""
-        self.keeper = rollback.start(self.state, (self.place, self.recorder.closed, self.plateau.state()))
+        self.keeper = rollback.start(self.state, self._mark())
 
     @property
     def was_told_to_stop(self) -> bool:
@@ -108,22 +119,54 @@ class Run:
         """The steps of an epoch up to a place: batches that were left out made none."""
         return place.batch - sum(epoch == place.epoch and batch <= place.batch for epoch, batch in self.left_out)
 
-    def end_epoch(self, eval_fn: Callable[[TrainState], Mapping[str, Any]] | None) -> dict[str, float]:
-        """The epoch in numbers; the place is the next epoch's start from here on."""
+    def end_epoch(self) -> bool:
+        """The epoch in numbers, in `summary`; the place is the next epoch's start from here on.
+
+        Returns:
+            Whether the number that is watched is the best so far.
+        """
         count = self.position - self.epoch_start
-        summary = self.recorder.means(count) if count else {}
+        summary = self.recorder.means(count, self.step.on_nonfinite != "ignore")
         summary["nonfinite"] = self.recorder.not_finite(count) if count else 0
-        if eval_fn is not None:
-            summary |= {name: float(value) for name, value in eval_fn(self.state).items()}
+        if self.eval_fn is not None:
+            summary |= evaluated(self.eval_fn, self.state)
+        is_best = self.plateau.take(summary, self.position, self.epoch)
+        if is_best and self.best is not None:
+            self.best.keep(self.position, self.state, self._steps_of_bests())
         self.recorder.close_epoch(summary)
         self.log.write("epoch", {"epoch": self.epoch, "step": self.position} | summary)
         self.progress.finish(self.epoch, summary)
         self.place, self.summary = self._next, summary
-        return summary
+        return is_best
+
+    def about_the_best(self) -> dict[str, int]:
+        """Which epoch was the best, for the history; tells it as well."""
+        watched, number = self.plateau.watched, self.plateau.name
+        if watched.step < 0:
+            self.notices.warn(f"no epoch had a finite {number}: the state returned is the last one, not the best.")
+        else:
+            value = f"{number} {self.plateau.best:.6g}"
+            self.notices.tell(f"the state returned is the best, of epoch {watched.epoch + 1} ({value}).")
+        return {"best_step": watched.step, "best_epoch": watched.epoch}
+
+    def best_state(self) -> TrainState:
+        """The state after the best epoch; the present one where no epoch has been the best."""
+        step = self.plateau.watched.step
+        if self.best is None or step in (-1, self.position):
+            return self.state
+        found = self.best.get(step, self.state)
+        return self.state if found is None else found
 
     def memory(self) -> dict[str, Any]:
         """What a later process must know beside the state and the history, as JSON holds it."""
-        return {"place": list(self.place), "plateau": list(self.plateau.state()), "left_out": sorted(self.left_out)}
+        return {
+            "place": list(self.place),
+            "monitor": self.plateau.monitor,
+            "watched": list(self.plateau.watched),
+            "left_out": sorted(self.left_out),
+            "stopped": self.stopped,
+            "tol": self.settings.tol,
+        }
 
     def close(self) -> None:
         """Lets go of the bar and the file."""
@@ -138,7 +181,15 @@ class Run:
     def _keeps_batches(self) -> bool:
         return self.step.guard is not None or self.step.debug is not None or self.keeper is not None
 
+    def _before_first(self, batch: PyTree) -> None:
+        """Sees that there will be a number of the name that is to be watched."""
+        if not self._is_monitored:
+            name = self.plateau.name
+            self.plateau.check(names_before_training(self.step, self.state, batch, self.eval_fn, name))
+            self._is_monitored = True
+
     def _advance(self, batch: PyTree, place: Place) -> None:
+        self._before_first(batch)
         self.state, metrics, bad, self.alive = self.step.compiled(self.state, batch, self.alive)
         self.recorder.add(self.position, place.epoch, metrics, bad)
         if self._keeps_batches:
@@ -149,6 +200,8 @@ class Run:
 
     def _run_loop(self, loop: EpochScan) -> None:
         """Steps in a compiled loop, as many at once as take a short time."""
+        if self.place.batch < loop.batches and not self._is_monitored:
+            self._before_first(loop.batch(self.epoch, self.place.batch))
         every = self.settings.fetch_every
         while self.place.batch < loop.batches and not self.stopped:
             first = self.place.batch
@@ -176,11 +229,19 @@ class Run:
             self._timed = True
             self._after_step()
 
+    def _steps_of_bests(self) -> set[int]:
+        """The bests that a rollback may come back to."""
+        return set() if self.keeper is None else {watched.step for _, _, watched in self.keeper.positions()}
+
+    def _mark(self) -> tuple[Place, int, Watched]:
+        """What goes back with the state in a rollback."""
+        return self.place, self.recorder.closed, self.plateau.watched
+
     def _after_step(self) -> None:
         if (self.position - self.epoch_start) % self.settings.fetch_every == 0:
             self.fetch()
         if self.keeper is not None:
-            self.keeper.note(self.state, self.position, (self.place, self.recorder.closed, self.plateau.state()))
+            self.keeper.note(self.state, self.position, self._mark())
         self.saver.after_step(self)
         if self.interrupt.requested and not self.stopped:
             self.stopped = self.interrupt.requested
@@ -225,9 +286,8 @@ class Run:
             self._go_back(recovery, place)
 
     def _go_back(self, recovery: Any, trouble: Place) -> None:
-        self.state, (self.place, closed, plateau), event = recovery
+        self.state, (self.place, closed, self.plateau.watched), event = recovery
         self.left_out.add((trouble.epoch, trouble.batch))
-        self.plateau.restore(plateau)
         self.position, self.alive = int(self.state.step), ALIVE
         self.recorder.cut_back(self.position, closed)
         self.log.cut_back(self.position, self.place.epoch, events=False)

@@ -11,6 +11,7 @@ from jgd.train._checkpoint_files import CheckpointError
 from jgd.train._checkpoints import Checkpoints, Restored
 from jgd.train._cursor import Place
 from jgd.train._finite import NonFiniteError, SpikeError
+from jgd.train._plateau import Watched
 from jgd.train._rollback import RollbackError
 from jgd.train._state import TrainState
 
@@ -64,11 +65,33 @@ class Saver:
         if self._due:
             self._save(run, {})
 
-    def after_epoch(self, run: Any, summary: Mapping[str, float]) -> None:
-        """Saves if it is due by epochs, or is the best."""
-        every = None if self._checkpoints is None else self._checkpoints.every_epochs
-        if every is not None and run.place.epoch % every == 0:
-            self._save(run, summary)
+    def after_epoch(self, run: Any, is_best: bool) -> None:
+        """Saves if it is due by epochs, or if the state is the best and will be asked for; then it is kept."""
+        if self._checkpoints is None:
+            return
+        if is_best:
+            self._checkpoints.hold(run.position)
+        every = self._checkpoints.every_epochs
+        if is_best or (every is not None and run.place.epoch % every == 0):
+            self._save(run, run.summary)
+
+    def recall_best(self, run: Any) -> None:
+        """Gives a run that goes on the best state that an earlier process has left."""
+        watched = run.plateau.watched
+        if self._checkpoints is None or run.best is None or watched.step < 0:
+            return
+        found = run.state
+        if watched.step != run.position:
+            found = self._checkpoints.held(run.state, watched.step, {run.plateau.name: run.plateau.best})
+        if found is None:
+            run.plateau.watched = Watched()
+            run.notices.warn(
+                f"the best state before this, after step {watched.step}, is not among the checkpoints: restore_best"
+                " returns the best from here on."
+            )
+            return
+        self._checkpoints.hold(watched.step)
+        run.best.keep(watched.step, found, set())
 
     def finish(self, run: Any, summary: Mapping[str, float] | None = None) -> None:
         """Saves what is not saved yet, and waits until all is on the disk."""

@@ -126,7 +126,7 @@ def train(case, folder, out, stop_after=None):
     state, history = jgd.fit(
         state, step, data, epochs=EPOCHS, checkpoint_dir=checkpoints, log_dir=log, progress=False, fetch_every=4, **more
     )
-    if history["stopped"] == "epochs":
+    if history["stopped"] == "finished":
         leaves = {
             jax.tree_util.keystr(path): leaf
             for path, leaf in jax.tree_util.tree_leaves_with_path(state._replace(key=jax.random.key_data(state.key)))

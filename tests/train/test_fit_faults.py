@@ -111,7 +111,7 @@ def test_sigterm_saves_at_the_next_step_boundary(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
     state, history = fit(checkpoint_dir=tmp_path)
     assert float(state.params) == params_after(9)
-    assert history["stopped"] == "epochs"
+    assert history["stopped"] == "finished"
 
 
 def test_a_full_disk_is_warned_of_and_training_goes_on(tmp_path, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_run_that_had_converged_stays_so(tmp_path):
     options = {"epochs": 50, "patience": 2, "checkpoint_dir": tmp_path}
     state, history = fit([jnp.array([5.0])], **options)
     again, history_again = fit([jnp.array([5.0])], **options)
-    assert history["stopped"] == history_again["stopped"] == "converged"
+    assert history["stopped"] == history_again["stopped"] == "early_stopping"
     assert int(again.step) == int(state.step) < 50
 
 
