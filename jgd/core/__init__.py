@@ -67,6 +67,7 @@ from jgd.core._types import Hyper as Hyper
 from jgd.core._types import PyTree as PyTree
 from jgd.core._types import ScalarOrSchedule as ScalarOrSchedule
 from jgd.core._types import Slots as Slots
+from jgd.core._types import is_array as is_array
 from jgd.core._types import is_traced as is_traced
 from jgd.core._when import when as when
 from jgd.core._wrapper import Wrapper as Wrapper

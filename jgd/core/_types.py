@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
@@ -26,3 +27,16 @@ ScalarOrSchedule = optax.ScalarOrSchedule
 def is_traced(value: Any) -> bool:
     """Whether a value is known only when the compiled program runs."""
     return isinstance(value, Tracer)
+
+
+def is_array(value: Any) -> bool:
+    """Whether JAX takes a value for one array or number: no None, no list, no text, no tensor of another library."""
+    if isinstance(value, bool | int | float | complex):
+        return True
+    if not (hasattr(value, "dtype") or hasattr(value, "__jax_array__")):
+        return False
+    try:
+        jnp.result_type(value)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -16,6 +16,7 @@ def accumulate_micro_batches(
     count: int,
     *,
     part_norms: bool = False,
+    weights: Array | None = None,
 ) -> Any:
     """Means over `count` equal parts of a batch, one part in memory at a time.
 
@@ -26,6 +27,9 @@ def accumulate_micro_batches(
         count: How many parts.
         part_norms: Whether to return the mean of the parts' squared gradient norms as well, for `noise_scale`. The
             parts' gradients are in memory for their sum, and are read for both at once.
+        weights: `[count]`, at least 0, what each part counts for in all means: for a loss that is a mean over what a
+            mask lets through, how much that is. A part of weight 0 leaves no trace, even if what it gives is NaN; where
+            all weigh 0, they count alike. None where they are alike.
 
     Returns:
         `(loss, grads, model_state, aux)` as the whole batch would give for a loss that is a mean: loss and gradients
@@ -34,7 +38,8 @@ def accumulate_micro_batches(
         norms, in float32 or wider.
 
     Raises:
-        ValueError: `count` does not divide the batch, or leaves of the batch differ in length.
+        ValueError: `count` does not divide the batch, or leaves of the batch differ in length; `weights` has another
+            shape.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -46,22 +51,28 @@ def accumulate_micro_batches(
         2.5 5.0
     """
     parts = split_batch(batch, count)
+    shares = None if weights is None else _shares(weights, count)
 
-    def body(carry: tuple[Any, Any, Any], item: tuple[Any, Any]) -> tuple[Any, Any]:
-        loss_sum, grad_sum, model_state = carry
-        i, part = item
-        loss, grads, model_state, aux = run(part, model_state, i)
+    def body(carry: tuple[Any, Any, Any], item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        loss_sum, grad_sum, old_state = carry
+        i, part, share = item
+        loss, grads, model_state, aux = run(part, old_state, i)
+        if share is not None:
+            model_state = jax.tree.map(lambda new, old: jnp.where(share != 0, new, old), model_state, old_state)
         square = sum_of_squares(filter(is_float, jax.tree.leaves(grads))) if part_norms else None
-        carry = (loss_sum + _wide(loss), jax.tree.map(lambda a, g: a + _wide(g), grad_sum, grads), model_state)
-        return carry, (aux, square)
+        loss, grads = jax.tree.map(lambda x: _weighted(_wide(x), share), (loss, grads))
+        return (loss_sum + loss, jax.tree.map(jnp.add, grad_sum, grads), model_state), (aux, square)
 
     first = jax.tree.map(lambda leaf: leaf[0], parts)
     loss_like, grads_like, _, _ = jax.eval_shape(run, first, model_state, jnp.zeros((), jnp.int32))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _wide_dtype(leaf.dtype)), (loss_like, grads_like))
-    (loss, grads, model_state), (aux, squares) = jax.lax.scan(body, (*zeros, model_state), (jnp.arange(count), parts))
-    loss, grads = jax.tree.map(lambda total: (total / count).astype(total.dtype), (loss, grads))
-    found = loss, grads, model_state, jax.tree.map(_join, aux)
-    return (*found, jnp.mean(squares)) if part_norms else found
+    (loss, grads, model_state), (aux, squares) = jax.lax.scan(
+        body, (*zeros, model_state), (jnp.arange(count), parts, shares)
+    )
+    if shares is None:
+        loss, grads = jax.tree.map(lambda total: (total / count).astype(total.dtype), (loss, grads))
+    found = loss, grads, model_state, jax.tree.map(lambda rows: _join(rows, shares), aux)
+    return (*found, _mean(squares, shares)) if part_norms else found
 
 
 def split_batch(batch: PyTree, count: int) -> PyTree:
@@ -89,7 +100,32 @@ def _wide(x: Array) -> Array:
     return x.astype(_wide_dtype(x.dtype))
 
 
-def _join(stacked: Array) -> Array:
+def _shares(weights: Array, count: int) -> Array:
+    """Weights that add up to one."""
+    if jnp.shape(weights) != (count,):
+        raise ValueError(
+            f"accumulate_micro_batches: weights must have one number for each of {count} parts; got shape"
+            f" {jnp.shape(weights)}."
+        )
+    wide = jnp.asarray(weights, jnp.promote_types(jnp.result_type(weights), jnp.float32))
+    total = jnp.sum(wide)
+    return jnp.where(total == 0, 1 / count, wide / jnp.where(total == 0, 1, total))
+
+
+def _weighted(x: Array, share: Array | None) -> Array:
+    """`share * x`; 0 for a share of 0, even where `x` is NaN."""
+    if share is None or not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return jnp.where(share != 0, share.astype(jnp.finfo(x.dtype).dtype) * x, 0)
+
+
+def _mean(rows: Array, shares: Array | None) -> Array:
+    return jnp.mean(rows) if shares is None else jnp.sum(_weighted(rows, shares))
+
+
+def _join(stacked: Array, shares: Array | None) -> Array:
     if stacked.ndim > 1:
         return stacked.reshape(-1, *stacked.shape[2:])
-    return jnp.mean(stacked) if jnp.issubdtype(stacked.dtype, jnp.inexact) else jnp.sum(stacked, dtype=stacked.dtype)
+    if jnp.issubdtype(stacked.dtype, jnp.inexact):
+        return _mean(stacked, shares)
+    return jnp.sum(stacked, dtype=stacked.dtype)

@@ -21,7 +21,7 @@ from jgd.train._loss_scale import LossScale as LossScale
 from jgd.train._poisson import PoissonLoader as PoissonLoader
 from jgd.train._rollback import Rollback as Rollback
 from jgd.train._rollback import RollbackError as RollbackError
+from jgd.train._scan import scan_steps as scan_steps
 from jgd.train._spikes import Spikes as Spikes
 from jgd.train._state import TrainState as TrainState
 from jgd.train._step import make_step as make_step
-from jgd.train._step import scan_steps as scan_steps

@@ -10,6 +10,7 @@ import optax
 from jgd.core import Array, PyTree, apply_updates, ascent_direction, get_hyperparams, global_norm, update_params
 from jgd.train._finite import ALL_FINITE, either, first_bad
 from jgd.train._guards import Guard, check_guard_state, judge
+from jgd.train._loss_weight import LossWeight
 from jgd.train._objective import GradientRun, LossFn, evaluate, grad_of, loss_of_params
 from jgd.train._spikes import lower_rates
 from jgd.train._state import TrainState
@@ -29,6 +30,7 @@ class Options(NamedTuple):
     norms: bool
     guard: Guard | None
     gradient: GradientRun | None
+    loss_weight: LossWeight = None
 
 
 def make_advance(optimizer: optax.GradientTransformation, options: Options) -> Advance:
@@ -122,6 +124,7 @@ def differentiate(
         accumulate=options.accumulate,
         scale=scale,
         norms=options.norms,
+        loss_weight=options.loss_weight,
     )
     return loss, grads, model_state, aux, {} if micro_square is None else {"micro_grad_norm": jnp.sqrt(micro_square)}
 

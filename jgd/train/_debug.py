@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core import PyTree
+from jgd.gradients import Padded
 from jgd.train._advance import Options, differentiate, scale_of, step_key
 from jgd.train._bundle import save_bundle
 from jgd.train._events import example_ids
@@ -143,9 +144,7 @@ def _names(batch: PyTree, examples: list[int] | None) -> list[Any] | None:
 def _bad_examples(options: Options, state: TrainState, batch: PyTree) -> list[int] | None:
     """Which examples are bad by themselves; None where the batch is not made of examples."""
     alone = options._replace(accumulate=1, gradient=None)
-    mask = getattr(batch, "mask", None)
-    if mask is not None and hasattr(batch, "batch"):
-        batch = batch.batch
+    batch, mask = (batch.batch, batch.mask) if isinstance(batch, Padded) else (batch, None)
     leaves = jax.tree.map(jnp.asarray, batch)
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(leaves) if leaf.ndim}
     if len(sizes) != 1:
@@ -156,6 +155,8 @@ def _bad_examples(options: Options, state: TrainState, batch: PyTree) -> list[in
     @jax.jit  # all of it as arguments: with constants XLA computes in another order, and float16 overflows elsewhere
     def is_bad(state: TrainState, leaves: PyTree, i: Any) -> Any:
         one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i, 1) if leaf.ndim else leaf, leaves)
+        # A loss of a padded batch reads the mask; that of `gradient=` was given each example without it.
+        one = one if mask is None or options.gradient is not None else Padded(one, jnp.ones(1, bool))
         loss, grads, *_ = differentiate(alone, state, one, step_key(state), scale_of(state))
         return first_bad(loss, grads) != ALL_FINITE
 
@@ -167,6 +168,8 @@ def _bad_examples(options: Options, state: TrainState, batch: PyTree) -> list[in
 
 def _described(options: Options) -> dict[str, Any]:
     plain = {name: getattr(options, name) for name in ("has_aux", "accumulate", "on_nonfinite", "norms")}
+    # A function cannot be written down; what parts count for does not change which operation is not finite.
+    plain["loss_weight"] = "parts" if callable(options.loss_weight) else options.loss_weight
     return plain | {"guard": repr(options.guard), "gradient": options.gradient is not None}
 
 
@@ -203,7 +206,7 @@ found = importlib.import_module(module)
 for part in name.split("."):
     found = getattr(found, part)
 if len(sys.argv) == 1:  # the loss: what follows it in a step plays no part in the failure
-    options = {name: info["options"][name] for name in ("has_aux", "accumulate")}
+    options = {name: info["options"][name] for name in ("has_aux", "accumulate", "loss_weight")}
     found = jgd.make_step(found, jgd.sgd(0.0), **options)
 bundle = jgd.load_bundle(folder)
 print(jgd.debug_step(found, bundle.state, bundle.batch))

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, ascent_direction, holds_packed, unpack
+from jgd.core import Array, PyTree, ascent_direction, holds_packed, is_array, unpack
 from jgd.gradients import accumulate_micro_batches
 from jgd.train._loss_scale import scale_loss, unscale
+from jgd.train._loss_weight import LossWeight, part_weights
 
 LossFn = Callable[..., Any]
 
@@ -37,6 +38,7 @@ def evaluate(
     accumulate: int,
     scale: Array | None = None,
     norms: bool = False,
+    loss_weight: LossWeight = None,
 ) -> Evaluated:
     """Loss and gradients of one batch, in `accumulate` parts, with the parts' `norms` where asked for.
 
@@ -60,7 +62,8 @@ def evaluate(
 
     if accumulate == 1:
         return Evaluated(*run(batch, model_state, jnp.zeros((), jnp.int32)))
-    return Evaluated(*accumulate_micro_batches(run, batch, model_state, accumulate, part_norms=norms))
+    weights = part_weights(loss_weight, batch, accumulate)
+    return Evaluated(*accumulate_micro_batches(run, batch, model_state, accumulate, part_norms=norms, weights=weights))
 
 
 def loss_of_params(
@@ -158,16 +161,17 @@ def split_return(returned: Any, model_state: PyTree, has_aux: bool) -> tuple[Arr
 
 
 def _check_loss(loss: Any) -> Array:
-    try:
-        shape, dtype = jnp.shape(loss), jnp.result_type(loss)
-    except TypeError:
-        raise TypeError(f"loss_fn: expected a scalar array as the loss; got {_describe(loss)}.") from None
+    if not is_array(loss):
+        hint = " Does the function end with `return loss`?" if loss is None else ""
+        raise TypeError(f"loss_fn: expected a scalar array as the loss; got {_describe(loss)}.{hint}")
+    shape, dtype = jnp.shape(loss), jnp.result_type(loss)
     if shape != ():
         raise ValueError(
             f"loss_fn: expected a scalar loss; got shape {shape}. If it holds a loss per example, take jnp.mean of it."
         )
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"loss_fn: expected a real float loss; got dtype {dtype}.")
+        hint = "" if jnp.issubdtype(dtype, jnp.inexact) else " Whole numbers have no gradient; report counts in aux."
+        raise TypeError(f"loss_fn: expected a real float loss; got dtype {dtype}.{hint}")
     return jnp.asarray(loss)
 
 

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import Array, PyTree, check_choice, is_traced
+from jgd.core import PyTree, check_choice, is_traced
 from jgd.train._advance import Metrics, OnNonfinite, Options, make_advance
 from jgd.train._debug import add_report
 from jgd.train._events import error_of_events, events_of
 from jgd.train._finite import ALL_FINITE, NonFiniteError, leaf_name
 from jgd.train._guards import STOPPED, Guard
+from jgd.train._loss_weight import LossWeight, check_loss_weight
 from jgd.train._objective import GradientRun, LossFn, gradient_run
 from jgd.train._state import TrainState
 
@@ -121,6 +122,7 @@ def make_step(
     norms: bool = True,
     guard: Guard | None = None,
     gradient: Callable[[LossFn], GradientRun] | None = None,
+    loss_weight: LossWeight = None,
     debug: bool | str | Path = False,
 ) -> Step:
     """Compiles a loss and an optimizer into a training step.
@@ -134,7 +136,8 @@ def make_step(
             them: Polyak's steps, L-BFGS, Sophia, SAM.
         has_aux: Whether `loss_fn` returns `(loss, aux)`.
         accumulate: In how many parts a batch is run; it must divide the batch. The optimizer is called once, with the
-            mean of the gradients, taken in float32 or wider. See `jgd.gradients.accumulate_micro_batches`.
+            mean of the gradients, taken in float32 or wider: for a loss that is a mean over the examples, what the
+            whole batch gives; see `loss_weight` for one with a mask. See `jgd.gradients.accumulate_micro_batches`.
         on_nonfinite: What is done when a loss or gradient is NaN or infinite. `"raise"`: the step raises and nothing
             of the state has moved. `"skip"`: nothing of the state moves but `step`. `"ignore"`: the update is
             made all the same. `"raise"` waits for the device after each call; `fit` and `scan_steps`
@@ -149,6 +152,10 @@ def make_step(
             `run(params, batch, key) -> (loss, grads, metrics)`, where `key` is None if the state has none, and the
             metrics, a dict, join those of the step. The gradients are taken as they are: for complex params they are to
             be the conjugate of what `jax.grad` returns. For losses without model state and aux.
+        loss_weight: With `accumulate`: what a part of a batch counts for. For a loss that is a mean over what a mask
+            lets through, it is how much that is: `loss_weight=lambda part: jnp.sum(part["mask"])`, or `"examples"`
+            for the real examples of a `jgd.gradients.Padded` batch. `"parts"`, and None, for all alike; of a `Padded`
+            batch one of them must be said. A part of weight 0 leaves no trace.
         debug: Whether a step that raises `NonFiniteError` runs its batch once more, operation by operation, to find
             the first one that is not finite, and writes a bundle that reproduces it; see `jgd.debug_step`. A folder
             for the bundles, or True for `debug`. It costs nothing until a step fails.
@@ -186,13 +193,14 @@ def make_step(
     if not callable(loss_fn):
         raise TypeError(f"make_step: loss_fn must be a function; got a {type(loss_fn).__name__}.")
     _check_guard(guard, on_nonfinite)
+    check_loss_weight(loss_weight)
     run = None
     if gradient is not None:
         refused = {"accumulate > 1": accumulate > 1, "has_aux=True": has_aux, "a loss scale": _scales(guard)}
         for name in (name for name, is_asked in refused.items() if is_asked):
             raise ValueError(f"make_step: gradient= does not go with {name}.")
         run = gradient_run(gradient, loss_fn)
-    options = Options(loss_fn, has_aux, accumulate, on_nonfinite, norms, guard, run)
+    options = Options(loss_fn, has_aux, accumulate, on_nonfinite, norms, guard, run, loss_weight)
     folder = None if debug is False else Path("debug" if debug is True else debug)
     return Step(optimizer, options, donate, folder)
 
@@ -213,76 +221,6 @@ def _check_guard(guard: Any, on_nonfinite: OnNonfinite) -> None:
             "make_step: the guard limits how many steps are skipped (max_consecutive_skips, max_skips), and"
             f" on_nonfinite={on_nonfinite!r} skips none; expected on_nonfinite='skip'."
         )
-
-
-def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
-    """Many steps as one compiled program: no Python and no dispatch between them.
-
-    Args:
-        step: What `make_step` returned.
-
-    Returns:
-        `run(state, batches) -> (state, metrics)`, where every leaf of `batches` has one more axis in front, the
-        steps, and so has every leaf of `metrics`. It donates as `step` does. The result equals that of as many
-        calls of `step`. With `on_nonfinite="raise"` the steps after a bad one leave the state as it is, and the
-        error is raised when the program ends.
-
-    Raises:
-        TypeError: `step` was not made by `make_step`.
-        ValueError: The leaves of `batches` do not agree in how many steps they hold, or hold none.
-        NonFiniteError: As for `make_step`.
-
-    Examples:
-        >>> import jax.numpy as jnp, jgd
-        >>> optimizer = jgd.sgd(0.1)
-        >>> step = jgd.make_step(lambda w, batch: jnp.mean((w - batch) ** 2), optimizer)
-        >>> run = jgd.scan_steps(step)
-        >>> state, metrics = run(jgd.TrainState.create(jnp.array(5.0), optimizer), jnp.full((50, 8), 2.0))
-        >>> print(state.step, metrics["loss"].shape, state.params.round(3))
-        50 (50,) 2.0
-    """
-    if not isinstance(step, Step):
-        raise TypeError(f"scan_steps: expected the step that make_step returned; got a {type(step).__name__}.")
-
-    def scan(state: TrainState, batches: PyTree) -> tuple[TrainState, Metrics, Array]:
-        def body(carry: tuple[TrainState, Array], batch: PyTree) -> tuple[tuple[TrainState, Array], Any]:
-            state, alive = carry
-            state, metrics, bad, alive = step.advance(state, batch, alive)
-            return (state, alive), (metrics, bad)
-
-        (state, _), (metrics, bad) = jax.lax.scan(body, (state, jnp.asarray(ALIVE)), batches)
-        return state, metrics, bad
-
-    compiled = jax.jit(scan, donate_argnums=(0,) if step.donate else ())
-    traceable = jax.jit(scan)
-
-    def run(state: TrainState, batches: PyTree) -> tuple[TrainState, Metrics]:
-        check_state(state)
-        _check_batches(batches)
-        go = traceable if any(map(is_traced, jax.tree.leaves(state))) else compiled
-        state, metrics, bad = go(state, batches)
-        if not is_traced(bad):
-            words = np.asarray(bad if step.guard is None else metrics["event"]).tolist()
-            stopped = next((i for i, word in enumerate(words) if step.has_stopped(word)), None)
-            if stopped is not None:
-                of_step, batch = jax.tree.map(lambda leaf: leaf[stopped], (metrics, batches))
-                error = step.error_of(of_step, int(bad[stopped]), state, batch)
-                if error is not None:
-                    raise error
-        return state, metrics
-
-    return run
-
-
-def _check_batches(batches: PyTree) -> None:
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
-    if len(lengths) != 1 or () in lengths:
-        shapes = sorted({str(jnp.shape(leaf)) for leaf in jax.tree.leaves(batches)})
-        raise ValueError(
-            f"scan_steps: every leaf of batches must have the steps as its first axis; got shapes {', '.join(shapes)}."
-        )
-    if lengths == {(0,)}:
-        raise ValueError("scan_steps: batches holds no steps; expected at least one.")
 
 
 def check_state(state: Any) -> None:

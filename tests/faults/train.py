@@ -20,6 +20,14 @@ FAULTS = [
         "Complex params follow the conjugate of the gradient, and run away.",
     ),
     Fault(
+        "parts_of_a_mask_count_alike",
+        "jgd/train/_objective.py",
+        "weights = part_weights(loss_weight, batch, accumulate)",
+        "weights = None",
+        ("tests/train/test_loss_weight.py::test_a_mean_over_the_real_examples_gives_what_the_whole_batch_gives",),
+        "With accumulate=2 a mean over a mask weighs the examples of the emptier part more.",
+    ),
+    Fault(
         "rate_of_the_step_before",
         "jgd/train/_advance.py",
         '"learning_rate": _learning_rate(opt_state)',
@@ -80,7 +88,7 @@ FAULTS = [
     ),
     Fault(
         "scan_goes_on_after_a_stop",
-        "jgd/train/_step.py",
+        "jgd/train/_scan.py",
         "state, metrics, bad, alive = step.advance(state, batch, alive)",
         "state, metrics, bad, _ = step.advance(state, batch, jnp.asarray(ALIVE))",
         ("tests/train/test_nonfinite.py::test_a_scan_stops_at_the_bad_step_and_names_it",),

@@ -77,6 +77,17 @@ def test_a_batch_that_holds_nan_is_itself_the_cause():
     assert "The first input with NaN: batch['x']" in str(report)
 
 
+def test_examples_of_a_padded_batch_are_seen_with_their_mask():
+    def loss(params, padded):
+        roots = jnp.sqrt(padded.batch["x"] @ params["w"])
+        return jnp.sum(jnp.where(padded.mask, roots, 0)) / jnp.sum(padded.mask)
+
+    bad = jgd.gradients.pad_batch({"x": np.float32([[1, 1, 1], [-1, -1, -1], [2, 2, 2]])}, 4)
+    step = jgd.make_step(loss, OPTIMIZER, accumulate=2, loss_weight="examples")
+    report = debug_step(step, state_of(), bad)
+    assert (report.operation, report.examples) == ("sqrt", [1])
+
+
 def test_infinities_that_are_gone_before_the_end_are_no_cause():
     def masked(params, batch):
         scores = jnp.where(batch["x"] > 0, batch["x"] * params["w"], -jnp.inf)

@@ -217,11 +217,13 @@ def test_a_step_goes_under_vmap_jit_and_grad():
         (lambda loss: jnp.ones(4) * loss, {}, ValueError, r"expected a scalar loss; got shape \(4,\).*jnp\.mean"),
         (lambda loss: (loss, {}), {}, TypeError, r"expected one scalar; got a tuple of 2.*has_aux=True"),
         (lambda loss: loss, {"has_aux": True}, TypeError, r"with has_aux=True expected \(loss, aux\)"),
-        (lambda loss: jnp.int32(1), {}, TypeError, r"expected a real float loss; got dtype int32"),
+        (lambda loss: jnp.int32(1), {}, TypeError, r"expected a real float loss; got dtype int32\. Whole numbers"),
+        (lambda loss: None, {}, TypeError, r"expected a scalar array as the loss; got a NoneType.*return loss"),
+        (lambda loss: (None, {}), {"has_aux": True}, TypeError, r"expected a scalar array as the loss; got a NoneType"),
         (lambda loss: loss * 1j, {}, TypeError, r"expected a real float loss; got dtype complex64"),
         (lambda loss: "low", {}, TypeError, r"expected a scalar array as the loss; got a str"),
     ],
-    ids=["vector", "aux_unasked", "no_aux", "integer", "complex", "text"],
+    ids=["vector", "aux_unasked", "no_aux", "integer", "none", "none_and_aux", "complex", "text"],
 )
 def test_a_loss_that_returns_something_else(returned, options, error, message):
     optimizer = jgd.sgd(0.1)
