@@ -126,7 +126,7 @@ FAULTS = [
     Fault(
         "parts_squared_norms_summed",
         "jgd/gradients/_accumulate.py",
-        "return (*found, jnp.mean(squares)) if part_norms else found",
+        "return (*found, _mean(squares, shares)) if part_norms else found",
         "return (*found, jnp.sum(squares)) if part_norms else found",
         ("tests/gradients/test_noise_scale.py::test_accumulation_reports_the_squared_norms_of_its_parts",),
         "micro_grad_norm grows with the number of parts.",
