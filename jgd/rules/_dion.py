@@ -12,7 +12,8 @@ for a matrix of `m` inputs by `n` outputs, with the slots $M$ (`mu`) and $Q$ (`q
 on the shorter, as in the authors' reference implementation. Leaves that are no matrices get AdamW.
 
 $P$ comes from a QR made of matrix products (see `jgd.rules._orthonormal`), which gives the same steps as the authors'
-randomized Cholesky QR. $Q$ starts with normal random numbers, the same for leaves of one shape.
+randomized Cholesky QR. $Q$ starts with normal random numbers, the same for leaves of one shape. Where $B$ has no full
+rank, columns of $R$ that are rounding alone give zeros in $Q$, as in exact arithmetic, and no directions.
 
 References:
     - Ahn et al., "Dion: Distributed orthonormalized updates", https://arxiv.org/abs/2504.05295, 2025, Algorithm 1.
@@ -28,7 +29,7 @@ from optax.contrib import MuonDimensionNumbers
 from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
 from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
 from jgd.rules._matrix_lift import lift_beside_adamw
-from jgd.rules._orthonormal import completed_basis
+from jgd.rules._orthonormal import completed_basis, orthonormal_to_within
 from jgd.rules._preconditioners import over_blocks
 
 
@@ -53,7 +54,9 @@ def dion_rule(
         is_zero = jnp.all(total == 0, axis=(1, 2), keepdims=True)
         p, r = jnp.where(is_zero, 0, p), jnp.where(is_zero, q, r)
         mu = total - hyper["1-momentum"] * (p @ r.mT)
-        q = r / (jnp.linalg.norm(r, axis=1, keepdims=True) + hyper["eps"])
+        norms = jnp.linalg.norm(r, axis=1, keepdims=True)
+        rounding = orthonormal_to_within(r.shape[2], r.dtype) * jnp.max(norms, axis=2, keepdims=True, initial=0)
+        q = r / jnp.where(norms > rounding, norms + hyper["eps"], jnp.inf)
         direction = untall(p @ q.mT, shape) * math.sqrt(shape[2] / max(shape[1], 1))
         direction = from_matrices(direction, grad.shape, axes)
         if decays:

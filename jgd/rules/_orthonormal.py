@@ -7,7 +7,8 @@ Q_2 = \operatorname{q}(X_2 - Q_1 Q_1^\top X_2), \qquad
 $$
 
 One sweep of this Gram-Schmidt loses digits where columns are nearly dependent; further ones on its result give them
-back, as many as it takes. Columns that were nearly orthogonal need one.
+back, as many as it takes. Columns that were nearly orthogonal need one. Where the shift $\delta$ does not outweigh the
+roundings of $W^\top W$, the sweep is made again with a larger one.
 
 Why not `jnp.linalg.qr`: LAPACK's threads wait for each other thousands of times in one decomposition, which takes a
 hundred times as long where the cores have other work too; and on accelerators a stack of matrices is decomposed one by
@@ -21,6 +22,7 @@ References:
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +31,16 @@ from jgd.core import Array, when
 from jgd.rules._triangular import inverse_of_upper, product
 
 _WIDEST = 64  # columns; LAPACK makes the Cholesky factor of a matrix of twice that size in one thread
-_SWEEPS = 6
+_SWEEPS, _GROWTH = 8, 64  # at most; and of a shift that was too small
 _ANGLES = (1.0, 1.7, 2.3, 2.9)  # no multiples of each other
+
+
+def orthonormal_to_within(columns: int, dtype: Any) -> float:
+    """How far the product of that Q and its transpose may be from the identity."""
+    return 32 * math.sqrt(columns) * float(jnp.finfo(dtype).eps)
+
+
+_Carry = tuple[Array, Array, Array, Array]  # the matrix, how far it is from orthonormal, the shift, sweeps so far
 
 
 @jax.custom_jvp
@@ -60,20 +70,25 @@ def orthonormal(x: Array) -> Array:
         blocks *= 2
     width = math.ceil(columns / blocks)
     x = jnp.pad(x, ((0, 0), (0, blocks * width - columns)))  # columns of zeros, which stay zeros
-    tolerance = 32 * math.sqrt(columns) * jnp.finfo(x.dtype).eps
+    tolerance = orthonormal_to_within(columns, x.dtype)
     # What the product of Q and its transpose does to a few vectors tells whether it is the identity.
     places = jnp.arange(blocks * width, dtype=x.dtype)[:, None]
     probes = jnp.where(places < columns, jnp.cos((places + 1) * jnp.array(_ANGLES, x.dtype)), 0)
 
-    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
-        return (carry[1] > tolerance) & (carry[2] < _SWEEPS)
+    def unfinished(carry: _Carry) -> Array:
+        return (carry[1] > tolerance) & (carry[3] < _SWEEPS)
 
-    def again(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        swept = _sweep(carry[0], width)
-        defect = jnp.max(jnp.abs(product(swept.T, product(swept, probes)) - probes))
-        return swept, defect, carry[2] + 1
+    def again(carry: _Carry) -> _Carry:
+        x, _, shift, sweeps = carry
+        swept = _sweep(x, width, shift)
+        defects = product(swept.T, product(swept, probes)) - probes
+        # Equal columns have products with equal roundings, which add up: then a Cholesky factor is not a number.
+        failed = ~jnp.all(jnp.isfinite(defects))
+        defect = jnp.where(failed, jnp.inf, jnp.max(jnp.abs(defects)))  # XLA's maximum may pass a NaN over
+        return jnp.where(failed, x, swept), defect, jnp.where(failed, _GROWTH * shift, first_shift), sweeps + 1
 
-    start = (x, jnp.full((), jnp.inf, x.dtype), jnp.zeros((), jnp.int32))
+    first_shift = jnp.array(2 * max(width, 8) * jnp.finfo(x.dtype).eps, x.dtype)
+    start = (x, jnp.full((), jnp.inf, x.dtype), first_shift, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, again, start)[0][:, :columns]
 
 
@@ -94,7 +109,7 @@ def completed_basis(x: Array) -> Array:
     return orthonormal(x / jnp.where(largest > 0, largest, 1) + shift * jnp.eye(*x.shape, dtype=x.dtype))
 
 
-def _sweep(x: Array, width: int) -> Array:
+def _sweep(x: Array, width: int, shift: Array) -> Array:
     """Gram-Schmidt, by blocks of that width, each orthonormalized twice.
 
     Whenever as many blocks are finished as make one half of a pair of equal ranges, the other half is cleared of it:
@@ -111,7 +126,7 @@ def _sweep(x: Array, width: int) -> Array:
 
     def finish(block: Array, x: Array) -> Array:
         part = jax.lax.dynamic_slice_in_dim(x, block * width, width, axis=1)
-        part = jax.lax.fori_loop(0, 2, lambda _, part: _narrow(part), part)
+        part = jax.lax.fori_loop(0, 2, lambda _, part: _narrow(part, shift), part)
         x = jax.lax.dynamic_update_slice_in_dim(x, part, block * width, axis=1)
         done = (block + 1).astype(jnp.int32)
         for level, size in enumerate(sizes):
@@ -122,13 +137,12 @@ def _sweep(x: Array, width: int) -> Array:
     return jax.lax.fori_loop(0, count, finish, x)
 
 
-def _narrow(x: Array) -> Array:
+def _narrow(x: Array, shift: Array) -> Array:
     """The same for few columns, by the Cholesky factor of their products, which is shifted to stay positive."""
     gram = product(x.T, x)
     length = jnp.sqrt(jnp.diagonal(gram))
     scale = 1 / jnp.where(length > 0, length, 1)
     eye = jnp.eye(x.shape[1], dtype=x.dtype)
-    shift = 2 * max(x.shape[1], 8) * jnp.finfo(x.dtype).eps
     # The factor of (C, I; I, large) holds the inverse factor of C below that of C: no triangle has to be solved.
     cosines = jnp.where(eye == 1, 1, gram * scale[:, None] * scale / (1 + shift))
     bordered = jnp.block([[cosines, eye], [eye, 4 / shift * eye]])

@@ -180,6 +180,22 @@ FAULTS = [
         "Dion takes nearly all of its momentum away.",
     ),
     Fault(
+        "orthonormal_gives_up",
+        "jgd/rules/_orthonormal.py",
+        "jnp.where(failed, _GROWTH * shift, first_shift)",
+        "first_shift",
+        ("tests/test_deficient_gradients.py::test_dion_steps_along_the_directions_that_there_are[(96, 96)]",),
+        "Where a layer's outputs share one gradient, Dion's step is no orthonormal one.",
+    ),
+    Fault(
+        "dion_steps_along_rounding",
+        "jgd/rules/_dion.py",
+        "jnp.where(norms > rounding, ",
+        "jnp.where(norms >= 0, ",
+        ("tests/test_deficient_gradients.py::test_dion_steps_along_the_directions_that_there_are[(96, 96)]",),
+        "For gradients of deficient rank Dion's step is up to ten times as long.",
+    ),
+    Fault(
         "prodigy_eps_of_the_old_estimate",
         "jgd/rules/_prodigy.py",
         'jnp.sqrt(v) + new_d * hyper["eps"]',
