@@ -128,7 +128,7 @@ def test_a_complex_gradient_for_a_real_param():
 
 
 def test_a_function_among_the_params():
-    with pytest.raises(TypeError, match=r"adam: the leaf at \['act'\] is a .*, not an array.*eqx\.partition"):
+    with pytest.raises(TypeError, match=r"adam: the leaf at \['act'\] is a .*, not an array.*eqx\.filter"):
         jgd.adam(0.1).init({"w": jnp.ones(2), "act": jax.nn.relu})
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core._checks import flatten, path_text
+from jgd.core._checks import flatten, is_array, path_text, refuse_no_array
 from jgd.core._types import PyTree
 
 
@@ -21,6 +21,7 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
 
     Raises:
         ValueError: The trees or the shapes of two leaves differ.
+        TypeError: A leaf is no array. A leaf of a model that is none, such as a function, has None for its update.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -36,6 +37,9 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     def add(path: tuple[Any, ...], param: Any, update: Any) -> Any:
         if update is None:
             return param
+        for leaf, what in ((param, "param"), (update, "update")):
+            if not is_array(leaf):
+                refuse_no_array("apply_updates", path, leaf, what)
         if jnp.shape(update) != jnp.shape(param):
             raise ValueError(
                 f"apply_updates: the update at {path_text(path)} has shape {jnp.shape(update)};"

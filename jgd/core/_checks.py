@@ -20,30 +20,58 @@ def flatten(tree: PyTree) -> tuple[list[tuple[Any, ...]], list[Any], Any]:
     return [path for path, _ in with_paths], [leaf for _, leaf in with_paths], treedef
 
 
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array or a number of JAX's: no text, no function, no tensor of another library."""
+    if isinstance(leaf, jax.Array | bool | int | float | complex):
+        return True
+    if isinstance(leaf, str | bytes | type):
+        return False  # JAX takes some of them for dtypes
+    try:
+        jnp.result_type(leaf)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def refuse_no_array(owner: str, path: tuple[Any, ...], leaf: Any, what: str = "leaf") -> None:
+    """Refuses a leaf that is no array, and says what to do about it.
+
+    Raises:
+        TypeError: Always.
+    """
+    kind = f"{type(leaf).__module__.partition('.')[0]}.{type(leaf).__name__}".removeprefix("builtins.")
+    dtype = getattr(leaf, "dtype", None)
+    text = leaf if isinstance(leaf, str | bytes) else None
+    found = f"{text!r}" if text is not None else f"a {kind}" if dtype is None else f"a {kind} of dtype {dtype}"
+    if hasattr(leaf, "detach"):
+        advice = "Convert tensors with jnp.asarray(tensor.detach().numpy())."
+    else:
+        advice = "Keep only the arrays of a model in its params (in Equinox: eqx.filter(model, eqx.is_inexact_array))."
+    raise TypeError(f"{owner}: the {what} at {path_text(path)} is {found}, not an array. {advice}")
+
+
 def is_trainable(owner: str, path: tuple[Any, ...], leaf: Any) -> bool:
     """Whether a leaf is updated: float and complex leaves are, integers, booleans and keys are left alone.
 
     Raises:
         TypeError: The leaf is no array.
     """
-    try:
-        dtype = jnp.result_type(leaf)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{owner}: the leaf at {path_text(path)} is a {type(leaf).__name__}, not an array. Keep only the arrays of"
-            " a model in its params (in Equinox: params, static = eqx.partition(model, eqx.is_inexact_array))."
-        ) from None
-    return jnp.issubdtype(dtype, jnp.inexact)
+    if not is_array(leaf):
+        refuse_no_array(owner, path, leaf)
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
-def check_arrays(owner: str, tree: PyTree) -> None:
+def check_arrays(owner: str, tree: PyTree, what: str = "leaf") -> None:
     """Refuses a tree with a leaf that is no array.
 
     Raises:
         TypeError: There is one; the message names it.
     """
+    if all(map(is_array, jax.tree.leaves(tree))):
+        return
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        is_trainable(owner, path, leaf)
+        if not is_array(leaf):
+            refuse_no_array(owner, path, leaf, what)
 
 
 def check_same_tree(owner: str, found_name: str, found: PyTree, expected_name: str, expected: PyTree) -> None:

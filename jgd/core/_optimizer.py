@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import optax
 
 from jgd.core._apply import apply_updates
+from jgd.core._fitting import guarded_init, guarded_update
 from jgd.core._types import Array, PyTree
 
 
@@ -43,16 +44,31 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         return self.label
 
 
+def is_state(node: Any) -> bool:
+    """Whether this is an optimizer's state, or a tuple or dict of such."""
+    if isinstance(node, OptState):
+        return True
+    return isinstance(node, tuple | dict) and any(
+        isinstance(part, OptState) or (isinstance(part, tuple) and is_state(part))
+        for part in (node.values() if isinstance(node, dict) else node)
+    )
+
+
 def make_optimizer(
     init: Callable[..., Any],
     update: Callable[..., Any],
     label: str,
     in_one_pass: Callable[..., Any] | None = None,
 ) -> Optimizer:
-    """Binds the two functions, the text that `print` shows, and what `update_params` calls, where there is such."""
-    optimizer = Optimizer(init, update)
+    """Binds the two functions, the text that `print` shows, and what `update_params` calls, where there is such.
+
+    All of them refuse what is no array, and take a whole model of Equinox for its params.
+    """
+    owner = label.partition("(")[0].removeprefix("jgd.")
+    optimizer = Optimizer(guarded_init(owner, init), guarded_update(owner, update, is_state))
     optimizer.label = label  # an attribute beside the tuple: unpacking still gives two functions
-    optimizer.in_one_pass = in_one_pass
+    if in_one_pass is not None:
+        optimizer.in_one_pass = guarded_update(owner, in_one_pass, is_state, moves=True)
     return optimizer
 
 
