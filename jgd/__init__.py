@@ -134,6 +134,7 @@ from jgd.train import fit as fit
 from jgd.train import load_bundle as load_bundle
 from jgd.train import make_step as make_step
 from jgd.train import restore_checkpoint as restore_checkpoint
+from jgd.train import restore_params as restore_params
 from jgd.train import save_checkpoint as save_checkpoint
 from jgd.train import scan_steps as scan_steps
 from jgd.transforms import MultiSteps as MultiSteps

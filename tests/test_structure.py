@@ -104,7 +104,7 @@ def test_every_public_name_is_documented_with_an_example_that_runs(name):
     assert inspect.getdoc(value), f"jgd.{name} has no docstring"
     if inspect.isfunction(value):
         examples = doctest.DocTestParser().get_examples(inspect.getdoc(value))
-        assert examples or name == "save_checkpoint", f"the docstring of jgd.{name} has no example"
+        assert examples, f"the docstring of jgd.{name} has no example"
         for parameter in inspect.signature(value).parameters:
             named = parameter in inspect.getdoc(value)
             assert named or "which see for arguments" in inspect.getdoc(value), (

@@ -11,6 +11,7 @@ from jgd.core._checks import check_complex as check_complex
 from jgd.core._checks import given_numbers as given_numbers
 from jgd.core._checks import path_text as path_text
 from jgd.core._evaluation import eval_params as eval_params
+from jgd.core._evaluation import has_eval_params as has_eval_params
 from jgd.core._extras import require as require
 from jgd.core._hyperparams import DECAY_RATE as DECAY_RATE
 from jgd.core._hyperparams import NOT_NEGATIVE as NOT_NEGATIVE

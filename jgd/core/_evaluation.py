@@ -36,6 +36,13 @@ def eval_params(opt_state: PyTree, params: PyTree) -> PyTree:
     return jax.tree.map(_as_param, params, _slot(node))
 
 
+def has_eval_params(opt_state: PyTree) -> bool:
+    """Whether `eval_params` gives other params than those in training."""
+    nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=_averages) if _averages(node)]
+    # Groups have the method whatever is in them.
+    return any(any(map(has_eval_params, node.values())) if isinstance(node, dict) else True for node in nodes)
+
+
 def _slot(node: Any) -> PyTree:
     return next((node.slots[name] for name in ("average", "slow") if name in node.slots), None)
 

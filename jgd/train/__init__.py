@@ -3,6 +3,7 @@
 from jgd.train._bundle import Bundle as Bundle
 from jgd.train._bundle import load_bundle as load_bundle
 from jgd.train._checkpoint import restore_checkpoint as restore_checkpoint
+from jgd.train._checkpoint import restore_params as restore_params
 from jgd.train._checkpoint import save_checkpoint as save_checkpoint
 from jgd.train._checkpoint_files import CheckpointError as CheckpointError
 from jgd.train._checkpoints import Checkpoints as Checkpoints

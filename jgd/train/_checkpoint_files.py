@@ -14,9 +14,8 @@ where it belongs. A reader compares the hashes before it believes a byte.
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +24,11 @@ import jax
 import numpy as np
 
 from jgd.core import require
+from jgd.train._in_place import draft_of, flush, put_in_place
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
+_PARTS = ("state", "record.json", "history.npz", _MANIFEST)
 
 
 class CheckpointError(RuntimeError):
@@ -60,38 +61,40 @@ def orbax() -> Any:
     return require("orbax.checkpoint", "train", "a checkpoint")
 
 
-def write(target: Path, contents: Contents) -> None:
+def write(target: Path, contents: Contents, *, overwrite: bool = False) -> None:
     """Writes a checkpoint in one piece: a reader finds all of it or what was there before.
+
+    Args:
+        target: Its folder.
+        contents: What it holds.
+        overwrite: Whether it may take the place of another checkpoint. Otherwise the name must be free, or that of an
+            empty folder.
 
     Raises:
         CheckpointError: It could not be written. What was there before is untouched.
     """
     package = orbax()
-    partial, replaced = (target.with_name(f".{target.name}.{word}-{os.getpid()}") for word in ("partial", "replaced"))
+    draft: Path | None = None
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        draft = draft_of(target)
         # orbax writes no array without elements; the record has its shape.
         arrays = {name: array for name, array in contents.arrays.items() if array.size}
-        with package.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(partial / "state", arrays)
+        # orbax joins its files by a glob that takes brackets in the path for a pattern, and then loses the arrays.
+        with package.PyTreeCheckpointer(use_ocdbt=not set("[]*?") & set(str(draft))) as checkpointer:
+            checkpointer.save(draft / "state", arrays)
         stored, dtypes = _without_extended_dtypes(contents.history)
-        np.savez(partial / "history.npz", allow_pickle=False, **stored)
+        np.savez(draft / "history.npz", allow_pickle=False, **stored)
         record = contents.record | {"format": FORMAT, "history_dtypes": dtypes, "versions": _versions()}
-        (partial / "record.json").write_text(json.dumps(record), encoding="utf-8")
-        (partial / _MANIFEST).write_text(json.dumps(_manifest(partial), separators=(",", ":")), encoding="utf-8")
-        _flush(partial / _MANIFEST)
-        _flush(partial)
-        if target.exists():
-            os.rename(target, replaced)
-        os.rename(partial, target)
-        _flush(target.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if replaced.exists() and not target.exists():
-            with contextlib.suppress(OSError):
-                os.rename(replaced, target)
+        (draft / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        (draft / _MANIFEST).write_text(json.dumps(_manifest(draft), separators=(",", ":")), encoding="utf-8")
+        flush(draft / _MANIFEST)
+        flush(draft)
+        put_in_place(draft, target, may_be_replaced if overwrite else None)
+    except BaseException as error:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        if not isinstance(error, Exception):
+            raise
         reason = _reason(error)
         raise CheckpointError(
             f"could not write the checkpoint {target}: {reason}. What was written before is untouched, and so is the"
@@ -99,6 +102,41 @@ def write(target: Path, contents: Contents) -> None:
             target,
             reason,
         ) from error
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is meant to be a checkpoint; it may be damaged."""
+    return sum((folder / name).exists() for name in _PARTS) >= 2
+
+
+def may_be_replaced(folder: Path) -> None:
+    """Sees that a folder holds a checkpoint of jgd's and nothing else, so that deleting it loses nothing but that.
+
+    Raises:
+        FileExistsError: It holds something else; the message says what.
+    """
+    try:
+        files = _files_of(folder)
+        record = read_record(folder)
+    except CheckpointError as error:
+        held = some(path.name for path in folder.iterdir())
+        raise FileExistsError(
+            f"the folder {folder} holds no checkpoint of jgd's that is whole, and is left as it is: it holds {held}."
+        ) from error
+    if found := [name for name in _files_in(folder) if name not in files and name != _MANIFEST]:
+        raise FileExistsError(
+            f"the checkpoint {folder} is left as it is, since it also holds what is no part of it: {some(found)}."
+        )
+    if "extra" in record:
+        raise FileExistsError(
+            f"the checkpoint {folder} is left as it is, since a run has written it (jgd.fit or jgd.Checkpoints), which"
+            " could not go on from another."
+        )
+
+
+def strangers(folder: Path) -> list[str]:
+    """What somebody has put into a checkpoint's folder, damaged as it may be."""
+    return [name for name in _files_in(folder) if name.split("/")[0] not in _PARTS]
 
 
 def read(source: Path) -> Contents:
@@ -145,11 +183,7 @@ def verify(source: Path) -> None:
     Raises:
         CheckpointError: A file is missing, was cut short or has other bytes.
     """
-    try:
-        files = json.loads((source / _MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(source, f"its {_MANIFEST} cannot be read ({_reason(error)})") from error
-    for name, (size, expected) in files.items():
+    for name, (size, expected) in _files_of(source).items():
         path = source / name
         if not path.is_file():
             raise _damaged(source, f"the file {name} is missing")
@@ -157,6 +191,26 @@ def verify(source: Path) -> None:
             raise _damaged(source, f"the file {name} has {path.stat().st_size} bytes; {size} were written")
         if _hash(path) != expected:
             raise _damaged(source, f"the file {name} has changed since it was written")
+
+
+def _files_of(source: Path) -> dict[str, Any]:
+    """Size and hash of each file, by name, as the manifest has them."""
+    try:
+        return dict(json.loads((source / _MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(source, f"its {_MANIFEST} cannot be read ({_reason(error)})") from error
+
+
+def _files_in(folder: Path) -> list[str]:
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def some(names: Iterable[str]) -> str:
+    """A few names, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
+    return ", ".join(ordered[:5]) + more
 
 
 def _damaged(source: Path, reason: str) -> CheckpointError:
@@ -167,24 +221,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _hash(path)] for path in paths}
     for path in paths + [path for path in folder.rglob("*") if path.is_dir()]:
-        _flush(path)
+        flush(path)
     return {"files": files}
 
 
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file or folder is on the disk. Windows cannot flush a folder."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: BaseException) -> str:

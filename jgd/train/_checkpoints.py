@@ -1,11 +1,12 @@
 """A folder of checkpoints: when to write one, which to keep, and which to go on from."""
 
+import json
 import math
 import re
 import shutil
+import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jgd.core import PyTree
-from jgd.train._checkpoint_files import CheckpointError, Contents, orbax, read, read_record, write
-from jgd.train._leaves import check_fits, host_copy, put_back, table_of
+from jgd.train._checkpoint_files import (
+    CheckpointError,
+    Contents,
+    is_checkpoint,
+    orbax,
+    read,
+    read_record,
+    strangers,
+    write,
+)
+from jgd.train._checkpoint_search import newest_whole, numbered
+from jgd.train._leaves import check_fits, check_leaves, host_copy, put_back, record_of
+from jgd.train._paths import as_path
 
-_NAME = re.compile(r"(\d+)-step-(\d+)")
+# What a killed process leaves: a checkpoint half written, one half deleted.
+_LEFT = re.compile(r"\.\d+-step-\d+\.(partial-\w+|replaced-\w+|removed)")
 
 
 class Restored(NamedTuple):
@@ -43,19 +56,21 @@ class Checkpoints:
     the checkpoints before it as they were.
 
     Args:
-        folder: Where they go; made if it is not there. One process writes to it at a time.
+        folder: Where they go, `~` being the home; made if it is not there, with those above it. One process writes to
+            it at a time. Nothing is deleted in it but checkpoints of the run itself.
         every_steps: `fit` saves after each so many steps. None for not by steps.
         every_seconds: `fit` saves at the first step at which the last save is so many seconds ago. None for not by
             time.
         every_epochs: `fit` saves after each so many epochs. None for not by epochs. Whatever these say, `fit` also
             saves where it ends.
-        max_to_keep: How many of the newest are kept, at least 1. With 1 there is none to fall back to where the newest
-            is damaged. None to keep all.
+        max_to_keep: How many of the newest of the run are kept, at least 1. With 1 there is none to fall back to where
+            the newest is damaged. None to keep all. The run is what was saved since the start, or since the start of
+            the run whose checkpoint was restored; those of an earlier run, and any to which files were added, stay.
         best: A name among the metrics of a save (in `fit`: the epoch's summary, with what `eval_fn` returned); the
             checkpoint where it is smallest is kept beside the newest. Put a minus before it where larger is better.
 
     Raises:
-        ValueError: A number that cannot be.
+        TypeError, ValueError: A path, number or name that cannot be.
         ImportError: orbax is not installed (extra `train`).
 
     Examples:
@@ -87,28 +102,32 @@ class Checkpoints:
         for name, value in counts.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
                 raise ValueError(f"Checkpoints: {name} must be a whole number of at least 1, or None; got {value!r}.")
-        if every_seconds is not None and not every_seconds > 0:
-            raise ValueError(f"Checkpoints: every_seconds must be above 0, or None; got {every_seconds!r}.")
+        is_number = isinstance(every_seconds, int | float | np.number) and not isinstance(every_seconds, bool)
+        if every_seconds is not None and not (is_number and every_seconds > 0):
+            raise ValueError(f"Checkpoints: every_seconds must be a number above 0, or None; got {every_seconds!r}.")
+        if best is not None and not isinstance(best, str):
+            raise TypeError(f"Checkpoints: best must be the name of a metric, or None; got a {type(best).__name__}.")
         orbax()
-        self.folder = Path(folder).absolute()
+        self.folder = as_path("Checkpoints", "folder", folder)
         self.every_steps, self.every_seconds, self.every_epochs = every_steps, every_seconds, every_epochs
         self.max_to_keep, self.best = max_to_keep, best
         self._thread: threading.Thread | None = None
         self._error: CheckpointError | None = None
         self._damaged: set[Path] = set()
         self._held: int | None = None
+        self._first: int | None = None  # the number of the run's first checkpoint, once that is known
         self._last = time.monotonic()
 
     def paths(self) -> list[Path]:
-        """The checkpoints in the folder, the oldest first."""
-        found = [
-            (int(match[1]), path) for path in self.folder.glob("*-step-*") if (match := _NAME.fullmatch(path.name))
-        ]
-        return [path for _, path in sorted(found)]
+        """The checkpoints in the folder, the oldest first; those of earlier runs too."""
+        return numbered(self.folder)
 
     def best_path(self) -> Path | None:
-        """The checkpoint with the best value of `best`; None where none has one."""
-        scores = [(score, path) for path in self.paths() if (score := self._score(path)) < math.inf]
+        """The run's checkpoint with the best value of `best`; None where none has one.
+
+        Before anything was saved or restored: the best of all in the folder.
+        """
+        scores = [(score, path) for path in self._of_the_run() if (score := self._score(path)) < math.inf]
         return min(scores, key=lambda pair: pair[0])[1] if scores else None
 
     def hold(self, step: int) -> None:
@@ -132,13 +151,16 @@ class Checkpoints:
         Raises:
             CheckpointError: One cannot.
         """
-        probe = self.folder / ".probe"
         try:
+            if is_checkpoint(self.folder):
+                raise FileExistsError(
+                    "it is itself a checkpoint, as save_checkpoint writes it; expected a folder for several"
+                )
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"jgd")
-            probe.unlink()
-            for pattern in (".*.partial-*", ".*.replaced-*", ".*.removed"):
-                for left in self.folder.glob(pattern):
+            with tempfile.NamedTemporaryFile(prefix=".jgd-", dir=self.folder) as probe:
+                probe.write(b"jgd")
+            for left in self.folder.iterdir():
+                if _LEFT.fullmatch(left.name):
                     shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise CheckpointError(
@@ -179,19 +201,22 @@ class Checkpoints:
 
         Raises:
             CheckpointError: The one before could not be written.
-            ValueError: `metrics` lacks what `best` names.
+            TypeError, ValueError: `metrics` lacks what `best` names, a leaf of the state is no array, or an argument
+                cannot be written.
         """
-        metrics = dict(metrics or {})
-        if self.best is not None and metrics and self.best.removeprefix("-") not in metrics:
-            name = self.best.removeprefix("-")
-            raise ValueError(f"Checkpoints: best={name!r} is not among the metrics: {', '.join(metrics)}.")
+        check_leaves("Checkpoints.save", "state", state)
+        numbers, extra, arrays = _checked(step, metrics, extra, history)
+        name = (self.best or "").removeprefix("-")
+        if name and numbers and name not in numbers:
+            raise ValueError(f"Checkpoints: best={name!r} is not among the metrics: {', '.join(numbers)}.")
         self.wait()
         self._last = time.monotonic()
-        record = {"leaves": table_of(state), "step": step, "metrics": metrics, "extra": dict(extra or {})}
-        contents = Contents(host_copy(state), record, dict(history or {}))
         existing = self.paths()
         number = int(existing[-1].name.split("-")[0]) + 1 if existing else 0
-        target = self.folder / f"{number:06d}-step-{step}"
+        self._first = number if self._first is None else self._first
+        record = record_of(state) | {"first": self._first, "step": int(step), "metrics": numbers, "extra": extra}
+        contents = Contents(host_copy(state), record, arrays)
+        target = self.folder / f"{number:06d}-step-{int(step)}"
         self._thread = threading.Thread(target=self._write, args=(target, contents), name="jgd checkpoint")
         self._thread.start()
 
@@ -230,37 +255,19 @@ class Checkpoints:
             ValueError: It does not fit `like`; the message names every leaf that differs.
             CheckpointError: There are checkpoints, and all are damaged.
         """
+        check_leaves("Checkpoints.restore", "like", like)
         self.wait()
         paths = self.paths()[::-1]
         if best:
             found = self.best_path()
             paths = [] if found is None else [found]
-        reasons: list[str] = []
-        for path in paths:
-            try:
-                contents = read(path)
-            except CheckpointError as error:
-                self._damaged.add(path)
-                reasons.append(f"{path.name}: {error.reason}")
-                continue
-            if reasons:
-                listed = "; ".join(reasons)
-                warnings.warn(
-                    f"going on from the checkpoint {path}, as those after it are damaged ({listed}).",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-            check_fits(path, contents.record["leaves"], like)
-            return Restored(put_back(contents.arrays, like), contents.record, contents.history, path)
-        if reasons:
-            listed = "; ".join(reasons)
-            raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged ({listed}). To start anew, move them away or pass"
-                " resume=False.",
-                self.folder,
-                listed,
-            )
-        return None
+        if not paths:
+            return None
+        path, contents, damaged = newest_whole(self.folder, paths)
+        self._damaged.update(damaged)
+        check_fits(path, contents.record["leaves"], like)
+        self._first = contents.record.get("first", 0)
+        return Restored(put_back(contents.arrays, like), contents.record, contents.history, path)
 
     def _write(self, target: Path, contents: Contents) -> None:
         try:
@@ -270,14 +277,14 @@ class Checkpoints:
             self._error = error
 
     def _prune(self) -> None:
-        """Removes what is neither among the newest nor the best, and what is damaged. Never the one just written."""
-        paths = self.paths()
+        """Removes the run's checkpoints that are neither new nor the best, nor whole; never the one just written."""
+        paths = self._of_the_run()
         if self.max_to_keep is None:
             return
         whole = [path for path in paths if path not in self._damaged]
         keep = {*whole[-self.max_to_keep :], self.best_path()} | {*self._of_step(self._held)[-1:]}
         for path in paths:
-            if path not in keep:
+            if path not in keep and not strangers(path):
                 removed = path.with_name(f".{path.name}.removed")
                 try:
                     path.rename(removed)  # gone at once, so that no half of it can be taken for a checkpoint
@@ -286,7 +293,12 @@ class Checkpoints:
                     continue  # it stays; the next save tries again
 
     def _of_step(self, step: int | None) -> list[Path]:
-        return [path for path in self.paths() if path.name.endswith(f"-step-{step}") and path not in self._damaged]
+        paths = self._of_the_run()
+        return [path for path in paths if path.name.endswith(f"-step-{step}") and path not in self._damaged]
+
+    def _of_the_run(self) -> list[Path]:
+        """The checkpoints of the run, the oldest first."""
+        return [path for path in self.paths() if int(path.name.split("-")[0]) >= (self._first or 0)]
 
     def _score(self, path: Path) -> float:
         """The value of `best`, smaller being better; infinity where there is none."""
@@ -298,3 +310,31 @@ class Checkpoints:
             return math.inf
         score = -value if self.best.startswith("-") else value
         return score if score == score else math.inf  # a NaN is never the best
+
+
+def _checked(
+    step: Any, metrics: Any, extra: Any, history: Any
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What is saved beside a state, as files hold it.
+
+    Raises:
+        TypeError, ValueError: They cannot hold it.
+    """
+    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
+        raise ValueError(f"Checkpoints.save: step must be a whole number of at least 0; got {step!r}.")
+    for name, given in (("metrics", metrics), ("extra", extra), ("history", history)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"Checkpoints.save: {name} must be a dict, or None; got a {type(given).__name__}.")
+    try:
+        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Checkpoints.save: each of metrics must be a number; got {metrics!r}.") from error
+    try:
+        json.dumps(extra)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Checkpoints.save: extra must be what JSON can hold ({error}).") from error
+    arrays = {name: np.asarray(values) for name, values in (history or {}).items()}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"Checkpoints.save: history[{name!r}] must be an array of numbers; got {history[name]!r}.")
+    return numbers, dict(extra or {}), arrays

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import PyTree
+from jgd.core import PyTree, check_arrays, has_eval_params
+from jgd.train._state import TrainState
 
 #: Name to shape and dtype, as JSON holds them.
 Table = dict[str, tuple[list[int], str]]
@@ -27,6 +28,23 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 def table_of(tree: PyTree) -> Table:
     """Shape and dtype of every leaf. A typed key's dtype says which generator it belongs to."""
     return {name: (list(np.shape(leaf)), str(_dtype(leaf))) for name, leaf in named_leaves(tree).items()}
+
+
+def record_of(state: PyTree) -> dict[str, Any]:
+    """What a checkpoint says of a state beside its arrays."""
+    averages = isinstance(state, TrainState) and has_eval_params(state.opt_state)
+    return {"leaves": table_of(state), "averages": averages}
+
+
+def check_leaves(owner: str, argument: str, tree: PyTree) -> None:
+    """Refuses what is no tree of arrays.
+
+    Raises:
+        TypeError: A leaf is no array, or there is none.
+    """
+    check_arrays(f"{owner}: {argument}", tree)
+    if not jax.tree.leaves(tree):
+        raise TypeError(f"{owner}: {argument} must be a TrainState or another tree of arrays; got {tree!r}.")
 
 
 def host_copy(tree: PyTree) -> dict[str, np.ndarray]:
@@ -50,24 +68,30 @@ def put_back(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def check_fits(source: Path, found: Table, like: PyTree) -> None:
+def check_fits(source: Path, found: Table, like: PyTree, what: str = "the state") -> None:
     """Compares what a checkpoint holds with what a state expects.
+
+    Args:
+        source: The checkpoint, for messages.
+        found: What it holds.
+        like: What is expected.
+        what: What `like` is called in messages.
 
     Raises:
         ValueError: They differ; the message names every leaf that does.
     """
     expected = table_of(like)
-    lines = [f"the checkpoint has a leaf {name} that the state lacks" for name in found if name not in expected]
-    lines += [f"the state has a leaf {name} that the checkpoint lacks" for name in expected if name not in found]
+    lines = [f"the checkpoint has a leaf {name} that {what} lacks" for name in found if name not in expected]
+    lines += [f"{what} has a leaf {name} that the checkpoint lacks" for name in expected if name not in found]
     for name in expected.keys() & found.keys():
         (found_shape, found_dtype), (shape, dtype) = found[name], expected[name]
         if tuple(found_shape) != tuple(shape):
-            lines.append(f"leaf {name} has shape {tuple(found_shape)}; the state expects {tuple(shape)}")
+            lines.append(f"leaf {name} has shape {tuple(found_shape)}; {what} expects {tuple(shape)}")
         if found_dtype != dtype:
-            lines.append(f"leaf {name} has dtype {found_dtype}; the state expects {dtype}")
+            lines.append(f"leaf {name} has dtype {found_dtype}; {what} expects {dtype}")
     if lines:
         listed = "".join(f"\n  {line}" for line in sorted(lines))
-        raise ValueError(f"checkpoint {source} does not fit the state given:{listed}")
+        raise ValueError(f"checkpoint {source} does not fit {what} given:{listed}")
 
 
 def _plain_path(path: tuple[Any, ...]) -> str:

@@ -80,14 +80,6 @@ def test_unusual_leaves_come_back(tmp_path):
     assert [leaf.dtype for leaf in jax.tree.leaves(restored)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
 
 
-def test_a_checkpoint_replaces_the_one_before(tmp_path):
-    state = jgd.TrainState.create(PARAMS, jgd.adam(0.1))
-    jgd.save_checkpoint(tmp_path / "checkpoint", state)
-    jgd.save_checkpoint(tmp_path / "checkpoint", state._replace(step=jnp.int32(5)))
-    assert int(jgd.restore_checkpoint(tmp_path / "checkpoint", like=state).step) == 5
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-
-
 def test_a_state_comes_back_in_its_sharding(tmp_path):
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     spread, copied = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("d",), ()))

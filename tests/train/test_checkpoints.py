@@ -176,28 +176,34 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, full_disk, monkeypatc
     assert steps_in(checkpoints) == [2, 3, 5]
 
 
-def test_a_replacement_that_fails_leaves_what_was_there(tmp_path, full_disk):
+def test_checkpoints_of_an_earlier_run_are_neither_removed_nor_the_best(tmp_path):
+    saved(tmp_path, [1, 2, 3])
+    later = saved(tmp_path, [1, 3, 4], max_to_keep=1, best="-accuracy")  # resumes nothing
+    assert steps_in(later) == [1, 2, 3, 3, 4]  # of the later run its newest, and the best with an accuracy of 0.5
+    assert later.best_path().name == "000004-step-3"
+    resumed = Checkpoints(tmp_path, max_to_keep=1)
+    assert resumed.restore(state_at(0)).record["step"] == 4
+    resumed.save(state_at(4), 5)
+    resumed.wait()
+    assert steps_in(resumed) == [1, 2, 3, 5]
+
+
+def test_a_checkpoint_with_files_of_the_users_is_not_removed(tmp_path):
+    checkpoints = saved(tmp_path, [1])
+    (checkpoints.paths()[0] / "notes.txt").write_text("the good one")
+    for step in (2, 3, 4, 4):
+        checkpoints.save(state_at(step), step)
+    checkpoints.wait()
+    assert steps_in(checkpoints) == [1, 3, 4, 4]
+    assert (checkpoints.paths()[0] / "notes.txt").read_text() == "the good one"
+
+
+def test_a_folder_that_is_itself_a_checkpoint_takes_no_others(tmp_path):
     jgd.save_checkpoint(tmp_path / "one", state_at(1))
-    full_disk()
-    with pytest.raises(CheckpointError, match=r"No space left.* What was written before is untouched"):
-        jgd.save_checkpoint(tmp_path / "one", state_at(2))
-    assert int(jgd.restore_checkpoint(tmp_path / "one", state_at(0)).step) == 1
-
-
-def test_a_replacement_that_cannot_be_put_in_place_leaves_what_was_there(tmp_path, monkeypatch):
-    jgd.save_checkpoint(tmp_path / "one", state_at(1))
-    rename = os.rename
-
-    def refused(old, new):
-        if ".partial-" in str(old):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        rename(old, new)
-
-    monkeypatch.setattr(os, "rename", refused)
-    with pytest.raises(CheckpointError, match="Input/output error"):
-        jgd.save_checkpoint(tmp_path / "one", state_at(2))
-    assert int(jgd.restore_checkpoint(tmp_path / "one", state_at(0)).step) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    before = sorted(path.name for path in (tmp_path / "one").iterdir())
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoints to .*one: it is itself a checkpoint"):
+        Checkpoints(tmp_path / "one").open()
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == before
 
 
 def test_a_folder_that_one_may_not_write_to_is_told_before_training(tmp_path, monkeypatch):
@@ -205,23 +211,28 @@ def test_a_folder_that_one_may_not_write_to_is_told_before_training(tmp_path, mo
     with pytest.raises(CheckpointError, match=r"cannot write checkpoints to .*file"):
         Checkpoints(tmp_path / "file").open()
 
-    def read_only(path, content):
+    def read_only(**options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", read_only)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", read_only)
     with pytest.raises(CheckpointError, match=r"cannot write checkpoints to .*Read-only file system"):
         Checkpoints(tmp_path).open()
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     checkpoints = saved(tmp_path)
-    for name in (".000003-step-4.partial-123", ".000000-step-1.removed", ".x.replaced-1"):
+    own = [path.name for path in checkpoints.paths()]
+    others = [".best.replaced-1", ".best.partial-1", ".notes.removed", ".probe", "000009-step-9.txt"]
+    for name in (".000003-step-4.partial-123", ".000000-step-1.removed"):
         (tmp_path / name / "state").mkdir(parents=True)
-    (tmp_path / "000009-step-9.txt").write_text("not ours")
+    for name in others[:3]:
+        (tmp_path / name).mkdir()
+    for name in others[3:]:
+        (tmp_path / name).write_text("not ours")
     checkpoints.open()
     assert steps_in(checkpoints) == [1, 2, 3]
-    assert sorted(path.name for path in tmp_path.iterdir())[-1] == "000009-step-9.txt"
-    assert len(list(tmp_path.iterdir())) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(own + others)
+    assert (tmp_path / ".probe").read_text() == "not ours"
 
 
 def test_a_save_neither_waits_for_the_disk_nor_sees_later_steps(tmp_path, monkeypatch):
@@ -257,11 +268,45 @@ def test_when_a_save_is_due(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"every_steps": 0}, {"every_epochs": 1.5}, {"max_to_keep": 0}, {"every_seconds": 0}]
+    "options",
+    [
+        {"every_steps": 0},
+        {"every_epochs": 1.5},
+        {"max_to_keep": 0},
+        {"every_seconds": 0},
+        {"every_seconds": "a"},
+        {"every_seconds": True},
+        {"best": 3},
+        {"folder": 3},
+        {"folder": None},
+    ],
 )
-def test_numbers_that_cannot_be(tmp_path, options):
-    with pytest.raises(ValueError, match=rf"Checkpoints: {next(iter(options))} must be .*; got"):
-        Checkpoints(tmp_path, **options)
+def test_options_that_cannot_be(tmp_path, options):
+    with pytest.raises((TypeError, ValueError), match=rf"Checkpoints: {next(iter(options))} must be .*; got"):
+        Checkpoints(**({"folder": tmp_path} | options))
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"state": None}, r"Checkpoints.save: state must be a TrainState or another tree of arrays; got None"),
+    ({"state": {"a": "b"}}, r"Checkpoints.save: state: the leaf at \['a'\] is a str, not an array"),
+    ({"step": "one"}, r"Checkpoints.save: step must be a whole number of at least 0; got 'one'"),
+    ({"step": -1}, r"Checkpoints.save: step must be a whole number of at least 0; got -1"),
+    ({"metrics": 3}, r"Checkpoints.save: metrics must be a dict, or None; got a int"),
+    ({"metrics": {"a": "b"}}, r"Checkpoints.save: each of metrics must be a number"),
+    ({"extra": {"a": object()}}, r"Checkpoints.save: extra must be what JSON can hold"),
+    ({"history": {"a": object()}}, r"Checkpoints.save: history\['a'\] must be an array of numbers"),
+])  # fmt: skip
+def test_what_cannot_be_saved_is_told_at_once(tmp_path, options, message):
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=message):
+        checkpoints.save(**({"state": state_at(1), "step": 1} | options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_may_be_arrays(tmp_path):
+    checkpoints = Checkpoints(tmp_path, best="loss")
+    checkpoints.save(state_at(1), np.int64(1), metrics={"loss": jnp.ones(())})
+    assert checkpoints.restore(state_at(0)).record["metrics"] == {"loss": 1.0}
 
 
 @pytest.mark.slow  # in a process of its own; in the fast tier see test_a_full_disk_is_told_and_nothing_is_lost
