@@ -6,9 +6,10 @@ from typing import Any, overload
 
 from jgd.core import PyTree
 from jgd.train._checkpoint_files import Contents, is_checkpoint, may_be_replaced, orbax, some, write
+from jgd.train._checkpoint_record import record_of
 from jgd.train._checkpoint_search import Found, find, numbered
 from jgd.train._in_place import clear
-from jgd.train._leaves import check_fits, check_leaves, host_copy, put_back, record_of
+from jgd.train._leaves import check_fits, check_leaves, host_copy, put_back
 from jgd.train._paths import as_path, reworded
 from jgd.train._state import TrainState
 

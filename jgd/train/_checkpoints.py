@@ -1,6 +1,5 @@
 """A folder of checkpoints: when to write one, which to keep, and which to go on from."""
 
-import json
 import math
 import re
 import shutil
@@ -24,8 +23,9 @@ from jgd.train._checkpoint_files import (
     strangers,
     write,
 )
+from jgd.train._checkpoint_record import checked, record_of
 from jgd.train._checkpoint_search import newest_whole, numbered
-from jgd.train._leaves import check_fits, check_leaves, host_copy, put_back, record_of
+from jgd.train._leaves import check_fits, check_leaves, host_copy, put_back
 from jgd.train._paths import as_path
 
 # What a killed process leaves: a checkpoint half written, one half deleted.
@@ -205,7 +205,7 @@ class Checkpoints:
                 cannot be written.
         """
         check_leaves("Checkpoints.save", "state", state)
-        numbers, extra, arrays = _checked(step, metrics, extra, history)
+        numbers, extra, arrays = checked(step, metrics, extra, history)
         name = (self.best or "").removeprefix("-")
         if name and numbers and name not in numbers:
             raise ValueError(f"Checkpoints: best={name!r} is not among the metrics: {', '.join(numbers)}.")
@@ -310,31 +310,3 @@ class Checkpoints:
             return math.inf
         score = -value if self.best.startswith("-") else value
         return score if score == score else math.inf  # a NaN is never the best
-
-
-def _checked(
-    step: Any, metrics: Any, extra: Any, history: Any
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What is saved beside a state, as files hold it.
-
-    Raises:
-        TypeError, ValueError: They cannot hold it.
-    """
-    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
-        raise ValueError(f"Checkpoints.save: step must be a whole number of at least 0; got {step!r}.")
-    for name, given in (("metrics", metrics), ("extra", extra), ("history", history)):
-        if given is not None and not isinstance(given, Mapping):
-            raise TypeError(f"Checkpoints.save: {name} must be a dict, or None; got a {type(given).__name__}.")
-    try:
-        numbers = {name: float(value) for name, value in (metrics or {}).items()}
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"Checkpoints.save: each of metrics must be a number; got {metrics!r}.") from error
-    try:
-        json.dumps(extra)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"Checkpoints.save: extra must be what JSON can hold ({error}).") from error
-    arrays = {name: np.asarray(values) for name, values in (history or {}).items()}
-    for name, array in arrays.items():
-        if array.dtype.hasobject:
-            raise TypeError(f"Checkpoints.save: history[{name!r}] must be an array of numbers; got {history[name]!r}.")
-    return numbers, dict(extra or {}), arrays

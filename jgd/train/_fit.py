@@ -157,7 +157,7 @@ def fit(
         log.cut_back(run.position, run.place.epoch, events=True)
         log.write("resumed", {"epoch": run.place.epoch, "step": run.position, "checkpoint": restored.path.name})
     if log.set_aside is not None:
-        run.progress.say(f"log: that of an earlier run is now {log.set_aside}")
+        run.notices.tell(f"the log of an earlier run is now {log.set_aside}.")
     try:
         loop = choose(scan, step, data, run.state, fetch_every)
         if rollback is not None:

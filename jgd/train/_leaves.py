@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import PyTree, check_arrays, has_eval_params
-from jgd.train._state import TrainState
+from jgd.core import PyTree, check_arrays
 
 #: Name to shape and dtype, as JSON holds them.
 Table = dict[str, tuple[list[int], str]]
@@ -28,12 +27,6 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 def table_of(tree: PyTree) -> Table:
     """Shape and dtype of every leaf. A typed key's dtype says which generator it belongs to."""
     return {name: (list(np.shape(leaf)), str(_dtype(leaf))) for name, leaf in named_leaves(tree).items()}
-
-
-def record_of(state: PyTree) -> dict[str, Any]:
-    """What a checkpoint says of a state beside its arrays."""
-    averages = isinstance(state, TrainState) and has_eval_params(state.opt_state)
-    return {"leaves": table_of(state), "averages": averages}
 
 
 def check_leaves(owner: str, argument: str, tree: PyTree) -> None:
@@ -116,9 +109,16 @@ def _own(leaf: Any) -> np.ndarray:
 
 def _place(value: np.ndarray, like: Any) -> Any:
     if _is_key(like):
-        return jax.random.wrap_key_data(jnp.array(value), impl=jax.random.key_impl(like))
+        return jax.random.wrap_key_data(jnp.array(value), impl=_generator_of(like))
     sharding = getattr(like, "sharding", None)
     # A leaf that was free to move between devices stays free.
     if sharding is None or (isinstance(like, jax.Array) and not like.committed):
         return jnp.array(value)
     return jax.device_put(value, sharding)
+
+
+def _generator_of(key: Any) -> Any:
+    """Which generator a key belongs to, be it a key or the shape of one."""
+    found: list[Any] = []
+    jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
+    return found[0]
