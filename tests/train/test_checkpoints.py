@@ -288,7 +288,7 @@ def test_options_that_cannot_be(tmp_path, options):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"state": None}, r"Checkpoints.save: state must be a TrainState or another tree of arrays; got None"),
-    ({"state": {"a": "b"}}, r"Checkpoints.save: state: the leaf at \['a'\] is a str, not an array"),
+    ({"state": {"a": "b"}}, r"Checkpoints.save: state: the leaf at \['a'\] is 'b', not an array"),
     ({"step": "one"}, r"Checkpoints.save: step must be a whole number of at least 0; got 'one'"),
     ({"step": -1}, r"Checkpoints.save: step must be a whole number of at least 0; got -1"),
     ({"metrics": 3}, r"Checkpoints.save: metrics must be a dict, or None; got a int"),

@@ -146,7 +146,7 @@ def test_all_ways_to_name_a_folder(tmp_path, monkeypatch):
     ("~nobody-of-that-name/x", "state", r"save_checkpoint: path='~nobody-of-that-name/x': that user has no home"),
     ("x", OPTIMIZER, r"save_checkpoint: state: the leaf at .init is a function, not an array"),
     ("x", None, r"save_checkpoint: state must be a TrainState or another tree of arrays; got None"),
-    ("x", "text", r"save_checkpoint: state: the leaf at the root is a str, not an array"),
+    ("x", "text", r"save_checkpoint: state: the leaf at the root is 'text', not an array"),
     ("n" * 300, "state", r"save_checkpoint: cannot look at .*\(File name too long\)|could not write the checkpoint"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be(tmp_path, monkeypatch, path, state, message):

@@ -125,7 +125,7 @@ def test_params_that_do_not_fit_are_named(tmp_path):
     (None, r"restore_\w+: like must be a TrainState or another tree of arrays; got None"),
     ({}, r"restore_\w+: like must be a TrainState or another tree of arrays; got {}"),
     (jgd.adam, r"restore_\w+: like: the leaf at the root is a function, not an array"),
-    ("float32", r"restore_\w+: like: the leaf at the root is a str, not an array"),
+    ("float32", r"restore_\w+: like: the leaf at the root is 'float32', not an array"),
     (jgd.sgd(0.1), r"restore_\w+: like: the leaf at .init is a function"),
 ])  # fmt: skip
 def test_what_is_no_tree_of_arrays(tmp_path, like, message):
