@@ -166,14 +166,3 @@ def test_it_works_inside_of_what_optax_wraps_around_it(case, wrap):
     for _ in range(2):
         updates, state = jax.jit(optimizer.update)(params, state, params)
     assert np.any(updates["kernel"] != 0)
-
-
-def test_a_schedule_given_to_inject_hyperparams_takes_effect():
-    optimizer = optax.inject_hyperparams(jgd.sgd)(learning_rate=optax.linear_schedule(1.0, 0.0, 4))
-    state = optimizer.init(jnp.zeros(1))
-    found = []
-    for _ in range(4):
-        updates, state = jax.jit(optimizer.update)(jnp.ones(1), state)
-        found.append(float(updates[0]))
-    assert found == [-1.0, -0.75, -0.5, -0.25]
-    assert float(jgd.get_hyperparams(state)["learning_rate"]) == 0.25

@@ -13,6 +13,8 @@ from jgd.core._checks import path_text as path_text
 from jgd.core._evaluation import eval_params as eval_params
 from jgd.core._evaluation import has_eval_params as has_eval_params
 from jgd.core._extras import require as require
+from jgd.core._fixed import fixed as fixed
+from jgd.core._fixed import fixed_int as fixed_int
 from jgd.core._hyperparams import DECAY_RATE as DECAY_RATE
 from jgd.core._hyperparams import NOT_NEGATIVE as NOT_NEGATIVE
 from jgd.core._hyperparams import POSITIVE as POSITIVE

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgd.core._fixed import called_by_injection
 from jgd.core._numerics import default_float
+from jgd.core._rounding import SIXTEEN_BITS
 from jgd.core._types import Array, PyTree, ScalarOrSchedule, is_traced
 
 # Where each hyperparameter may lie: lowest value, whether it is allowed, and the bound that it stays below.
@@ -31,6 +33,10 @@ _HINTS = {
     "learning_rate": " To climb instead of descend, negate the loss.",
     "weight_decay": " A positive value shrinks the params.",
 }
+_SHORT = (
+    " It came in 16 bits, which round 0.999 to 1. Give it as a float32; to optax.inject_hyperparams, which casts"
+    " numbers to the params' dtype, give hyperparam_dtype=jnp.float32."
+)
 SCALE_SUFFIX = "_scale"
 
 
@@ -71,7 +77,9 @@ def check_hyperparam(
             f"{where} must be {expected}; got shape {found_shape}. To sweep several values, vmap over the state."
         )
     if not is_traced(value):
-        _check_range(where, np.asarray(value), bounds or _range_of(name), _HINTS.get(name, ""))
+        hint = _SHORT if dtype in SIXTEEN_BITS else _HINTS.get(name, "")
+        # In float64: a bound a little above one would be one in float32.
+        _check_range(where, np.asarray(value).astype(np.float64), bounds or _range_of(name), hint)
 
 
 def _check_range(where: str, value: np.ndarray, bounds: Range | None, hint: str) -> None:
@@ -113,7 +121,10 @@ class Hyperparams:
             shape = np.shape(value) if name in arrays else ()
             check_hyperparam(owner, name, value, shape=shape, bounds=(ranges or {}).get(name))
         # A traced value given to an optimizer that did not make the state is its caller's word on this very update:
-        # so does optax.inject_hyperparams call a factory.
+        # so does optax.inject_hyperparams call a factory, outside of jit too, where its numbers are plain arrays.
+        arrays_given = any(isinstance(value, jax.Array) for value in self.values.values())
+        injected = arrays_given and called_by_injection()
+        self._of_this_update = {name: value for name, value in self.values.items() if injected or is_traced(value)}
         self._made_a_state = False
 
     def text(self) -> str:
@@ -125,6 +136,9 @@ class Hyperparams:
     def init(self) -> dict[str, Array]:
         """Fresh arrays, none shared with the caller's, so that the state may be donated."""
         self._made_a_state = True
+        for name, value in self.values.items():
+            if is_traced(value) and jnp.result_type(value) in SIXTEEN_BITS and is_decay_rate(name):
+                raise TypeError(f"{self.owner}: {name} is a traced {jnp.result_type(value)}, which may be 1.{_SHORT}")
         dtype = default_float()
         arrays = {name: jnp.array(value, dtype=dtype, copy=True) for name, value in self.values.items()}
         for name in self.schedules:
@@ -152,8 +166,8 @@ class Hyperparams:
         for name in self.schedules:
             used[name] = self._scheduled(name, count) * stored[name + SCALE_SUFFIX]
         if not self._made_a_state:
-            traced = {name: value for name, value in self.values.items() if is_traced(value)}
-            used |= {name: jnp.asarray(value, dtype=stored[name].dtype) for name, value in traced.items()}
+            given = self._of_this_update
+            used |= {name: jnp.asarray(value, dtype=stored[name].dtype) for name, value in given.items()}
         return used
 
     def complements(self, used: Mapping[str, Array]) -> dict[str, Array]:

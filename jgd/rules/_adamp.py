@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
+from jgd.core._fixed import fixed_int
 from jgd.rules._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 
 
@@ -76,6 +77,7 @@ def lift_projected(
     make_rule: Any, nesterov: bool, axis: int, hyperparams: Any, mask: Mask, name: str, **more: Any
 ) -> Optimizer:
     """Lifts the rules that `make_rule(decays, nesterov, axis)` makes, each leaf's as the mask says."""
+    axis = fixed_int(name, "channel_axis", axis)
     rule = functools.cache(lambda decays: make_rule(decays, nesterov, axis))
 
     def choose(params: PyTree) -> PyTree:

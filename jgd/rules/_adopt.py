@@ -100,6 +100,11 @@ def adopt(
         >>> print(updates.round(3))
         [-0.01]
     """
+    if not callable(clip_value_fn):
+        raise TypeError(
+            f"adopt: clip_value_fn must be a function; got {clip_value_fn!r}. optax.inject_hyperparams takes it for a"
+            " schedule unless it is told otherwise: static_args=('clip_value_fn',)."
+        )
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
     return lift_decayed(
         adopt_rule(nesterov, clip_value_fn if use_clipping else None),

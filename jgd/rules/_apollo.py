@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift
+from jgd.core._fixed import fixed_int
 from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
 from jgd.rules._matrix_lift import choose_matrices, plain_adam
 from jgd.rules._moments import moments
@@ -122,16 +123,15 @@ def apollo(
         TypeError, ValueError: As for `jgd.muon`; a leaf is complex; `scale_type` is unknown.
 
     Examples:
-        >>> import jax.numpy as jnp
-        >>> from jgd.rules._apollo import apollo
-        >>> params, grads = jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 0.1]])
-        >>> optimizer = apollo(0.1, rank=1)
+        >>> import jax.numpy as jnp, jgd
+        >>> optimizer, params, grads = jgd.apollo(0.1, rank=1), jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 0.1]])
         >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
         >>> print(state.slots["mu"].shape)
         (1, 2, 1)
     """
     if scale_type not in ("channel", "tensor"):
         raise ValueError(f"apollo: scale_type must be 'channel' or 'tensor'; got {scale_type!r}.")
+    rank = fixed_int("apollo", "rank", rank, least=1)
     adam = plain_adam(eps_uncorrected=True)
 
     @functools.cache

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
+from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, fixed, fixed_int, zeros
 from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
 from jgd.rules._matrix_lift import lift_beside_adamw
 from jgd.rules._orthonormal import completed_basis, orthonormal_to_within
@@ -125,7 +125,9 @@ def dion(
         >>> print(jnp.linalg.norm(updates, axis=0).round(1))
         [0.1 0.1]
     """
-    if not 0 < rank_fraction <= 1:
+    rank_multiple_of = fixed_int("dion", "rank_multiple_of", rank_multiple_of, least=1)
+    power_iters = fixed_int("dion", "power_iters", power_iters, least=1)
+    if not 0 < fixed("dion", "rank_fraction", rank_fraction) <= 1:
         raise ValueError(f"dion: rank_fraction must be above 0 and at most 1; got {rank_fraction}.")
     hyperparams = {
         "learning_rate": learning_rate,

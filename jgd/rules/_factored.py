@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, Hyper, Rule, Slots, abs_sq, real_dtype, zeros
+from jgd.core import Array, Hyper, Rule, Slots, abs_sq, fixed_int, real_dtype, zeros
 
 _SMALLEST_SCALE = 1e-3
 
@@ -33,6 +33,7 @@ def factored_axes(shape: tuple[int, ...], factored: bool, least: Any) -> tuple[i
     if not factored or len(shape) < 2:
         return None
     order = np.argsort(shape)
+    least = fixed_int("adafactor", "min_dim_size_to_factor", least)
     return None if shape[order[-2]] < least else (int(order[-2]), int(order[-1]))
 
 
@@ -57,7 +58,8 @@ def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momen
         return jnp.zeros(1, dtype) if is_factored else jnp.zeros_like(param, dtype=dtype)
 
     def scaled(grad: Array, slots: Slots, hyper: Hyper) -> tuple[Array, dict[str, Array]]:
-        axes = factored_axes(grad.shape, factored, least)
+        # The state says whether a leaf is factored: `least` may be traced here, and is not when the state is made.
+        axes = factored_axes(grad.shape, slots["v"].shape != grad.shape, 0)
         keep, square = hyper["keep"], abs_sq(grad) + hyper["eps"]
         if axes is None:
             v = keep * slots["v"] + (1 - keep) * square

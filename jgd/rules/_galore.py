@@ -32,6 +32,7 @@ from jgd.core import (
     WrapperState,
     broadcast_mask,
     compute_dtype,
+    fixed_int,
     increment,
     make_optimizer,
     wide_copy,
@@ -80,20 +81,18 @@ def galore(
         An optimizer with the hyperparameters `learning_rate`, `update_proj_gap`, `scale`, `weight_decay`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, `rank` is no integer
-            above 0, or the axes do not fit a leaf.
+        TypeError, ValueError: A hyperparameter or `rank` is outside its range, or the axes do not fit a leaf.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
         >>> optimizer, params = jgd.galore(0.1, rank=1), jnp.zeros((4, 3))
-        >>> state = optimizer.init(params)
-        >>> updates, state = optimizer.update(jnp.ones((4, 3)), state, params)
+        >>> updates, state = optimizer.update(jnp.ones((4, 3)), optimizer.init(params), params)
         >>> print(state.own.slots["projector"].shape, updates[0].round(3))
         (4, 1) [-0.05 -0.05 -0.05]
     """
-    if not isinstance(rank, int):
+    if not isinstance(rank, int | jax.Array):
         raise TypeError(f"galore: `rank` must be an int, got {type(rank)}.")
-    if rank <= 0:
+    if isinstance(rank, int) and rank <= 0:
         raise ValueError(f"galore: `rank` must be positive, got {rank}.")
     base = optax.with_extra_args_support(optax.scale_by_adam() if base_optimizer is None else base_optimizer)
     hyperparams = {"learning_rate": learning_rate, "update_proj_gap": update_proj_gap, "scale": scale}
@@ -104,7 +103,8 @@ def galore(
         projectors, proxies = [], []
         for leaf, axes in zip(leaves, axes_of_leaves(params, weight_dimension_numbers), strict=True):
             rows, columns = (0, 0) if axes is None else matrix_shape(jnp.shape(leaf), axes)
-            r, long, short = min(rank, rows, columns), max(rows, columns), min(rows, columns)
+            long, short = max(rows, columns), min(rows, columns)
+            r = min(fixed_int("galore", "rank", rank, least=1), short)
             dtype = compute_dtype(jnp.result_type(leaf))
             projectors.append(jnp.zeros((long, r), dtype))
             low = (r, short) if rows >= columns else (short, r)

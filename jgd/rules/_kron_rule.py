@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, when, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, when, zeros
 from jgd.rules._preconditioners import along_axes, gram, solved_along_axes
 
 MemorySaveMode = Literal["smart_one_diag", "one_diag", "all_diag"] | None
@@ -64,9 +64,12 @@ def kron_rule(
         """Which axes have a diagonal factor."""
         longest = max(range(len(shape)), key=lambda axis: (shape[axis], axis))
         saved = {longest} if mode == "one_diag" else set(range(len(shape))) if mode == "all_diag" else set()
-        if mode == "smart_one_diag" and len(shape) > 1 and shape.count(shape[longest]) == 1:
-            saved = {longest}
-        return [axis in saved or not 1 < n <= max_size or len(shape) < min_ndim for axis, n in enumerate(shape)]
+        saved |= (
+            {longest} if mode == "smart_one_diag" and len(shape) > 1 and shape.count(shape[longest]) == 1 else set()
+        )
+        least = fixed_int("kron", "min_ndim_triangular", min_ndim)
+        most = fixed_int("kron", "max_size_triangular", max_size) if len(shape) >= least else 0
+        return [axis in saved or not 1 < n <= most for axis, n in enumerate(shape)]
 
     def factors_of(param: Array) -> tuple[Array, ...]:
         shape = view(param.shape)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import Array, Hyper, Optimizer, PyTree, ScalarOrSchedule, Slots, TreeRule, lift, make_optimizer, zeros
+from jgd.core._fixed import fixed_int
 
 
 def _vdot(xs: Any, ys: Any) -> Any:
@@ -125,8 +126,7 @@ def lbfgs(
         >>> print(params.round(1))
         [1. 2.]
     """
-    if memory_size < 1:
-        raise ValueError(f"lbfgs: memory_size must be >= 1; got {memory_size}.")
+    memory_size = fixed_int("lbfgs", "memory_size", memory_size, least=1)
     rate = 1.0 if learning_rate is None else learning_rate
     rule = lbfgs_rule(memory_size, scale_init_precond)
     direction = lift(rule, {"learning_rate": rate}, name="lbfgs", state_dtype=state_dtype, layout=layout)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, increment, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, increment, is_traced, zeros
 from jgd.rules._matrix_axes import as_matrices, as_tuple, from_matrices
 from jgd.rules._newton_schulz import Preconditioning, orthogonalize
 
@@ -38,6 +38,10 @@ class Form:
     nesterov: bool = True
     preconditioning: Preconditioning = "frobenius"
     ns_dtype: Any = None
+
+    def __post_init__(self) -> None:
+        if not is_traced(self.steps):  # `optax.inject_hyperparams` traces it; the iteration then is a counted loop
+            object.__setattr__(self, "steps", fixed_int("muon", "ns_steps", self.steps, least=0))
 
     def prepare(self, hyper: Hyper, step: Array) -> Hyper:
         """Adds what `momentum` and `orthogonal` read: two weights, and the `eps` of the iteration."""

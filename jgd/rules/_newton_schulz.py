@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array
+from jgd.core import Array, is_traced
 
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 
@@ -92,7 +92,7 @@ def orthogonalize(
     Args:
         x: Matrices of shape `[..., rows, columns]`, real or complex.
         coeffs: `(a, b, c)`, used `steps` times, or `[n, 3]`, each row used once.
-        steps: How often to iterate with one triple.
+        steps: How often to iterate with one triple; it may be traced.
         eps: Keeps a zero matrix from being divided by zero; scalar.
         preconditioning: How the matrices are scaled first: by the Frobenius norm, by the spectral norm (an SVD each,
             the dearest), by row sums of the Gram matrix (`"aol"`), or by the Schatten-4 norm.
@@ -119,15 +119,23 @@ def orthogonalize(
         a, b, c = triple
         return (a * x + product(b * gram + c * product(gram, gram), x)).astype(dtype)
 
-    triples = coeffs if coeffs.ndim == 2 else jnp.broadcast_to(coeffs, (steps, 3))
-    if preconditioning in ("aol", "schatten") and triples.shape[0] > 0:
+    counted = coeffs.ndim == 1 and is_traced(steps)
+    triples = coeffs if coeffs.ndim == 2 else jnp.broadcast_to(coeffs, (1 if counted else steps, 3))
+    first = preconditioning in ("aol", "schatten") and triples.shape[0] > 0
+    if first:
         # The scaling costs no product: it uses the first Gram matrix.
         gram = product(x, x.conj().mT)
         scale = _gram_scale(gram, eps, preconditioning)
         x = iterate((x * scale).astype(dtype), gram * scale * scale.mT, triples[0])
-        triples = triples[1:]
+
+    def turn(x: Array, triple: Array) -> Array:
+        return iterate(x, product(x, x.conj().mT), triple)
+
     # A loop, not its steps one by one: they compile in a fifth of the time, and run as fast.
-    x, _ = jax.lax.scan(lambda x, triple: (iterate(x, product(x, x.conj().mT), triple), None), x, triples)
+    if counted:
+        x = jax.lax.fori_loop(int(first), steps, lambda _, x: turn(x, triples[0]), x)
+    else:
+        x, _ = jax.lax.scan(lambda x, triple: (turn(x, triple), None), x, triples[int(first) :])
     return (x.mT if tall else x).astype(own)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, zeros
 from jgd.rules._preconditioners import block_shapes, join_blocks, merged_shape, over_blocks, split_blocks
 from jgd.rules._shampoo_blocks import Own, by_basis, by_roots
 from jgd.rules._stagger import steps_ahead
@@ -18,6 +18,7 @@ _FIRST_ITERATIONS = 4
 
 def shampoo_view(shape: tuple[int, ...], block_size: int, merge: bool) -> tuple[int, ...]:
     """The shape that is cut into blocks; axes are joined from the last, as a kernel's are in PyTorch."""
+    block_size = fixed_int("shampoo", "block_size", block_size, least=1)
     return merged_shape(shape[::-1], block_size)[::-1] if merge and 0 not in shape else shape
 
 
@@ -25,6 +26,7 @@ def shampoo_rule(
     view: Callable[[tuple[int, ...]], tuple[int, ...]], block_size: int, graft: Graft, correct_bias: bool, root: Root
 ) -> Rule:
     """Shampoo without weight decay. `view` is `shampoo_view` of the leaf's shape."""
+    block_size = fixed_int("shampoo", "block_size", block_size, least=1)
     # Where nothing needs the momentum in plain coordinates, it is stored in the basis: two products less a step.
     mu_turned = root == "qr" and graft in ("none", "sgd")
     run_block = functools.partial(by_basis, mu_turned=mu_turned) if root == "qr" else by_roots

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, when, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, when, zeros
 from jgd.rules._eigenbasis import refreshed_basis
 from jgd.rules._preconditioners import along_axes, gram, merged_shape
 from jgd.rules._stagger import steps_ahead
@@ -28,6 +28,7 @@ def soap_view(
     shape: tuple[int, ...], max_dim: int, merge: bool, precondition_1d: bool
 ) -> tuple[tuple[int, ...], list[int]]:
     """The shape that the preconditioner sees, and which of its axes have a matrix."""
+    max_dim = fixed_int("soap", "max_precond_dim", max_dim)
     seen = merged_shape(shape, max_dim) if merge and math.prod(shape) else shape
     wanted = len(shape) > 1 or (len(shape) == 1 and precondition_1d)
     return seen, [axis for axis, n in enumerate(seen) if wanted and 0 < n <= max_dim]
