@@ -117,10 +117,9 @@ def dion(
         TypeError, ValueError: As for `jgd.muon`; a leaf is complex; `rank_fraction` is outside its range.
 
     Examples:
-        >>> import jax.numpy as jnp
-        >>> from jgd.rules._dion import dion
+        >>> import jax.numpy as jnp, jgd
         >>> params, grads = jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 0.1]])
-        >>> optimizer = dion(0.1, weight_decay=0.0)
+        >>> optimizer = jgd.dion(0.1, weight_decay=0.0)
         >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
         >>> print(jnp.linalg.norm(updates, axis=0).round(1))
         [0.1 0.1]

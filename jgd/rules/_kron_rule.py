@@ -63,10 +63,8 @@ def kron_rule(
     def diagonal(shape: tuple[int, ...]) -> list[bool]:
         """Which axes have a diagonal factor."""
         longest = max(range(len(shape)), key=lambda axis: (shape[axis], axis))
-        saved = {longest} if mode == "one_diag" else set(range(len(shape))) if mode == "all_diag" else set()
-        saved |= (
-            {longest} if mode == "smart_one_diag" and len(shape) > 1 and shape.count(shape[longest]) == 1 else set()
-        )
+        alone = mode == "one_diag" or (mode == "smart_one_diag" and len(shape) > 1 and shape.count(shape[longest]) == 1)
+        saved = {longest} if alone else set(range(len(shape))) if mode == "all_diag" else set()
         least = fixed_int("kron", "min_ndim_triangular", min_ndim)
         most = fixed_int("kron", "max_size_triangular", max_size) if len(shape) >= least else 0
         return [axis in saved or not 1 < n <= most for axis, n in enumerate(shape)]
