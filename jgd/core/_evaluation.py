@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core._optimizer import OptState
+from jgd.core._containers import boxed_like, unboxed
+from jgd.core._optimizer import OptState, is_state
 from jgd.core._types import PyTree
 
 
@@ -21,19 +22,25 @@ def eval_params(opt_state: PyTree, params: PyTree) -> PyTree:
     Returns:
         A tree like `params`, of its dtypes.
 
+    Raises:
+        TypeError: The arguments are in the other order.
+
     Examples:
         >>> import jax.numpy as jnp, jgd
         >>> params = jnp.array([1.0])
         >>> print(jgd.eval_params(jgd.sgd(0.1).init(params), params))
         [1.]
     """
+    if is_state(params):
+        raise TypeError(
+            "eval_params: the second argument is an optimizer's state; call eval_params(opt_state, params)."
+        )
     nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=_averages) if _averages(node)]
     if not nodes:
         return params
-    node = nodes[0]
-    if hasattr(node, "eval_params"):
-        return node.eval_params(params)
-    return jax.tree.map(_as_param, params, _slot(node))
+    node, bare = unboxed(nodes[0]), unboxed(params)
+    found = node.eval_params(bare) if hasattr(node, "eval_params") else jax.tree.map(_as_param, bare, _slot(node))
+    return boxed_like(params, found)
 
 
 def has_eval_params(opt_state: PyTree) -> bool:

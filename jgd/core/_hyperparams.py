@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgd.core._containers import boxed_like, key_text, unboxed
 from jgd.core._fixed import called_by_injection
 from jgd.core._numerics import default_float
 from jgd.core._rounding import SIXTEEN_BITS
@@ -199,14 +200,7 @@ def _is_node(node: Any) -> bool:
 
 def _nodes(opt_state: PyTree) -> list[tuple[str, Any]]:
     found = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=_is_node)[0]
-    return [(".".join(_key_text(key) for key in path), node) for path, node in found if _is_node(node)]
-
-
-def _key_text(key: Any) -> str:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
+    return [(".".join(key_text(key) for key in path), node) for path, node in found if _is_node(node)]
 
 
 def _addresses(opt_state: PyTree) -> dict[str, tuple[int, str]]:
@@ -239,7 +233,7 @@ def get_hyperparams(opt_state: PyTree) -> dict[str, Array]:
         {'max_norm': 1.0, 'learning_rate': 0.5}
     """
     nodes = _nodes(opt_state)
-    return {public: nodes[i][1].hyperparams[name] for public, (i, name) in _addresses(opt_state).items()}
+    return {public: unboxed(nodes[i][1].hyperparams[name]) for public, (i, name) in _addresses(opt_state).items()}
 
 
 def set_hyperparams(opt_state: PyTree, **values: Any) -> PyTree:
@@ -287,7 +281,7 @@ def set_hyperparams(opt_state: PyTree, **values: Any) -> PyTree:
         if not _is_node(node):
             return node
         i = next(position)
-        new = {name: changes.get((i, name), value) for name, value in node.hyperparams.items()}
+        new = {name: boxed_like(value, changes.get((i, name), value)) for name, value in node.hyperparams.items()}
         return node._replace(hyperparams=new)
 
     return jax.tree.map(change, opt_state, is_leaf=_is_node)

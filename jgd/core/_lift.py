@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import _checks
+from jgd.core._containers import as_found, as_made
 from jgd.core._hyperparams import Hyperparams, Range
 from jgd.core._layouts import Layout, resolve_layout
 from jgd.core._numerics import compute_dtype, increment, real_dtype
@@ -115,6 +116,7 @@ def lift(
             _checks.refuse_integer_grad(name, paths[leaf_rules.index(None)], leaves[leaf_rules.index(None)])
         grad_leaves = treedef.flatten_up_to(grads)
         stored = {slot: _checks.flatten_slot(name, slot, state.slots[slot], grads) for slot in slot_names}
+        found_stored = {slot: tuple(values) for slot, values in stored.items()}
         shared = {slot: state.slots[slot] for slot in scalars}
         given_numbers = _checks.given_numbers(name, needs, extra)
 
@@ -129,6 +131,9 @@ def lift(
         for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
             members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule]
             for i in members:
+                for slot in rule.slots:
+                    new_slot = functools.partial(_new_slot, rule, slot, storages[slot])
+                    stored[slot][i] = as_made(stored[slot][i], functools.partial(jax.eval_shape, new_slot, leaves[i]))
                 own = {slot: stored[slot][i] for slot in rule.slots}
                 _check_leaf(name, rule, paths[i], grad_leaves[i], leaves[i], own)
             member_grads = [jnp.asarray(grad_leaves[i]) for i in members]
@@ -147,7 +152,8 @@ def lift(
                 found[i] = leaf
                 for slot, value in new.items():
                     seed = _seed(count, slot_names.index(slot) * len(leaves) + i)
-                    stored[slot][i] = storages[slot].save(value, stored[slot][i], seed)
+                    saved = storages[slot].save(value, stored[slot][i], seed)
+                    stored[slot][i] = as_found(saved, found_stored[slot][i])
         slots = {slot: treedef.unflatten(stored[slot]) for slot in slot_names}
         return treedef.unflatten(found), OptState(count=count, hyperparams=hyper, slots=slots | shared)
 
