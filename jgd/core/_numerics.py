@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core._types import Array, PyTree
+from jgd.core._types import Array, PyTree, is_array
 
 
 def default_float() -> jnp.dtype:
@@ -166,7 +166,20 @@ def gaussian_noise(key: Array, deviation: Array, shape: tuple[int, ...], dtype: 
     return noise * math.sqrt(2) if jnp.iscomplexobj(noise) else noise
 
 
-def random_key(key: Any) -> Array:
-    """A key of `jax.random` from an integer, or a copy of the one given."""
-    is_key = isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.ndim > 0)
-    return jnp.array(key, copy=True) if is_key else jax.random.key(key)
+def random_key(key: Any, owner: str = "") -> Array:
+    """A key of `jax.random` from an integer, or a copy of the one given.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    dtype = jnp.result_type(key) if is_array(key) and not isinstance(key, bool) else None
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and jnp.ndim(key) == 0:
+        return jnp.array(key, copy=True)
+    if dtype == jnp.uint32 and jnp.ndim(key) == 1:  # of jax.random.PRNGKey
+        return jnp.array(key, copy=True)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or jnp.ndim(key):
+        found = repr(key) if isinstance(key, bool | int | float | str) else f"a {type(key).__name__}"
+        found = found if dtype is None or not jnp.ndim(key) else f"{dtype}{list(jnp.shape(key))}"
+        where = f"{owner}: " if owner else ""
+        raise TypeError(f"{where}key must be an integer or one key of jax.random; got {found}.")
+    return jax.random.key(key)

@@ -182,7 +182,13 @@ def check_transform(owner: str, part: Any) -> None:
         TypeError: It has no `init` and `update`.
     """
     if not (isinstance(part, tuple) and hasattr(part, "init") and hasattr(part, "update")):
-        raise TypeError(f"{owner}: expected an optimizer or transform; got a {type(part).__name__}.")
+        hint = ""
+        if callable(part):
+            name = getattr(part, "__name__", "factory")
+            hint = f" If {name} makes one, call it: {name}(...)."
+        elif isinstance(part, str):
+            hint = f" Optimizers have no names in text: call the factory, such as jgd.{part}(learning_rate)."
+        raise TypeError(f"{owner}: expected an optimizer or transform; got a {type(part).__name__}.{hint}")
 
 
 def transform_text(part: Any) -> str:

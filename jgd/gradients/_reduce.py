@@ -131,7 +131,7 @@ def reduce_per_example(
         check_arrays(owner, params)
         if ids is not None and key is None:
             raise ValueError(f"{owner}: ids say which random numbers an example gets; expected a key with them.")
-        return compiled(params, batch, None if key is None else random_key(key), ids)
+        return compiled(params, batch, None if key is None else random_key(key, owner), ids)
 
     return run
 

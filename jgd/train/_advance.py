@@ -12,6 +12,7 @@ from jgd.train._finite import ALL_FINITE, either, first_bad
 from jgd.train._guards import Guard, check_guard_state, judge
 from jgd.train._loss_weight import LossWeight
 from jgd.train._objective import GradientRun, LossFn, evaluate, grad_of, loss_of_params
+from jgd.train._same_optimizer import told_apart
 from jgd.train._spikes import lower_rates
 from jgd.train._state import TrainState
 
@@ -56,9 +57,10 @@ def make_advance(optimizer: optax.GradientTransformation, options: Options) -> A
         }
 
         def move() -> tuple[PyTree, PyTree, Array]:
-            if not options.norms:
-                return *update_params(optimizer, grads, state.opt_state, state.params, **again), unmoved
-            updates, opt_state = transform.update(grads, state.opt_state, state.params, **again)
+            with told_apart(optimizer, state.params, state.opt_state):
+                if not options.norms:
+                    return *update_params(optimizer, grads, state.opt_state, state.params, **again), unmoved
+                updates, opt_state = transform.update(grads, state.opt_state, state.params, **again)
             return apply_updates(state.params, updates), opt_state, global_norm(updates).astype(unmoved.dtype)
 
         def stay() -> tuple[PyTree, PyTree, Array]:

@@ -23,7 +23,7 @@ def check_run(state: TrainState, step: Any) -> None:
     """
     if not isinstance(step, Step):
         raise TypeError(f"fit: expected the step that make_step returned; got a {type(step).__name__}.")
-    check_state(state)
+    check_state(state, step.optimizer)
     if shape := np.shape(state.step):
         raise ValueError(
             f"fit: the state holds a batch of runs: its step has shape {shape}; expected (). fit trains one. For"

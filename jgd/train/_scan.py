@@ -55,7 +55,7 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
     traceable = jax.jit(scan)
 
     def run(state: TrainState, batches: PyTree) -> tuple[TrainState, Metrics]:
-        check_state(state)
+        check_state(state, step.optimizer)
         _check_batches(batches)
         go = traceable if any(map(is_traced, jax.tree.leaves(state))) else compiled
         state, metrics, bad = go(state, batches)

@@ -1,14 +1,14 @@
 """The state of a training run: one plain pytree."""
 
-import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, PyTree, check_arrays
+from jgd.core import Array, PyTree, check_arrays, check_transform, random_key
 from jgd.train._guards import Guard
+from jgd.train._same_optimizer import remember
 
 
 class TrainState(NamedTuple):
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
         Args:
             params: A tree of arrays. They are copied, so that yours stay valid when a step reuses the memory of the
                 state that it is given.
-            optimizer: Any optimizer of jgd or optax.
+            optimizer: Any optimizer of jgd or optax; give the same to `make_step`.
             key: A random key or a seed, for a loss that draws random numbers. Where it is given, the loss is called
                 with a key.
             model_state: A tree of arrays that the loss reads and replaces. Where it is given, the loss is called with
@@ -50,7 +50,8 @@ class TrainState(NamedTuple):
             A state at step 0. None of its arrays shares memory with another or with the arguments.
 
         Raises:
-            TypeError: A leaf of the params is no array, such as a function within a model; `guard` is no `jgd.Guard`.
+            TypeError: A leaf of the params is no array, such as a function within a model; `optimizer`, `key` or
+                `guard` is something else.
 
         Examples:
             >>> import jax.numpy as jnp, jgd
@@ -58,20 +59,32 @@ class TrainState(NamedTuple):
             >>> print(state.step, list(state.opt_state.slots))
             0 ['mu', 'nu']
         """
-        if isinstance(key, numbers.Integral):
-            key = jax.random.key(int(key))
+        check_optimizer("TrainState.create", optimizer)
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"TrainState.create: guard must be None or a jgd.Guard; got a {type(guard).__name__}.")
         check_arrays("TrainState.create", params)
         params = _copy(params)
+        step = jnp.zeros((), jnp.int32)
+        remember(step, optimizer)
         return cls(
-            step=jnp.zeros((), jnp.int32),
+            step=step,
             params=params,
             opt_state=_unshare(optimizer.init(params), params),
-            key=None if key is None else jnp.copy(key),
+            key=None if key is None else random_key(key, "TrainState.create"),
             model_state=_copy(model_state),
             guard=None if guard is None else _copy(guard.init()),
         )
+
+
+def check_optimizer(owner: str, optimizer: Any) -> None:
+    """Refuses what has no `init` and `update`.
+
+    Raises:
+        TypeError: It is something else, such as a factory that was not called.
+    """
+    parts = (getattr(optimizer, name, None) for name in ("init", "update"))
+    if isinstance(optimizer, type) or not all(map(callable, parts)):
+        check_transform(owner, optimizer)
 
 
 def _copy(tree: PyTree) -> PyTree:

@@ -17,7 +17,8 @@ from jgd.train._finite import ALL_FINITE, NonFiniteError, leaf_name
 from jgd.train._guards import STOPPED, Guard
 from jgd.train._loss_weight import LossWeight, check_loss_weight
 from jgd.train._objective import GradientRun, LossFn, gradient_run
-from jgd.train._state import TrainState
+from jgd.train._same_optimizer import check_same_optimizer
+from jgd.train._state import TrainState, check_optimizer
 
 ALIVE = np.array(True)  # NumPy's, so that importing this module starts no device
 
@@ -60,7 +61,7 @@ class Step:
         return self.options.guard
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
-        check_state(state)
+        check_state(state, self.optimizer)
         # While it is differentiated or mapped over, others hold on to what stands in the state.
         if any(map(is_traced, jax.tree.leaves(state))):
             state, metrics, _, _ = self.traceable(state, batch, ALIVE)
@@ -131,9 +132,9 @@ def make_step(
         loss_fn: `loss_fn(params, batch) -> loss`, a scalar. Where the state holds a key it is called with one more
             argument, the key of this step; where it holds a model state it is called as
             `loss_fn(params, model_state, batch[, key])` and returns `(loss, (new_model_state, aux))`.
-        optimizer: Any optimizer of jgd or optax. It is also given `value=loss`, `grad=grads`, and the loss of this
-            batch as a function of the params (`value_fn`, `obj_fn`, and its gradient `grad_fn`), for those that read
-            them: Polyak's steps, L-BFGS, Sophia, SAM.
+        optimizer: Any optimizer of jgd or optax, the one that `TrainState.create` is given. It is also given
+            `value=loss`, `grad=grads`, and the loss of this batch as a function of the params (`value_fn`, `obj_fn`,
+            and its gradient `grad_fn`), for those that read them: Polyak's steps, L-BFGS, Sophia, SAM.
         has_aux: Whether `loss_fn` returns `(loss, aux)`.
         accumulate: In how many parts a batch is run; it must divide the batch. The optimizer is called once, with the
             mean of the gradients, taken in float32 or wider: for a loss that is a mean over the examples, what the
@@ -169,7 +170,10 @@ def make_step(
 
     Raises:
         ValueError, TypeError: When made: an option that cannot be. When first called: a loss that is no scalar, that
-            returns aux unasked, a batch that `accumulate` does not divide; see the message.
+            returns aux unasked, a batch that `accumulate` does not divide, a state that was made for another rule; see
+            the message.
+        UserWarning: When first called: the state was made for an optimizer with other numbers. Those that
+            `jgd.get_hyperparams` shows are taken from the state.
         NonFiniteError: A `FloatingPointError`; see `on_nonfinite`. It names the leaf and the step.
         SpikeError: The guard found a spike and asks for a rollback.
         RuntimeError: The state given was donated to an earlier step.
@@ -192,6 +196,7 @@ def make_step(
         raise ValueError(f"make_step: accumulate must be a whole number of at least 1; got {accumulate!r}.")
     if not callable(loss_fn):
         raise TypeError(f"make_step: loss_fn must be a function; got a {type(loss_fn).__name__}.")
+    check_optimizer("make_step", optimizer)
     _check_guard(guard, on_nonfinite)
     check_loss_weight(loss_weight)
     run = None
@@ -223,12 +228,13 @@ def _check_guard(guard: Any, on_nonfinite: OnNonfinite) -> None:
         )
 
 
-def check_state(state: Any) -> None:
-    """Refuses what is no training state, and one whose memory an earlier step has reused.
+def check_state(state: Any, optimizer: optax.GradientTransformation) -> None:
+    """Refuses what is no training state, one whose memory an earlier step has reused, and one of another optimizer.
 
     Raises:
         TypeError: It is no `TrainState`.
         RuntimeError: It was donated.
+        ValueError: It was made for another optimizer.
     """
     if not isinstance(state, TrainState):
         raise TypeError(f"expected a jgd.TrainState, made by TrainState.create; got a {type(state).__name__}.")
@@ -238,3 +244,4 @@ def check_state(state: Any) -> None:
             " that the step returned, `state, metrics = step(state, batch)`, or keep the old one valid with"
             " make_step(..., donate=False)."
         )
+    check_same_optimizer(state.step, optimizer)

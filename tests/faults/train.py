@@ -20,6 +20,14 @@ FAULTS = [
         "Complex params follow the conjugate of the gradient, and run away.",
     ),
     Fault(
+        "a_state_of_another_rule",
+        "jgd/train/_step.py",
+        "    check_same_optimizer(state.step, optimizer)",
+        "    del optimizer",
+        ("tests/train/test_same_optimizer.py::test_another_rule_is_an_error",),
+        "A state that was made for Adam is trained with AdaBelief, without a word.",
+    ),
+    Fault(
         "parts_of_a_mask_count_alike",
         "jgd/train/_objective.py",
         "weights = part_weights(loss_weight, batch, accumulate)",
