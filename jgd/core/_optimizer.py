@@ -1,6 +1,6 @@
 """What an optimizer is, and what it carries from one step to the next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optax
@@ -13,12 +13,33 @@ from jgd.core._types import Array, PyTree
 class OptState(NamedTuple):
     """The state of one optimizer: plain arrays in plain containers.
 
-    `optax.tree.get` finds each of its parts by name, and any checkpoint library can write it.
+    `optax.tree.get` finds each of its parts by name, and any checkpoint library can write it. A slot is also an
+    attribute, as it is in the states of optax.
+
+    Examples:
+        >>> import jax.numpy as jnp, jgd
+        >>> state = jgd.adam(0.1).init(jnp.zeros(2))
+        >>> print(state.mu is state.slots["mu"], state.nu)
+        True [0. 0.]
     """
 
     count: Array  # int32 scalar, updates made so far; it saturates instead of overflowing
     hyperparams: dict[str, Array]  # each one as the last update used it (before the first: as it will be used)
     slots: dict[str, PyTree]  # one tree a slot, shaped like the params, `optax.MaskedNode()` where a leaf has none
+
+    def __getattr__(self, name: str) -> Any:
+        """The slot of that name, which is not looked for unless there is no other attribute."""
+        # JAX and copying libraries ask for special names, also of states that are not yet whole.
+        slots = self[2] if len(self) == 3 and isinstance(self[2], Mapping) else {}
+        if name in slots:
+            return slots[name]
+        message = f"OptState has no attribute {name!r}"
+        if not name.startswith("__"):
+            known = ", ".join(slots) or "none"
+            numbers = ", ".join(self[1]) if len(self) == 3 and isinstance(self[1], Mapping) else ""
+            message += f"; its fields are count, hyperparams and slots, its slots: {known}"
+            message += f". Hyperparameters are in state.hyperparams: {numbers}." if numbers else "."
+        raise AttributeError(message, name=name, obj=self)
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):
