@@ -32,6 +32,7 @@ from jgd.core import set_hyperparams as set_hyperparams
 from jgd.core import state_bytes as state_bytes
 from jgd.core import unpack as unpack
 from jgd.core import update_params as update_params
+from jgd.core._from_optax import from_optax as _from_optax
 from jgd.gradients import Padded as Padded
 from jgd.gradients import clipped_grad as clipped_grad
 from jgd.gradients import noise_scale as noise_scale
@@ -187,11 +188,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from jgd import compat as compat
+    from jgd import contrib as contrib
     from jgd import testing as testing
+
+_ELSEWHERE = {"MultiStepsState": "jgd.transforms._accumulation", "multi_transform": "jgd.transforms"}
 
 
 def __getattr__(name: str) -> Any:
-    """`jgd.compat` and `jgd.testing`, imported when they are first asked for."""
-    if name in ("compat", "testing"):
+    """Modules that are imported when they are first asked for, and what jgd takes from optax as it is."""
+    if name in ("compat", "contrib", "testing"):
         return importlib.import_module(f"jgd.{name}")
-    raise AttributeError(f"module 'jgd' has no attribute {name!r}")
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_ELSEWHERE[name]), name)
+    return _from_optax("jgd", name, "optax")

@@ -30,6 +30,8 @@ from optax.schedules import warmup_constant_schedule as warmup_constant_schedule
 from optax.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from optax.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 
+from jgd.core._from_optax import from_optax as _from_optax
+
 Schedule = Callable[[Any], Any]
 
 _DECAYS: dict[str, Schedule] = {
@@ -291,3 +293,8 @@ def ademamix_b3(b1: float, b3: float, warmup_steps: int) -> Schedule:
         return jnp.where(step < warmup_steps, 0.5 ** (1 / (mixed + 1)), b3)
 
     return schedule
+
+
+def __getattr__(name: str) -> Any:
+    """What else `optax.schedules` has, such as `inject_hyperparams`."""
+    return _from_optax(__name__, name, "optax.schedules")

@@ -1,5 +1,8 @@
 """Transforms of whole trees, and the means to put them in a row."""
 
+from typing import Any
+
+from jgd.core._from_optax import from_optax as _from_optax
 from jgd.transforms._accumulation import MultiSteps as MultiSteps
 from jgd.transforms._accumulation import accumulate as accumulate
 from jgd.transforms._averaging import average_params as average_params
@@ -45,3 +48,10 @@ from jgd.transforms._schedule_free_rules import schedule_free_adamw as schedule_
 from jgd.transforms._schedule_free_rules import schedule_free_eval_params as schedule_free_eval_params
 from jgd.transforms._schedule_free_rules import schedule_free_sgd as schedule_free_sgd
 from jgd.transforms._skip import skip_nonfinite as skip_nonfinite
+
+multi_transform = partition  # optax's older name
+
+
+def __getattr__(name: str) -> Any:
+    """What `optax.transforms` has and this package does not is optax's."""
+    return _from_optax(__name__, name, "optax.transforms")

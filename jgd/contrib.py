@@ -1,0 +1,16 @@
+"""`optax.contrib` by its names: jgd's own where there is one, optax's otherwise.
+
+>>> import jgd, optax
+>>> jgd.contrib.prodigy is jgd.prodigy, jgd.contrib.scale_by_muon is optax.contrib.scale_by_muon
+(True, True)
+"""
+
+from typing import Any
+
+import jgd
+from jgd.core._from_optax import from_optax
+
+
+def __getattr__(name: str) -> Any:
+    """What jgd has goes before what optax has."""
+    return vars(jgd)[name] if name in vars(jgd) else from_optax(__name__, name, "optax.contrib")
