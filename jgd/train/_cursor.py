@@ -47,6 +47,9 @@ class Source:
 
     def __init__(self, data: Data, start: Place, prefetch: int, save: bool):
         self.batches: Iterable[PyTree] = data(start.epoch) if callable(data) else data
+        if not isinstance(self.batches, Iterable) and not hasattr(self.batches, "__getitem__"):
+            kind = type(self.batches).__name__
+            raise TypeError(f"fit: data({start.epoch}) returned a {kind}; expected batches: an iterable of them.")
         self.length = len(self.batches) if isinstance(self.batches, Sized) else None
         self._start, self._prefetch, self._save = start, prefetch, save
         self._seeks = hasattr(self.batches, "seek")

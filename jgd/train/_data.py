@@ -24,7 +24,8 @@ class ArrayLoader:
 
     It stands at a position: an epoch and a batch within it. Going through it yields the batches from there to the end
     of the epoch, and leaves it at the start of the next. The order is a function of the seed and the epoch alone, so
-    any position is reached at once, with no batch before it made.
+    any position is reached at once, with no batch before it made. `jgd.fit` goes on where it left a state, whatever
+    the loader was used for since, and leaves the loader there.
 
     Args:
         arrays: A tree of arrays with the examples as their first axis, N of them. They are kept as NumPy arrays.
@@ -38,6 +39,7 @@ class ArrayLoader:
     Raises:
         ValueError: No arrays, no examples, arrays of different lengths (the message names them), an option that
             cannot be, a drop that leaves nothing.
+        TypeError: `shuffle` is no boolean.
 
     Examples:
         >>> import numpy as np, jgd
@@ -64,6 +66,8 @@ class ArrayLoader:
         if remainder not in get_args(Remainder):
             known = ", ".join(repr(name) for name in get_args(Remainder))
             raise ValueError(f"ArrayLoader: remainder must be one of {known}; got {remainder!r}.")
+        if not isinstance(shuffle, bool | np.bool_):
+            raise TypeError(f"ArrayLoader: shuffle must be True or False; got {shuffle!r}.")
         self.arrays = jax.tree.map(np.asarray, arrays)
         self.size = _common_length(self.arrays)
         self.batch_size, self.seed, self.shuffle, self.remainder = int(batch_size), int(seed), bool(shuffle), remainder
@@ -72,6 +76,7 @@ class ArrayLoader:
                 f"ArrayLoader: remainder='drop' leaves no batch: {self.size} examples, batch_size {batch_size}."
             )
         self._epoch = self._batch = 0
+        self._is_sought = False
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
@@ -80,7 +85,7 @@ class ArrayLoader:
 
     def __iter__(self) -> Iterator[PyTree]:
         """The batches from the position to the end of its epoch."""
-        epoch = self._epoch
+        epoch, self._is_sought = self._epoch, False
         while self._epoch == epoch and self._batch < len(self):
             batch = self.batch(epoch, self._batch)
             self._batch += 1  # before it is handed out: the position is that of the next batch
@@ -112,21 +117,35 @@ class ArrayLoader:
         return padded(jax.tree.map(lambda array: array[indices], self.arrays), mask)
 
     def seek(self, epoch: int, batch: int = 0) -> None:
-        """Goes to a position.
+        """Goes to a position; `fit` begins there.
 
         Args:
             epoch: From 0.
             batch: From 0; the number of batches in an epoch is its end.
 
         Raises:
+            TypeError: No whole numbers.
             ValueError: There is no such position.
         """
+        numbers = (epoch, batch)
+        if any(isinstance(number, bool) or not isinstance(number, int | np.integer) for number in numbers):
+            raise TypeError(f"ArrayLoader: epoch and batch must be whole numbers; got {epoch!r} and {batch!r}.")
         if epoch < 0 or not 0 <= batch <= len(self):
             raise ValueError(
                 f"ArrayLoader: no batch {batch} in epoch {epoch}; expected an epoch from 0 and a batch from 0 to"
                 f" {len(self)}."
             )
-        self._epoch, self._batch = int(epoch), int(batch)
+        self._epoch, self._batch, self._is_sought = int(epoch), int(batch), True
+
+    @property
+    def sought(self) -> tuple[int, int] | None:
+        """The position that `seek` or `restore` asked for, until the loader is gone through."""
+        return (self._epoch, self._batch) if self._is_sought else None
+
+    def leave_at(self, epoch: int, batch: int) -> None:
+        """Stands at a position, as after going through the batches up to there."""
+        is_over = batch >= len(self)
+        self._epoch, self._batch, self._is_sought = epoch + is_over, 0 if is_over else batch, False
 
     def state(self) -> dict[str, Any]:
         """The position and what fixes the order, as JSON holds it."""
@@ -136,8 +155,11 @@ class ArrayLoader:
         """Goes to the position that `state` returned.
 
         Raises:
+            TypeError: It is no dict.
             ValueError: It is that of a loader with another order; the message says what differs.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"ArrayLoader: expected what state() returned, a dict; got a {type(state).__name__}.")
         wrong = {name: value for name, value in self._identity().items() if state.get(name) != value}
         if wrong:
             listed = ", ".join(f"{name} is {value!r} and was {state.get(name)!r}" for name, value in wrong.items())

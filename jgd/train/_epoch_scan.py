@@ -97,19 +97,19 @@ def choose(scan: Scan, step: Step, data: Any, state: TrainState, length: int) ->
     Raises:
         ValueError: It is asked for, and the data is no `ArrayLoader` with a full batch.
     """
-    if scan not in (True, False, "auto"):
+    if not isinstance(scan, bool | np.bool_) and not (isinstance(scan, str) and scan == "auto"):
         raise ValueError(f"fit: scan must be True, False or 'auto'; got {scan!r}.")
-    if scan is False:
+    if not scan:
         return None
     if not _can_gather(data):
-        if scan is True:
+        if scan != "auto":
             raise ValueError(
                 "fit: scan=True runs over a jgd.ArrayLoader with at least one full batch, and over no subclass that"
                 f" makes its batches otherwise; got a {type(data).__name__}. scan='auto' takes single steps there."
             )
         return None
     loop = EpochScan(step, data, length)
-    if scan is True:
+    if scan != "auto":
         return loop
     devices = {device for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array) for device in leaf.devices()}
     if len(devices) != 1 or not _fits_in_memory(data.arrays, next(iter(devices))):

@@ -1,20 +1,27 @@
 """The loop around the step: data, progress, evaluation, records, checkpoints, and knowing when to stop."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from jgd.train._batches import check_data, check_divides
 from jgd.train._best import BestStates
 from jgd.train._checkpoints import Checkpoints
 from jgd.train._cursor import Data, Place
-from jgd.train._epoch_scan import Scan, choose
+from jgd.train._ends import pick_up, place_of_result, result, say_if_interrupted
+from jgd.train._epoch_scan import EpochScan, Scan, choose
 from jgd.train._history import History, Recorder
-from jgd.train._interrupt import Interruptible
+from jgd.train._interrupt import Interruptible, OnInterrupt
 from jgd.train._log import JsonlLog
+from jgd.train._marks import left_by, place_of, remember
 from jgd.train._notices import Notices
 from jgd.train._options import check_options, check_run
 from jgd.train._plateau import Plateau
 from jgd.train._progress import Progress
+from jgd.train._resume import Begun, Resume, begin
 from jgd.train._rollback import Rollback
 from jgd.train._run import RolledBackError, Run, Settings
 from jgd.train._saving import Saver
@@ -34,7 +41,7 @@ def fit(
     eval_fn: EvalFn | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint_dir: str | Path | Checkpoints | None = None,
-    resume: bool = True,
+    resume: Resume = True,
     log_dir: str | Path | None = None,
     progress: bool = True,
     fetch_every: int = 50,
@@ -46,6 +53,7 @@ def fit(
     min_delta: float = 0.0,
     monitor: str = "loss",
     restore_best: bool = False,
+    on_interrupt: OnInterrupt = "auto",
 ) -> tuple[TrainState, History]:
     """Trains for some epochs, or until there is nothing more to gain.
 
@@ -57,9 +65,11 @@ def fit(
         state: The state to start from. Its memory is reused if `step` donates; go on with the one returned.
         step: What `make_step` returned.
         data: Batches: an iterable that can be gone through once an epoch (a list, a loader), or a function of the
-            epoch, counted from 0, that returns one. An `ArrayLoader` is put to the start of each epoch of the run, so
-            that it gives each an order of its own; with other data the function does that.
-        epochs: How many times to go through the data, at least 1.
+            epoch, counted from 0, that returns one. An `ArrayLoader` gives each epoch an order of its own; with other
+            data the function does that. A state that an earlier call has returned goes on where that call ended, if
+            it is given with the same data: epochs and their orders go on, and so do their numbers. Any other state
+            begins at epoch 0, or where `loader.seek` was told to go. A loader is left where the run ends.
+        epochs: How many times to go through the data in this call, at least 1; with checkpoints, in the whole run.
         eval_fn: `eval_fn(state) -> {name: scalar}`, called after each epoch.
         callbacks: Each called as `callback(state, summary)` after each epoch; `summary` holds `epoch`, `step` (so many
             were made), the epoch's means of `loss` and of the scalars of `aux`, and what `eval_fn` returned. One that
@@ -68,8 +78,12 @@ def fit(
             are kept. A checkpoint holds all that is needed to go on as if nothing had happened: the state, the
             position in the data, the history. It is written while training goes on; one that cannot be written is
             warned of and logged, and training goes on. None for none.
-        resume: Whether to go on from the newest whole checkpoint, if there is one. The history returned and the log
-            are then those of the whole run. Data that says nothing of its position is drawn and dropped up to there.
+        resume: Whether to go on from the newest whole checkpoint, if there is one. True or `"state"`: with all that it
+            holds, its hyperparameters above all; `"hyperparams"`: with the hyperparameters of the state given. The run
+            says from where it goes on, which hyperparameters, guard's limits or seed somebody has changed since and
+            which are used, and if nothing is left to do. The history returned and the log are those of the whole run,
+            and `epochs` and `patience` count from its start. Data that says nothing of its position is drawn and
+            dropped up to there. A schedule is code: that of the step counts.
         log_dir: A folder for `history.jsonl`: a line a step, a line an epoch and a line for each event: steps left
             out, spikes, rollbacks, a resumption, an error. A resumed run, and one whose first step follows upon the
             log's last, go on with the log that is there. Any other run begins anew, and an earlier run's log is kept
@@ -94,6 +108,11 @@ def fit(
             names before the first step, `eval_fn` is called once more, if it must be.
         restore_best: Whether to return the state after the epoch in which `monitor` was best, `min_delta` counted. It
             waits in the host's memory, and among the checkpoints, so that a resumed run knows it.
+        on_interrupt: What follows Ctrl-C and SIGTERM once the step at hand is done and all is saved. `"auto"`: after
+            Ctrl-C `fit` returns; SIGTERM, to which it listens where there are checkpoints, ends the program with exit
+            status 143 by `SystemExit`, but where the program has a handler of its own, that is called. `"exit"`: Ctrl-C
+            raises `KeyboardInterrupt` as well, which is status 130 to a shell. `"return"`: `fit` returns after both.
+            The second signal acts at once.
 
     Returns:
         `(state, history)`. `history` maps names to plain arrays: `step`, `epoch` and the scalar metrics of the
@@ -104,17 +123,19 @@ def fit(
         - `"converged"`: the gradient is as small as `tol`;
         - `"early_stopping"`: `patience` is at its end; `"nan_metric"`: it is, and `monitor` is not a finite number;
         - `"callback"`: a callback returned True;
-        - `"interrupted"`, `"terminated"`: Ctrl-C ends the run after the step at hand, saves and returns what there
-          is; pressed again, it raises. With checkpoints SIGTERM does the same; the second one ends the process.
+        - `"interrupted"`: by Ctrl-C or SIGTERM; see `on_interrupt`.
 
-        The means of an epoch are over the steps that were made: without those that were skipped.
+        Where there was something to tell, `notices` lists it; it was also printed, if progress is shown, logged as a
+        line of kind `"notice"`, and given to the logger `"jgd"`. The means of an epoch are over the steps that were
+        made: without those that were skipped.
 
     Raises:
         ValueError: An option that cannot be, data without batches, an unknown `monitor`, a checkpoint that does not
             fit the state (the message names every leaf that differs) or the data.
         CheckpointError: The folder cannot be written to, or all its checkpoints are damaged; before the first step.
         RollbackError: There was one rollback too many.
-        TypeError: `step` was not made by `make_step`.
+        TypeError: `step` was not made by `make_step`; an option, the data or a batch of another kind.
+        SystemExit, KeyboardInterrupt: See `on_interrupt`. They carry `.state` and `.history`.
         NonFiniteError: If `step` raises on such; its `.state` is the state before the bad step.
         Exception: What data, `eval_fn` or a callback raises, after what was trained so far is saved. A note says where
             the run was; the state and history are in the error's `.state` and `.history`.
@@ -131,73 +152,75 @@ def fit(
     """
     check_run(state, step)
     check_options(step, locals())
+    check_data(data)
+    check_divides(data, step.options.accumulate)
 
     saver = Saver(checkpoint_dir)
-    restored = saver.start(state, resume)
+    restored = saver.start(state, resume is not False)
+    begun = begin(state, restored, resume) if saver.active else Begun(state, {}, [])
     extra = restored.record["extra"] if restored else {}
+    place = Place(*extra["place"]) if restored else place_of(state, data)
+    first_epoch = extra.get("first_epoch", 0) if restored else place.epoch
+    shown = Progress(progress, first_epoch + epochs)
     log = JsonlLog(log_dir, resumed=restored is not None, step=int(state.step))
     run = Run(
         step,
-        restored.state if restored else state,
-        Settings(fetch_every, tol, prefetch),
-        place=Place(*extra.get("place", ())),
+        begun.state,
+        Settings(fetch_every, tol, prefetch, first_epoch, first_epoch + epochs, begun.numbers),
+        place=place,
         recorder=Recorder(restored.history if restored else None),
         plateau=Plateau(patience, min_delta, monitor, restore_best),
-        progress=Progress(progress, epochs),
+        progress=shown,
         log=log,
         saver=saver,
-        interrupt=Interruptible(terminable=saver.active),
+        interrupt=Interruptible(terminable=saver.active or on_interrupt == "return"),
         eval_fn=eval_fn,
         best=BestStates() if restore_best else None,
-        notices=Notices(progress),
+        notices=Notices(shown, progress, log),
     )
-    if restored:
-        run.recall(extra)
-        saver.recall_best(run)
-        log.cut_back(run.position, run.place.epoch, events=True)
-        log.write("resumed", {"epoch": run.place.epoch, "step": run.position, "checkpoint": restored.path.name})
-    if log.set_aside is not None:
-        run.notices.tell(f"the log of an earlier run is now {log.set_aside}.")
-    try:
-        loop = choose(scan, step, data, run.state, fetch_every)
-        if rollback is not None:
-            run.begin_rollback(rollback)
-        with run.interrupt:
-            _train(run, data, loop, epochs, callbacks)
-            run.stopped = run.stopped or run.interrupt.requested
-            saver.finish(run, run.summary)
-    except KeyboardInterrupt:
-        if run.interrupt.requested:  # the second time it is pressed
+    with contextlib.closing(run), left_by(run, data):
+        if restored:
+            pick_up(run, extra, restored.path, begun.told)
+        if log.set_aside is not None:
+            run.notices.tell(f"the log of an earlier run is now {log.set_aside}.")
+        try:
+            loop = choose(scan, step, data, run.state, fetch_every)
+            if rollback is not None:
+                run.begin_rollback(rollback)
+            with run.interrupt:
+                _train(run, data, loop, callbacks)
+                saver.finish(run, run.summary)
+        except KeyboardInterrupt:
+            if run.interrupt.requested:  # the second time it is pressed
+                raise
+            run.interrupt.was_raised()
+            run.stopped = "interrupted"
+            saver.finish(run)
+        except Exception as error:
+            saver.rescue(run, error)
             raise
-        run.stopped = "interrupted"
-        saver.finish(run)
-    except Exception as error:
-        saver.rescue(run, error)
-        raise
-    finally:
-        run.close()
-    history = run.recorder.history(run.stopped or "finished")
-    return (run.state, history) if run.best is None else (run.best_state(), history | run.about_the_best())
+        say_if_interrupted(run, on_interrupt)
+        state, history = result(run)
+    remember(state, data, place_of_result(run))
+    run.interrupt.deliver(on_interrupt, state, history)
+    return state, history
 
 
-def _train(
-    run: Run,
-    data: Data,
-    loop: Any,
-    epochs: int,
-    callbacks: Sequence[Callback],
-) -> None:
+def _train(run: Run, data: Data, loop: EpochScan | None, callbacks: Sequence[Callback]) -> None:
     """Epochs, until one of the reasons to stop."""
-    while run.place.epoch < epochs and not run.stopped:
+    while run.place.epoch < run.settings.end and not run.stopped:
         try:
             run.run_epoch(data, loop)
         except RolledBackError:
             continue
-        if run.was_told_to_stop:
+        if run.stopped == "interrupted":  # within an epoch, which is then not at its end
             return
         is_best = run.end_epoch()
         run.saver.after_epoch(run, is_best and run.best is not None)
         place = {"epoch": run.epoch, "step": run.position}
-        if True in [callback(run.state, place | run.summary) for callback in callbacks]:
+        answers = [callback(run.state, place | run.summary) for callback in callbacks]
+        if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
             run.stopped = run.stopped or "callback"
         run.stopped = run.stopped or run.plateau.reason
+        if run.place.epoch < run.settings.end:
+            run.stopped = run.stopped or run.interrupt.requested

@@ -87,6 +87,11 @@ class Recorder:
                     self.steps.setdefault(name, Column()).append(value)
         return records
 
+    @property
+    def count(self) -> int:
+        """Steps fetched so far."""
+        return len(self.steps["loss"]) if "loss" in self.steps else 0
+
     def means(self, count: int, skipped: bool) -> dict[str, float]:
         """The loss and the scalars of `aux`, averaged over the last `count` steps fetched.
 

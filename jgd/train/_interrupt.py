@@ -4,7 +4,9 @@ import os
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Literal
+
+OnInterrupt = Literal["auto", "return", "exit"]
 
 
 class Interruptible:
@@ -15,20 +17,28 @@ class Interruptible:
 
     Args:
         terminable: Whether to listen to SIGTERM as well, by which schedulers say that a machine is about to go. The
-            second one does what it did before.
+            second one does what it did before. Where SIGTERM is ignored it stays so.
 
     Attributes:
-        requested: `"interrupted"` after Ctrl-C, `"terminated"` after SIGTERM, `""` before.
+        requested: `"interrupted"` after Ctrl-C or SIGTERM, `""` before.
+        number: The signal; SIGTERM where both came.
     """
 
     def __init__(self, terminable: bool = False) -> None:
         self.requested = ""
+        self.number: int | None = None
         self._signals = [signal.SIGINT, signal.SIGTERM] if terminable else [signal.SIGINT]
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruptible":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in self._signals}
+            before = {number: signal.getsignal(number) for number in self._signals}
+            # None: of a library in another language, which Python could not put back.
+            self._previous = {
+                number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)
+            }
+            for number in self._previous:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -36,16 +46,60 @@ class Interruptible:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._previous = {}
+
+    @property
+    def name(self) -> str:
+        """What the person or the scheduler did."""
+        return "SIGTERM" if self.number == signal.SIGTERM else "Ctrl-C"
+
+    def ends_with(self, how: OnInterrupt) -> str:
+        """What becomes of the program once all is saved, for a person: nothing where `fit` returns."""
+        if self.number == signal.SIGTERM and how != "return" and not callable(self._previous.get(signal.SIGTERM)):
+            return "the exit status is 143."
+        return ""
+
+    def deliver(self, how: OnInterrupt, state: Any, history: Any) -> None:
+        """Hands the signal on, once all is saved.
+
+        SIGTERM ends the program, with the exit status that a shell and a scheduler know it by, but for a program that
+        has a handler of its own: that is called. Ctrl-C was for the loop alone, unless told otherwise.
+
+        Args:
+            how: What is asked for.
+            state: For the error's `.state`.
+            history: For the error's `.history`.
+
+        Raises:
+            SystemExit: After SIGTERM.
+            KeyboardInterrupt: After Ctrl-C.
+        """
+        if self.number is None or how == "return":
+            return
+        handler = self._previous.get(signal.SIGTERM)
+        if self.number == signal.SIGTERM and callable(handler):
+            handler(signal.SIGTERM, None)
+            return
+        error: Any = None
+        if self.number == signal.SIGTERM:
+            error = SystemExit(128 + signal.SIGTERM)
+        elif how == "exit":
+            error = KeyboardInterrupt()
+        if error is not None:
+            error.state, error.history = state, history
+            raise error
+
+    def was_raised(self) -> None:
+        """Notes a KeyboardInterrupt that someone else has raised."""
+        self.requested, self.number = "interrupted", signal.SIGINT
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         if number == signal.SIGTERM:
-            if self.requested == "terminated":
+            if self.number == signal.SIGTERM:
                 signal.signal(number, self._previous[number])
                 os.kill(os.getpid(), number)
-            self.requested = "terminated"
+            self.number = number
         elif self.requested:
             raise KeyboardInterrupt
-        else:
-            self.requested = "interrupted"
+        self.number = self.number or number
+        self.requested = "interrupted"

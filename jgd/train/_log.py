@@ -12,7 +12,7 @@ import numpy as np
 from jgd.train._paths import as_path, make_folder, reworded
 
 # What happened to the run itself; going through the same steps again does not write these a second time.
-_OF_THE_RUN = frozenset({"resumed", "error", "checkpoint_failed"})
+_OF_THE_RUN = frozenset({"resumed", "error", "checkpoint_failed", "notice"})
 _TAIL = 1 << 20  # bytes; the last step of a log stands within so many of its end
 
 

@@ -2,30 +2,39 @@
 
 import logging
 
+from jgd.train._log import JsonlLog
+from jgd.train._progress import Progress
+
 _LOGGER = logging.getLogger("jgd")
 
 
 class Notices:
-    """Sentences for a person: printed where progress is shown, and given to the logger `"jgd"`.
+    """Sentences for a person: shown where progress is, and given to the logger `"jgd"`.
 
-    Python shows warnings of a logger that nobody has set up on stderr: those are seen without progress too, and once.
+    Python writes the warnings of a logger that nobody has set up to stderr: they are seen without progress too, and
+    once. Warnings of the module `warnings` they are not, since a test suite may turn those into errors, and none of
+    these sentences is a reason to end a run.
 
     Args:
-        shown: Whether progress is shown.
+        progress: What the run shows.
+        shown: Whether it shows anything.
+        log: Where each sentence has a line of kind `"notice"`.
+
+    Attributes:
+        texts: All of them so far.
     """
 
-    def __init__(self, shown: bool):
-        self._shown = shown
+    def __init__(self, progress: Progress, shown: bool, log: JsonlLog):
+        self._progress, self._shown, self._log = progress, shown, log
         self.texts: list[str] = []
 
     def tell(self, text: str, level: int = logging.INFO) -> None:
-        """One sentence; those that a person must not miss have the level `logging.WARNING`."""
-        text = f"fit: {text}"
+        """One sentence."""
         self.texts.append(text)
-        if self._shown:
-            print(text, flush=True)
+        self._progress.say(text)
+        self._log.write("notice", {"text": text})
         if not self._shown or _LOGGER.hasHandlers():
-            _LOGGER.log(level, text)
+            _LOGGER.log(level, "fit: %s", text)
 
     def warn(self, text: str) -> None:
         """One sentence that a person must not miss."""

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from jgd.core import check_choice
 from jgd.train._checkpoints import Checkpoints
+from jgd.train._interrupt import OnInterrupt
+from jgd.train._resume import check_resume
 from jgd.train._rollback import Rollback
 from jgd.train._state import TrainState
 from jgd.train._step import Step, check_state
@@ -57,21 +60,21 @@ def check_options(step: Step, options: Mapping[str, Any]) -> None:
     if not isinstance(monitor, str) or not monitor.removeprefix("-"):
         raise TypeError(f"fit: monitor must be the name of a number, such as 'loss' or '-accuracy'; got {monitor!r}.")
     _check_kinds(options)
+    check_resume(options["resume"])
+    check_choice("fit", "on_interrupt", options["on_interrupt"], OnInterrupt)
     if options["tol"] is not None and not step.norms:
         raise ValueError("fit: tol is compared with the gradient norm, which this step leaves out (norms=False).")
 
 
 def _check_kinds(options: Mapping[str, Any]) -> None:
-    folders = {"checkpoint_dir": (str, Path, Checkpoints), "log_dir": (str, Path), "rollback": (Rollback,)}
-    words = {
-        "checkpoint_dir": "None, a folder or a jgd.Checkpoints",
-        "log_dir": "None or a folder",
-        "rollback": "None or a jgd.Rollback",
+    known: dict[str, tuple[tuple[type, ...], str]] = {
+        "checkpoint_dir": ((str, Path, Checkpoints), "None, a folder or a jgd.Checkpoints"),
+        "rollback": ((Rollback,), "None or a jgd.Rollback"),
     }
-    for name, kinds in folders.items():
+    for name, (kinds, words) in known.items():
         value = options[name]
         if value is not None and not isinstance(value, kinds):
-            raise TypeError(f"fit: {name} must be {words[name]}; got a {type(value).__name__}.")
+            raise TypeError(f"fit: {name} must be {words}; got a {type(value).__name__}.")
     eval_fn, callbacks = options["eval_fn"], options["callbacks"]
     if eval_fn is not None and not callable(eval_fn):
         raise TypeError(f"fit: eval_fn must be None or a function of the state; got a {type(eval_fn).__name__}.")

@@ -49,11 +49,15 @@ class PoissonLoader(ArrayLoader):
     def __init__(self, arrays: PyTree, expected_batch_size: float, *, seed: int = 0, max_batch_size: int | None = None):
         self.sampling_rate = 1.0  # until the number of examples is known
         super().__init__(arrays, 1, seed=seed)
-        if isinstance(expected_batch_size, bool) or not 0 < expected_batch_size <= self.size:
+        is_number = isinstance(expected_batch_size, int | float | np.integer | np.floating)
+        if not is_number or isinstance(expected_batch_size, bool) or not 0 < expected_batch_size <= self.size:
             raise ValueError(
-                f"PoissonLoader: expected_batch_size must be above 0 and at most the {self.size} examples; got"
+                f"PoissonLoader: expected_batch_size must be a number above 0 and at most the {self.size} examples; got"
                 f" {expected_batch_size!r}."
             )
+        is_whole = isinstance(max_batch_size, int | np.integer) and not isinstance(max_batch_size, bool)
+        if not is_whole and max_batch_size is not None:
+            raise ValueError(f"PoissonLoader: max_batch_size must be None or a whole number; got {max_batch_size!r}.")
         self.sampling_rate = float(expected_batch_size / self.size)
         deviation = math.sqrt(expected_batch_size * (1 - self.sampling_rate))
         never = min(self.size, math.ceil(expected_batch_size + _DEVIATIONS * deviation + _DEVIATIONS))

@@ -1,12 +1,13 @@
 """What the loop of `fit` carries along: state, position, records; and what it does at each step."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 
 from jgd.core import PyTree
+from jgd.train._batches import check_batch
 from jgd.train._best import BestStates
 from jgd.train._cursor import Data, Place, Source
 from jgd.train._epoch_scan import SECONDS, EpochScan
@@ -31,6 +32,9 @@ class Settings(NamedTuple):
     fetch_every: int
     tol: float | None
     prefetch: int
+    first_epoch: int  # where the run began, which is not 0 where an earlier call of `fit` has trained the state
+    end: int  # the epoch before which it ends
+    numbers: dict[str, Any]  # the hyperparameters that it goes by, for a later process to compare
 
 
 class RolledBackError(Exception):
@@ -71,26 +75,18 @@ class Run:
         self.left_out: set[tuple[int, int]] = set()  # epoch and batch, counted from 1, that a rollback gave up
         self._batches: dict[int, tuple[Place, Callable[[], PyTree]]] = {}  # by step, since the last fetch
         self._stride, self._timed = 1, False
+        self._said_of: set[str] = set()
         self._is_monitored = not plateau.active or plateau.name in ALWAYS or f"epoch_{plateau.name}" in recorder.epochs
 
-    def recall(self, memory: Mapping[str, Any]) -> None:
-        """Goes on from what `memory` returned in an earlier process."""
-        if memory["monitor"] == self.plateau.monitor:  # the best of another number says nothing of this one
-            self.plateau.watched = Watched(*memory["watched"])
-        self.left_out = {tuple(pair) for pair in memory["left_out"]}
-        self.stopped = self.plateau.reason
-        # A run that had arrived by a tolerance at least as strict has nothing left to do.
-        if memory["stopped"] == "converged" and self.settings.tol is not None and memory["tol"] <= self.settings.tol:
-            self.stopped = self.stopped or "converged"
+    @property
+    def where(self) -> str:
+        """The place, for a person; epochs counted from 0, as everywhere."""
+        within = f", batch {self.place.batch}" if self.place.batch else ""
+        return f"step {self.position}, epoch {self.place.epoch}{within}"
 
     def begin_rollback(self, rollback: Rollback) -> None:
         """Keeps the last good state from here on."""
         self.keeper = rollback.start(self.state, self._mark())
-
-    @property
-    def was_told_to_stop(self) -> bool:
-        """Whether it stopped within an epoch, which is then not at its end."""
-        return self.stopped in ("interrupted", "terminated")
 
     def run_epoch(self, data: Data, loop: EpochScan | None) -> None:
         """Goes through the data from the place on to the end of its epoch, or until there is a reason to stop."""
@@ -102,7 +98,9 @@ class Run:
             self._run_loop(loop)
             source = Source(data, self.place, self.settings.prefetch, self._keeps_places)
         if not self.stopped:
+            is_checked = False
             for batch, place in source:
+                is_checked = is_checked or check_batch(batch)
                 if (place.epoch, place.batch) in self.left_out:
                     self.place = place
                     continue
@@ -125,11 +123,11 @@ class Run:
         Returns:
             Whether the number that is watched is the best so far.
         """
-        count = self.position - self.epoch_start
+        count = min(self.position - self.epoch_start, self.recorder.count)  # the rest was made in an earlier call
         summary = self.recorder.means(count, self.step.on_nonfinite != "ignore")
         summary["nonfinite"] = self.recorder.not_finite(count) if count else 0
         if self.eval_fn is not None:
-            summary |= evaluated(self.eval_fn, self.state)
+            summary |= self._evaluated(self.eval_fn, set(summary))
         is_best = self.plateau.take(summary, self.position, self.epoch)
         if is_best and self.best is not None:
             self.best.keep(self.position, self.state, self._steps_of_bests())
@@ -139,28 +137,23 @@ class Run:
         self.place, self.summary = self._next, summary
         return is_best
 
-    def about_the_best(self) -> dict[str, int]:
-        """Which epoch was the best, for the history; tells it as well."""
-        watched, number = self.plateau.watched, self.plateau.name
-        if watched.step < 0:
-            self.notices.warn(f"no epoch had a finite {number}: the state returned is the last one, not the best.")
-        else:
-            value = f"{number} {self.plateau.best:.6g}"
-            self.notices.tell(f"the state returned is the best, of epoch {watched.epoch + 1} ({value}).")
-        return {"best_step": watched.step, "best_epoch": watched.epoch}
-
-    def best_state(self) -> TrainState:
-        """The state after the best epoch; the present one where no epoch has been the best."""
-        step = self.plateau.watched.step
-        if self.best is None or step in (-1, self.position):
-            return self.state
-        found = self.best.get(step, self.state)
-        return self.state if found is None else found
+    def _evaluated(self, eval_fn: EvalFn, own: set[str]) -> dict[str, float]:
+        found = evaluated(eval_fn, self.state)
+        taken = sorted(own & found.keys() - self._said_of)
+        self._said_of |= set(taken)
+        if taken:
+            self.notices.warn(
+                f"eval_fn returns {', '.join(map(repr, taken))}, which takes the place of the training's own in the"
+                " epoch's summary; under another name, such as 'val_loss', both are kept."
+            )
+        return found
 
     def memory(self) -> dict[str, Any]:
         """What a later process must know beside the state and the history, as JSON holds it."""
         return {
             "place": list(self.place),
+            "first_epoch": self.settings.first_epoch,
+            "numbers": self.settings.numbers,
             "monitor": self.plateau.monitor,
             "watched": list(self.plateau.watched),
             "left_out": sorted(self.left_out),

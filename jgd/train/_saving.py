@@ -49,6 +49,10 @@ class Saver:
             self._saved = Place(*found.record["extra"]["place"])
         return found
 
+    def is_saved(self, run: Any) -> bool:
+        """Whether the newest checkpoint is of where the run stands."""
+        return run.place == self._saved
+
     def steps_until(self, position: int) -> float:
         """Steps until a save is due by their number."""
         every = None if self._checkpoints is None else self._checkpoints.every_steps

@@ -123,9 +123,9 @@ def train(case, folder, out, stop_after=None):
             data.stop_at = stop_at
     checkpoints = None if folder is None else Checkpoints(folder, every_steps=3, max_to_keep=2, best="loss")
     log = None if folder is None else folder / "log"
-    state, history = jgd.fit(
-        state, step, data, epochs=EPOCHS, checkpoint_dir=checkpoints, log_dir=log, progress=False, fetch_every=4, **more
-    )
+    more |= {"progress": False, "fetch_every": 4, "on_interrupt": "return"}
+    state, history = jgd.fit(state, step, data, epochs=EPOCHS, checkpoint_dir=checkpoints, log_dir=log, **more)
+    history.pop("notices", None)  # of the process, not of the run
     if history["stopped"] == "finished":
         leaves = {
             jax.tree_util.keystr(path): leaf
