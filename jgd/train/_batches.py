@@ -75,11 +75,12 @@ def check_divides(data: Any, parts: int) -> None:
         return
     for size, what in _sizes(data):
         if size % parts:
-            advice = (
-                " Give the loader remainder='drop' or 'pad', or another batch_size."
-                if isinstance(data, ArrayLoader)
-                else ""
-            )
+            advice = ""
+            if isinstance(data, ArrayLoader):
+                advice = (
+                    " Give the loader another batch_size, or remainder='drop', or remainder='pad' with make_step's"
+                    " loss_weight."
+                )
             raise ValueError(f"fit: accumulate={parts} does not divide {what}, of {size} examples.{advice}")
 
 

@@ -31,7 +31,7 @@ class Notices:
     def tell(self, text: str, level: int = logging.INFO) -> None:
         """One sentence."""
         self.texts.append(text)
-        self._progress.say(text)
+        self._progress.say(f"fit: {text}")
         self._log.write("notice", {"text": text})
         if not self._shown or _LOGGER.hasHandlers():
             _LOGGER.log(level, "fit: %s", text)

@@ -52,7 +52,7 @@ class PoissonLoader(ArrayLoader):
         is_number = isinstance(expected_batch_size, int | float | np.integer | np.floating)
         if not is_number or isinstance(expected_batch_size, bool) or not 0 < expected_batch_size <= self.size:
             raise ValueError(
-                f"PoissonLoader: expected_batch_size must be a number above 0 and at most the {self.size} examples; got"
+                f"PoissonLoader: expected_batch_size must be above 0 and at most the {self.size} examples; got"
                 f" {expected_batch_size!r}."
             )
         is_whole = isinstance(max_batch_size, int | np.integer) and not isinstance(max_batch_size, bool)

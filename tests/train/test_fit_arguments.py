@@ -71,7 +71,7 @@ def test_data_that_may_look_like_arrays_of_examples():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"batch_size": 5, "remainder": "keep"}, "a batch, of 5 examples. Give the loader"),
-    ({"batch_size": 10, "remainder": "keep"}, r"the last batch of an epoch, of 1 examples. Give the loader remainder="),
+    ({"batch_size": 10, "remainder": "keep"}, r"the last batch of an epoch, of 1 examples. Give the loader"),
     ({"batch_size": 12, "remainder": "keep"}, "the last batch of an epoch, of 11 examples"),
     ({"batch_size": 5, "remainder": "pad"}, "a batch, of 5 examples. Give the loader"),
 ])  # fmt: skip
@@ -80,9 +80,13 @@ def test_a_batch_that_accumulate_does_not_divide_is_seen_before_the_first_step(o
     with pytest.raises(ValueError, match=f"fit: accumulate=2 does not divide {message}") as caught:
         fit(loader, HALVES)
     assert not hasattr(caught.value, "state")
-    for remainder in ("drop", "pad"):
+
+
+def test_a_remainder_that_is_dropped_or_padded_is_divided():
+    padded_loss = lambda w, padded: loss_fn(w, padded.batch)  # noqa: E731
+    padded_step = jgd.make_step(padded_loss, OPTIMIZER, accumulate=2, loss_weight="parts")
+    for remainder, step in (("drop", HALVES), ("pad", padded_step)):
         loader = jgd.ArrayLoader({"x": X[:11], "y": Y[:11]}, 4, remainder=remainder)
-        step = jgd.make_step(lambda w, b: loss_fn(w, getattr(b, "batch", b)), OPTIMIZER, accumulate=2)
         assert len(fit(loader, step)[1]["loss"]) == len(loader)
 
 
@@ -170,8 +174,8 @@ def test_a_callback_may_return_anything():
     (lambda: jgd.ArrayLoader(X, 2).seek("0"), TypeError, "epoch and batch must be whole numbers; got '0' and 0"),
     (lambda: jgd.ArrayLoader(X, 2).seek(0.5), TypeError, "epoch and batch must be whole numbers; got 0.5 and 0"),
     (lambda: jgd.ArrayLoader(X, 2).restore(3), TypeError, "expected what state\\(\\) returned, a dict; got a int"),
-    (lambda: jgd.PoissonLoader(X, "3"), ValueError, "PoissonLoader: expected_batch_size must be a number above 0"),
-    (lambda: jgd.PoissonLoader(X, float("nan")), ValueError, "PoissonLoader: expected_batch_size must be a number"),
+    (lambda: jgd.PoissonLoader(X, "3"), ValueError, "PoissonLoader: expected_batch_size must be above 0"),
+    (lambda: jgd.PoissonLoader(X, float("nan")), ValueError, "PoissonLoader: expected_batch_size must be above 0"),
     (lambda: jgd.PoissonLoader(X, 3, max_batch_size="9"), ValueError, "PoissonLoader: max_batch_size must be None or"),
     (lambda: jgd.Rollback(factor="half"), ValueError, r"Rollback: factor must lie in \(0, 1\]; got 'half'"),
     (lambda: jgd.Rollback(keep=["host"]), ValueError, "Rollback: keep must be one of"),

@@ -60,7 +60,7 @@ def test_a_resumption_is_told_of_where_it_is_seen(tmp_path, capsys, caplog):
     lines = [json.loads(line) for line in (tmp_path / "log/history.jsonl").read_text().splitlines()]
     assert [line["text"] for line in lines if line["kind"] == "notice"] == [text]
     fit(tmp_path, epochs=3, progress=True)
-    assert capsys.readouterr().out.splitlines()[0].startswith("resumed from step 6, epoch 2, as saved in ")
+    assert capsys.readouterr().out.splitlines()[0].startswith("fit: resumed from step 6, epoch 2, as saved in ")
     assert warned(caplog) == []
 
 
