@@ -12,8 +12,12 @@ import optax
 
 import jgd
 from jgd.core import Array, PyTree, check_hyperparam, require, tree_size
+from jgd.train._checkpoint_files import orbax
+from jgd.train._paths import as_path, make_folder
 
 BATCH_SIZE = 32
+FOLDER = "jgd-demo"
+MADE = ("history.jsonl", "loss.png", "checkpoint")
 
 #: For each optimizer that the demo knows how to make it, and a learning rate that suits this problem.
 OPTIMIZERS: dict[str, tuple[Callable[[Any], jgd.Optimizer], float]] = {
@@ -130,24 +134,54 @@ class Minibatches:
             yield {"image": self._digits.train_images[chosen], "label": self._digits.train_labels[chosen]}
 
 
-def run(optimizer_name: str, epochs: int, learning_rate: float | None, seed: int, out: Path) -> float:
+def folder_for(out: Path | None) -> Path:
+    """The folder that was asked for, if nothing is in the way there; by default a new one in the working folder.
+
+    Raises:
+        FileExistsError: It holds a demo already, or other files of those names.
+        OSError: It cannot be made, or written to.
+    """
+    number = 1
+    while out is None:
+        place = Path.cwd() / (FOLDER if number == 1 else f"{FOLDER}-{number}")
+        if not place.exists():
+            out = place
+        number += 1
+    place = as_path("demo", "--out", out)
+    make_folder("demo", "--out", place)
+    if taken := [name for name in MADE if (place / name).exists()]:
+        raise FileExistsError(
+            f"demo: --out: the folder {place} holds {', '.join(taken)} already, which would be overwritten. Nothing was"
+            " changed; give another folder, or move that away."
+        )
+    return place
+
+
+def run(optimizer_name: str, epochs: int, learning_rate: float | None, seed: int, out: Path | None) -> float:
     """Trains, reports, and leaves history, plot and checkpoint in `out`.
 
+    Args:
+        optimizer_name: One of `OPTIMIZERS`.
+        epochs: How many times to go through the images, at least 1.
+        learning_rate: The peak; None for one that suits the optimizer.
+        seed: From 0; of the split, the model and the order of examples.
+        out: The folder; None for `jgd-demo` in the working folder, or `jgd-demo-2` and so on where that is there.
+
     Returns:
-        The accuracy on the test images.
+        The accuracy on the test images; NaN where the run was stopped before its first epoch was over.
 
     Raises:
         ImportError: A package of the extra `examples` is missing.
         ValueError: An argument that cannot be right.
+        OSError: The folder holds a demo already, or cannot be made or written to. Nothing was trained then.
     """
     plot = require("matplotlib.figure", "examples", "the demo's plot")
+    orbax()
     started = time.perf_counter()
     make, usual_rate = OPTIMIZERS[optimizer_name]
     rate = usual_rate if learning_rate is None else learning_rate
     check_hyperparam("demo", "learning_rate", rate)  # the schedule would hide a rate that cannot be
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: a file of that name is in the way; expected a folder or nothing.")
-    out.mkdir(parents=True, exist_ok=True)
+    out = folder_for(out)
     digits = load_digits(seed)
 
     # Up to the peak rate over the first tenth of the run, then down to zero along a cosine.
@@ -156,9 +190,13 @@ def run(optimizer_name: str, epochs: int, learning_rate: float | None, seed: int
     state = jgd.TrainState.create(init_params(jax.random.key(seed)), optimizer, key=seed)
     step = jgd.make_step(loss_fn, optimizer)
 
+    print(f"folder: {out}")
     print(f"digits: {len(digits.train_labels)} to learn from, {len(digits.test_labels)} to be tested on")
     print(f"model: {tree_size(state.params):,} parameters; device: {jax.devices()[0].device_kind}")
-    print(f"optimizer: {optimizer_name}, peak learning rate {rate:g}, {epochs} epochs of {steps // epochs} steps")
+    print(
+        f"optimizer: {optimizer_name}, peak learning rate {rate:g}, {epochs} epochs of {steps // epochs} steps",
+        flush=True,
+    )
 
     def evaluate(state: jgd.TrainState) -> dict[str, Array]:
         train_loss, train_accuracy = loss_and_accuracy(state.params, digits.train_images, digits.train_labels)
@@ -186,7 +224,7 @@ def run(optimizer_name: str, epochs: int, learning_rate: float | None, seed: int
         f" after {time.perf_counter() - started:.1f} s, compilation included"
     )
     for label, path in (("history", out / "history.jsonl"), ("plot", out / "loss.png"), ("checkpoint", checkpoint)):
-        print(f"{label + ':':<12}{path.resolve()}")
+        print(f"{label + ':':<12}{path}")
     return accuracy
 
 
@@ -197,18 +235,18 @@ def draw(plot: Any, history: jgd.History, optimizer_name: str, path: Path) -> No
     left, right = figure.subplots(1, 2)
     done = len(history["epoch_test_loss"])
     epochs = np.arange(1, done + 1)
-    steps = (np.arange(len(history["loss"])) + 1) / np.sum(history["epoch"] == 0)
+    steps = (np.arange(len(history["loss"])) + 1) / np.sum(history["epoch"] == history["epoch"][0])
 
     left.plot(steps, history["loss"], color=faint, linewidth=0.7, label="each minibatch, in training")
     left.plot(epochs, history["epoch_train_loss"], color=train, linewidth=2, marker="o", markersize=3, label="train")
     left.plot(epochs, history["epoch_test_loss"], color=test, linewidth=2, marker="o", markersize=3, label="test")
-    left.set(title="Loss", xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    left.set(title="Loss", xlabel="epochs done", ylabel="cross-entropy", yscale="log")
 
     for name, color in (("train", train), ("test", test)):
         error = 100 * (1 - history[f"epoch_{name}_accuracy"])
         right.plot(epochs, error, color=color, linewidth=2, marker="o", markersize=3, label=name)
         right.annotate(f"{error[-1]:.1f}%", (epochs[-1], error[-1]), (4, 4), textcoords="offset points", color=color)
-    right.set(title="Wrong answers", xlabel="epoch", ylabel="percent", ylim=(0, None))
+    right.set(title="Wrong answers", xlabel="epochs done", ylabel="percent", ylim=(0, None))
     right.set_yscale("symlog", linthresh=1.0)
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for axes in (left, right):

@@ -42,6 +42,8 @@ def run() -> int:
 
 
 def _version(package: str) -> str:
+    if package == "jgd":
+        return jgd.__version__  # this one, be it installed or not
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

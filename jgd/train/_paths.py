@@ -1,6 +1,7 @@
 """Paths as users give them."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,20 @@ def as_path(owner: str, argument: str, given: Any) -> Path:
 
 
 def make_folder(owner: str, argument: str, folder: Path) -> None:
-    """Makes a folder and those above it, where they are not there.
+    """Makes a folder and those above it, where they are not there, and sees that one can write to it.
 
     Raises:
-        OSError: It cannot be made; the message says so in words.
+        OSError: It cannot be made or written to; the message says so in words.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise reworded(error, f"{owner}: {argument}: cannot make the folder {folder}") from error
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".jgd-", dir=folder) as probe:
+            probe.write(b"jgd")
+    except OSError as error:
+        raise reworded(error, f"{owner}: {argument}: cannot write to the folder {folder}") from error
 
 
 def reworded(error: OSError, what: str) -> OSError:

@@ -26,6 +26,7 @@ class Progress:
         self._bar: Any = None
         self._began = self._trained = 0.0
         self._steps = 0
+        self._remark = " (with compilation)"  # of the first epoch
 
     def start(self, epoch: int, length: int | None, done: int = 0) -> None:
         """A new bar for an epoch, counted from 0, of which some batches are done."""
@@ -56,7 +57,8 @@ class Progress:
         numbers = [f"{name} {_short(value)}" for name, value in summary.items() if value or name != "nonfinite"]
         numbers.append(f"{time.perf_counter() - self._began:.1f} s")
         if self._steps and self._trained > self._began:  # evaluation is in the time, and not in the rate
-            numbers.append(_rate(self._steps / (self._trained - self._began)))
+            numbers.append(_rate(self._steps / (self._trained - self._began)) + self._remark)
+        self._remark = ""
         self.say("  ".join([f"{self._name(epoch):<{len(self._name(self._epochs - 1))}}", *numbers]))
 
     def say(self, text: str) -> None:
