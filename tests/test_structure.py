@@ -147,6 +147,8 @@ def test_arguments_have_the_names_order_and_defaults_that_optax_gives_them(name)
         return  # arguments by position alone
     ours = inspect.signature(getattr(jgd, name)).parameters
     theirs = inspect.signature(optax_factory(name)).parameters
+    if name == "dpsgd" and "key" not in theirs:
+        return  # optax's main has `key` where 0.2.8 has `seed`, and takes `seed` by keyword
     positional = [p for p, value in theirs.items() if value.kind is value.POSITIONAL_OR_KEYWORD]
     assert list(ours)[: len(positional)] == positional
     for argument, value in theirs.items():

@@ -20,70 +20,12 @@ References:
       https://arxiv.org/abs/2306.06101, 2023, Algorithm 4.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
-
-from jgd.core import (
-    DECAY_RATE,
-    Array,
-    Hyper,
-    Optimizer,
-    ScalarOrSchedule,
-    Slots,
-    TreeRule,
-    abs_sq,
-    debias,
-    lift,
-    real_zeros,
-    zeros,
-)
-from jgd.rules._distance import same, zero
-
-
-def prodigy_rule(first: Any, corrected: bool, safeguard: bool, has_beta3: bool) -> TreeRule:
-    """The rule, its first estimate given, with and without correction and safeguard."""
-
-    def update(
-        grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
-    ) -> tuple[list[Array], Slots]:
-        del step
-        d, start = slots["estim_lr"], slots["params0"]
-        rate = d * hyper["rate"]
-        b1, b2, b3 = hyper["b1"], hyper["b2"], hyper["b3"]
-        weight = d / first * (d if safeguard else rate)
-        inner = sum(jnp.sum(g * (p0 - p)) for g, p0, p in zip(grads, start, params, strict=True))
-        numerator = b3 * slots["numerator_weighted"] + d / first * rate * inner
-        mu = [b1 * m + hyper["1-b1"] * d * g for m, g in zip(slots["exp_avg"], grads, strict=True)]
-        nu = [b2 * v + hyper["1-b2"] * d**2 * abs_sq(g) for v, g in zip(slots["exp_avg_sq"], grads, strict=True)]
-        sums = [b3 * s + weight * g for s, g in zip(slots["grad_sum"], grads, strict=True)]
-        size = sum(jnp.sum(jnp.abs(s)) for s in sums)
-        estimate = jnp.where(size > 0, hyper["estim_lr_coef"] * numerator / jnp.where(size > 0, size, 1), d)
-        largest = jnp.maximum(slots["estim_lr_max"], estimate)
-        # The first estimate is taken whole; later ones are approached at the rate of growth.
-        before = jnp.where(d == first, jnp.maximum(d, estimate), d)
-        new_d = jnp.minimum(largest, before * hyper["growth_rate"])
-        deltas = []
-        for m, v, p in zip(mu, nu, params, strict=True):
-            denominator = jnp.sqrt(v) + new_d * hyper["eps"]
-            direction = m / jnp.where(denominator > 0, denominator, 1)
-            deltas.append(-rate * (direction + hyper["weight_decay"] * p))
-        new = {"exp_avg": mu, "exp_avg_sq": nu, "grad_sum": sums, "params0": start, "estim_lr": new_d}
-        return deltas, new | {"numerator_weighted": numerator, "estim_lr_max": largest}
-
-    def prepare(hyper: Hyper, step: Array) -> Hyper:
-        correction = jnp.sqrt(debias(hyper["1-b2"], step)) / debias(hyper["1-b1"], step) if corrected else 1
-        more = {"rate": hyper["learning_rate"] * correction} | ({} if has_beta3 else {"b3": jnp.sqrt(hyper["b2"])})
-        return {"growth_rate": jnp.asarray(jnp.inf, hyper["b2"].dtype)} | hyper | more
-
-    slots = {"exp_avg": zeros, "exp_avg_sq": real_zeros, "grad_sum": zeros, "params0": same}
-
-    def start_at_first(params: list[Array]) -> Array:
-        return zero(params) + first
-
-    scalars = {"estim_lr": start_at_first, "estim_lr_max": start_at_first, "numerator_weighted": zero}
-    declared = {"nonnegative": ("exp_avg_sq",), "exact": ("params0",)}
-    return TreeRule(update, slots, scalars, needs_params=True, supports_complex=False, prepare=prepare, **declared)
+from jgd.core import DECAY_RATE, Mask, Optimizer, ScalarOrSchedule, TreeRule, lift
+from jgd.rules._prodigy_rule import prodigy_rule
+from jgd.rules._weight_decay import choose_decaying
 
 
 def prodigy(
@@ -95,6 +37,7 @@ def prodigy(
     estim_lr_coef: ScalarOrSchedule = 1.0,
     weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
+    weight_decay_mask: Mask = None,
     *,
     bias_correction: bool = True,
     growth_rate: ScalarOrSchedule | None = None,
@@ -112,6 +55,7 @@ def prodigy(
         estim_lr_coef: A factor on later estimates; two or more where steps stay too small.
         weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         safeguard_warmup: Whether the sum in the denominator leaves the learning rate out, for long warm-ups.
+        weight_decay_mask: Which leaves decay; as the mask of `jgd.adamw`.
         bias_correction: Whether the moments are corrected for their start at zero.
         growth_rate: The largest factor by which the estimate may grow in a step, above 1; None for no bound.
         state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
@@ -123,8 +67,8 @@ def prodigy(
         `numerator_weighted` for the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, or
-            `update` is called without params.
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+            does not fit, or `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -140,10 +84,15 @@ def prodigy(
     hyperparams |= {"estim_lr_coef": estim_lr_coef, "weight_decay": weight_decay}
     hyperparams |= {} if beta3 is None else {"b3": beta3}
     hyperparams |= {} if growth_rate is None else {"growth_rate": growth_rate}
+
+    def rule(decays: Sequence[bool] | None = None) -> TreeRule:
+        return prodigy_rule(estim_lr0, bias_correction, safeguard_warmup, beta3 is not None, decays)
+
     return lift(
-        prodigy_rule(estim_lr0, bias_correction, safeguard_warmup, beta3 is not None),
+        rule(),
         hyperparams,
         name="prodigy",
+        choose=None if weight_decay_mask is None else choose_decaying("prodigy", weight_decay_mask, rule),
         ranges={"b3": DECAY_RATE},
         state_dtype=state_dtype,
         layout=layout,

@@ -15,7 +15,7 @@ A decay in proportion to $\eta / \eta_{max}$ is `"scaled"` with $\lambda / \eta_
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -29,6 +29,7 @@ from jgd.core import (
     Rule,
     ScalarOrSchedule,
     Slots,
+    TreeRule,
     broadcast_mask,
     check_choice,
     is_float,
@@ -84,6 +85,18 @@ def lift_decayed(
 
     choice = None if mask is None else choose
     return lift(decaying, hyperparams | {"weight_decay": weight_decay}, name=name, choose=choice, **more)
+
+
+def choose_decaying(name: str, mask: Mask, rule: Callable[[Sequence[bool]], TreeRule]) -> Callable[[PyTree], PyTree]:
+    """For a rule of the whole tree: `choose(params)` with the rule that knows which of its leaves decay."""
+
+    def choose(params: PyTree) -> PyTree:
+        leaves, treedef = jax.tree.flatten(params)
+        flags = jax.tree.leaves(broadcast_mask(name, mask, params))
+        chosen = rule([flag for flag, leaf in zip(flags, leaves, strict=True) if is_float(leaf)])
+        return treedef.unflatten([chosen] * len(leaves))
+
+    return choose
 
 
 def coupled_decay(name: str, mask: Mask) -> Callable[[PyTree, PyTree, Hyper], PyTree]:

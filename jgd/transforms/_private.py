@@ -42,7 +42,7 @@ def differentially_private_aggregate(
         l2_norm_clip: The largest norm $c$ of one example's gradient, above 0.
         noise_multiplier: The deviation $\sigma$ of the noise over $c$, at least 0.
         key: A key of `jax.random`, or an integer; None for 0. A run that is to be private needs one that nobody knows.
-        seed: optax's former name of `key`.
+        seed: optax's former name of `key`; one of the two.
 
     Returns:
         A transform with the hyperparameters `l2_norm_clip`, `noise_multiplier` and the slot `rng_key`.
@@ -59,7 +59,7 @@ def differentially_private_aggregate(
         [0.5  0.25]
     """
     name = "differentially_private_aggregate"
-    chosen = seed if key is None else key
+    chosen = _one_of(name, key, seed)
     hyperparams = {"l2_norm_clip": l2_norm_clip, "noise_multiplier": noise_multiplier}
     given = Hyperparams(name, hyperparams, ranges={"l2_norm_clip": POSITIVE, "noise_multiplier": NOT_NEGATIVE})
 
@@ -96,9 +96,11 @@ def dpsgd(
     learning_rate: ScalarOrSchedule,
     l2_norm_clip: ScalarOrSchedule,
     noise_multiplier: ScalarOrSchedule,
-    seed: Any,
+    key: Any = None,
     momentum: ScalarOrSchedule | None = None,
     nesterov: bool = False,
+    *,
+    seed: Any = None,
 ) -> Optimizer:
     """SGD on per-example gradients that are clipped, summed and noised.
 
@@ -106,9 +108,10 @@ def dpsgd(
         learning_rate: Length of a step per unit of gradient, at least 0.
         l2_norm_clip: See `jgd.differentially_private_aggregate`.
         noise_multiplier: See `jgd.differentially_private_aggregate`.
-        seed: An integer or a key for the noise.
+        key: A key of `jax.random`, or an integer; None for 0. A run that is to be private needs one that nobody knows.
         momentum: As for `jgd.sgd`.
         nesterov: As for `jgd.sgd`.
+        seed: optax 0.2.8's name of `key`; one of the two.
 
     Returns:
         A chain of the aggregation and `jgd.sgd`.
@@ -118,10 +121,16 @@ def dpsgd(
 
     Examples:
         >>> import jax.numpy as jnp, jgd
-        >>> optimizer, params = jgd.dpsgd(1.0, 1.0, 0.0, seed=0), jnp.zeros(2)
+        >>> optimizer, params = jgd.dpsgd(1.0, 1.0, 0.0, key=0), jnp.zeros(2)
         >>> grads = jnp.array([[8.0, 0.0], [0.0, 0.5]])
         >>> print(optimizer.update(grads, optimizer.init(params), params)[0])
         [-0.5  -0.25]
     """
-    aggregate = differentially_private_aggregate(l2_norm_clip, noise_multiplier, seed)
+    aggregate = differentially_private_aggregate(l2_norm_clip, noise_multiplier, _one_of("dpsgd", key, seed))
     return chain(aggregate, sgd(learning_rate, momentum, nesterov))
+
+
+def _one_of(name: str, key: Any, seed: Any) -> Any:
+    if key is not None and seed is not None:
+        raise ValueError(f"{name}: seed is another name of key; give one of them. Got key={key!r} and seed={seed!r}.")
+    return seed if key is None else key

@@ -197,7 +197,7 @@ FAULTS = [
     ),
     Fault(
         "prodigy_eps_of_the_old_estimate",
-        "jgd/rules/_prodigy.py",
+        "jgd/rules/_prodigy_rule.py",
         'jnp.sqrt(v) + new_d * hyper["eps"]',
         'jnp.sqrt(v) + d * hyper["eps"]',
         golden("prodigy"),
@@ -205,7 +205,7 @@ FAULTS = [
     ),
     Fault(
         "prodigy_start_is_rounded",
-        "jgd/rules/_prodigy.py",
+        "jgd/rules/_prodigy_rule.py",
         '"exact": ("params0",)',
         '"exact": ()',
         ("tests/test_small_states.py::test_slots_that_are_the_difference_of_large_numbers_stay_exact",),
