@@ -8,6 +8,7 @@ from jgd.core._apply import apply_updates as apply_updates
 from jgd.core._checks import check_arrays as check_arrays
 from jgd.core._checks import check_choice as check_choice
 from jgd.core._checks import check_complex as check_complex
+from jgd.core._checks import check_same_tree as check_same_tree
 from jgd.core._checks import given_numbers as given_numbers
 from jgd.core._checks import path_text as path_text
 from jgd.core._evaluation import eval_params as eval_params

@@ -178,8 +178,8 @@ def random_key(key: Any, owner: str = "") -> Array:
     if dtype == jnp.uint32 and jnp.ndim(key) == 1:  # of jax.random.PRNGKey
         return jnp.array(key, copy=True)
     if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or jnp.ndim(key):
-        found = repr(key) if isinstance(key, bool | int | float | str) else f"a {type(key).__name__}"
-        found = found if dtype is None or not jnp.ndim(key) else f"{dtype}{list(jnp.shape(key))}"
+        found = f"a {type(key).__name__}" if dtype is None else f"{dtype}{list(jnp.shape(key))}"
+        found = repr(key) if isinstance(key, bool | int | float | str) else found
         where = f"{owner}: " if owner else ""
         raise TypeError(f"{where}key must be an integer or one key of jax.random; got {found}.")
     return jax.random.key(key)

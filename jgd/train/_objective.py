@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, ascent_direction, holds_packed, is_array, unpack
+from jgd.core import Array, PyTree, ascent_direction, check_same_tree, holds_packed, is_array, path_text, unpack
 from jgd.gradients import accumulate_micro_batches
 from jgd.train._loss_scale import scale_loss, unscale
 from jgd.train._loss_weight import LossWeight, part_weights
@@ -176,12 +176,19 @@ def _check_loss(loss: Any) -> Array:
 
 
 def _check_model_state(new: PyTree, old: PyTree) -> None:
-    as_found = jax.tree.map(lambda leaf: (jnp.shape(leaf), str(jnp.result_type(leaf))), (new, old))
-    if jax.tree.structure(new) != jax.tree.structure(old) or as_found[0] != as_found[1]:
-        raise ValueError(
-            "loss_fn: the new model state must equal the old in structure, shapes and dtypes;"
-            f" got {as_found[0]}, expected {as_found[1]}."
-        )
+    # Leaf by leaf: what a class of a user's makes of == is its own affair.
+    check_same_tree("loss_fn", "the new model state", new, "the old one", old)
+    for (path, leaf), expected in zip(jax.tree_util.tree_flatten_with_path(new)[0], jax.tree.leaves(old), strict=True):
+        if not is_array(leaf):
+            raise TypeError(
+                f"loss_fn: the new model state at {path_text(path)} is {_describe(leaf)}; expected an array."
+            )
+        kinds = [f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (leaf, expected)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                "loss_fn: the new model state must equal the old in structure, shapes and dtypes; at"
+                f" {path_text(path)} got {kinds[0]}, expected {kinds[1]}."
+            )
 
 
 def _describe(value: Any) -> str:

@@ -150,6 +150,36 @@ def test_a_model_state_goes_in_and_comes_out(with_key):
     assert (float(state.model_state["calls"]), float(metrics["aux"]["seen"])) == (3.0, 2.0)
 
 
+@jax.tree_util.register_pytree_with_keys_class
+class Unequal:
+    """As Equinox's `State`: two of them are never equal, whatever they hold."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def tree_flatten_with_keys(self):
+        return [(jax.tree_util.GetAttrKey("calls"), self.calls)], None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_model_states_are_compared_by_what_they_hold(parts):
+    def counting(p, model_state, batch):
+        return loss_fn(p, batch), (Unequal(model_state.calls + 1), None)
+
+    optimizer = jgd.sgd(0.1)
+    step = jgd.make_step(counting, optimizer, accumulate=parts, on_nonfinite="skip")
+    state = jgd.TrainState.create(params(), optimizer, model_state=Unequal(jnp.zeros(())))
+    state, _ = step(state, BATCH)
+    assert float(state.model_state.calls) == parts
+    wrong = jgd.make_step(lambda p, m, batch: (loss_fn(p, batch), (Unequal(jnp.int32(1)), None)), optimizer)
+    with pytest.raises(ValueError, match=r"at \.calls got int32\[\], expected float32\[\]"):
+        wrong(state, BATCH)
+
+
 def test_params_that_are_python_numbers_become_arrays_like_any_others():
     state = jgd.TrainState.create({"w": 2.0}, jgd.sgd(0.1))
     assert jax.typeof(state.params["w"]) == jax.typeof(jnp.zeros((), jnp.float32))  # a second step compiles nothing
@@ -239,6 +269,8 @@ def test_a_model_state_of_another_shape_and_a_loss_that_returns_none():
         jgd.make_step(lambda p, m, batch: (loss_fn(p, batch), (jnp.zeros(3), None)), optimizer, donate=False)(
             state, BATCH
         )
+    with pytest.raises(ValueError, match=r"the new model state and the old one differ: the old one has a leaf"):
+        jgd.make_step(lambda p, m, batch: (loss_fn(p, batch), ({"a": m}, None)), optimizer, donate=False)(state, BATCH)
     with pytest.raises(TypeError, match=r"with a model state expected \(loss, \(new_model_state, aux\)\)"):
         jgd.make_step(lambda p, m, batch: loss_fn(p, batch), optimizer, donate=False)(state, BATCH)
 
