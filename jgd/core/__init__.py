@@ -22,6 +22,7 @@ from jgd.core._hyperparams import POSITIVE as POSITIVE
 from jgd.core._hyperparams import Hyperparams as Hyperparams
 from jgd.core._hyperparams import check_hyperparam as check_hyperparam
 from jgd.core._hyperparams import get_hyperparams as get_hyperparams
+from jgd.core._hyperparams import in_place_of as in_place_of
 from jgd.core._hyperparams import set_hyperparams as set_hyperparams
 from jgd.core._layouts import Block as Block
 from jgd.core._layouts import Layout as Layout

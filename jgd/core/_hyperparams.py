@@ -274,7 +274,7 @@ def set_hyperparams(opt_state: PyTree, **values: Any) -> PyTree:
         old = known[public]
         _, name = addresses[public]
         check_hyperparam("set_hyperparams", name, value, shape=jnp.shape(old) if jnp.shape(value) else ())
-        changes[addresses[public]] = jnp.broadcast_to(jnp.array(value, dtype=old.dtype, copy=True), jnp.shape(old))
+        changes[addresses[public]] = in_place_of(old, value)
     position = iter(range(len(_nodes(opt_state))))
 
     def change(node: Any) -> Any:
@@ -285,6 +285,18 @@ def set_hyperparams(opt_state: PyTree, **values: Any) -> PyTree:
         return node._replace(hyperparams=new)
 
     return jax.tree.map(change, opt_state, is_leaf=_is_node)
+
+
+def in_place_of(old: Array, value: Any) -> Array:
+    """A value as an array that a compiled program takes for the old one: of its shape, dtype, weakness and place."""
+    shape = jnp.shape(old)
+    if is_traced(old) or is_traced(value):
+        return jnp.broadcast_to(jnp.array(value, dtype=old.dtype, copy=True), shape)
+    host = np.asarray(value)  # from wherever it lies: where it goes is the old one's affair
+    weak = getattr(old, "weak_type", False) and host.ndim == 0
+    new = jnp.full(shape, host.item()) if weak else jnp.array(np.broadcast_to(host, shape), dtype=old.dtype)
+    new = new if new.dtype == old.dtype else new.astype(old.dtype)
+    return jax.device_put(new, old.sharding) if getattr(old, "committed", False) else new
 
 
 def _unknown_name(name: str, addresses: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, in_place_of
 from jgd.train._loss_scale import LossScale, LossScaleState, next_scale, overflowed
 from jgd.train._spikes import Spikes, SpikeState, look
 
@@ -117,11 +117,16 @@ class Guard:
             ValueError: The state's guard has other parts.
         """
         check_guard_state(self, state.guard)
-        guard = state.guard._replace(settings=self.settings())
+        guard = _with_settings(state.guard, self)
         for part in ("loss_scale", "spikes"):
             if getattr(self, part) is not None:
-                guard = guard._replace(**{part: getattr(guard, part)._replace(settings=getattr(self, part).settings())})
+                guard = guard._replace(**{part: _with_settings(getattr(guard, part), getattr(self, part))})
         return state._replace(guard=guard)
+
+
+def _with_settings(state: Any, part: Any) -> Any:
+    """The numbers of a part where the old ones lay, so that nothing compiles again."""
+    return state._replace(settings=jax.tree.map(in_place_of, state.settings, part.settings()))
 
 
 def check_guard_state(guard: Guard | None, found: PyTree) -> None:

@@ -22,7 +22,7 @@ from jgd.train._progress import Progress
 from jgd.train._rollback import Rollback, StateKeeper
 from jgd.train._saving import Saver
 from jgd.train._state import TrainState
-from jgd.train._step import ALIVE, Step
+from jgd.train._step import Step, alive_beside
 from jgd.train._summary import ALWAYS, EvalFn, evaluated, names_before_training
 
 
@@ -68,7 +68,7 @@ class Run:
         self.position = int(state.step)  # counted here, since the state's own counter would have to be fetched
         self.epoch_start = self.position
         self.epoch = place.epoch
-        self.alive: Any = ALIVE
+        self.alive: Any = alive_beside(state)
         self.stopped = ""
         self.summary: dict[str, float] = {}
         self.keeper: StateKeeper | None = None
@@ -281,7 +281,7 @@ class Run:
     def _go_back(self, recovery: Any, trouble: Place) -> None:
         self.state, (self.place, closed, self.plateau.watched), event = recovery
         self.left_out.add((trouble.epoch, trouble.batch))
-        self.position, self.alive = int(self.state.step), ALIVE
+        self.position, self.alive = int(self.state.step), alive_beside(self.state)
         self.recorder.cut_back(self.position, closed)
         self.log.cut_back(self.position, self.place.epoch, events=False)
         self.log.write("rollback", {name: value for name, value in event.items() if name != "kind"})

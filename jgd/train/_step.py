@@ -228,6 +228,12 @@ def _check_guard(guard: Any, on_nonfinite: OnNonfinite) -> None:
         )
 
 
+def alive_beside(state: TrainState) -> Any:
+    """`ALIVE` for the first call of `advance`, placed as the state is: what that returns then compiles nothing."""
+    placed = isinstance(state.step, jax.Array) and not is_traced(state.step) and state.step.committed
+    return jax.device_put(ALIVE, state.step.sharding) if placed else ALIVE
+
+
 def check_state(state: Any, optimizer: optax.GradientTransformation) -> None:
     """Refuses what is no training state, one whose memory an earlier step has reused, and one of another optimizer.
 
