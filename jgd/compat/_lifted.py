@@ -15,6 +15,7 @@ from jgd.core import (
     Optimizer,
     PyTree,
     check_arrays,
+    checked,
     compute_dtype,
     increment,
     make_optimizer,
@@ -34,8 +35,9 @@ class LiftedState(NamedTuple):
     inner: PyTree  # the state of optax's transform
 
 
+@checked
 def lift(
-    factory: Callable[..., optax.GradientTransformation], /, *args: Any, static: Sequence[str] = (), **kwargs: Any
+    factory: Callable[..., optax.GradientTransformation], /, *args: Any, static: str | Sequence[str] = (), **kwargs: Any
 ) -> Optimizer:
     """Makes a jgd optimizer of any factory of `optax.GradientTransformation`s: its numbers become data in the state.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.compat._states import leaves_by_path, like_stored, opt_states, replace_opt_states, with_leaves
-from jgd.core import OptState, PyTree, path_text
+from jgd.core import OptState, PyTree, checked, path_text
 
 # What optax calls a slot where it does not call it what jgd does.
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -30,6 +30,7 @@ class _Field(NamedTuple):
     sign: int  # of what stands in it against jgd's slot
 
 
+@checked
 def from_optax_state(optax_state: PyTree, jgd_state: PyTree, *, names: Mapping[str, str] | None = None) -> PyTree:
     """A jgd state with the count and the slots of optax's state of the same method.
 
@@ -88,6 +89,7 @@ def from_optax_state(optax_state: PyTree, jgd_state: PyTree, *, names: Mapping[s
     return replace_opt_states(jgd_state, (fill(i, state) for i, state in enumerate(states)))
 
 
+@checked
 def to_optax_state(jgd_state: PyTree, optax_state: PyTree, *, names: Mapping[str, str] | None = None) -> PyTree:
     """An optax state with the count and the slots of jgd's state of the same method: `from_optax_state` turned around.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jgd.compat._states import leaves_by_path, like_stored, opt_states, replace_opt_states, with_leaves
 from jgd.compat._torch_kinds import Kind, kind_of, pair, trained_leaves
-from jgd.core import OptState, PyTree, require, set_hyperparams
+from jgd.core import OptState, PyTree, checked, require, set_hyperparams
 
 # Options that mean nothing when they are zero; and those of which jgd knows the zero only.
 _ZERO_IS_NONE = ("weight_decay", "momentum", "lr_decay")
@@ -22,6 +22,7 @@ _FLAGS = {"amsgrad": "nu_max", "centered": "mu"}
 Transpose = Callable[[str, np.ndarray], np.ndarray]
 
 
+@checked
 def from_torch_state_dict(
     state_dict: Mapping[str, Any],
     opt_state: PyTree,
@@ -113,6 +114,7 @@ def from_torch_state_dict(
     return replace_opt_states(opt_state, iter(new))
 
 
+@checked
 def to_torch_state_dict(
     opt_state: PyTree,
     state_dict: Mapping[str, Any],

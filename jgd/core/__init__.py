@@ -5,6 +5,10 @@ an update rule needs these two, and the arithmetic helpers beside them.
 """
 
 from jgd.core._apply import apply_updates as apply_updates
+from jgd.core._arguments import check_fields as check_fields
+from jgd.core._arguments import check_kind as check_kind
+from jgd.core._arguments import checked as checked
+from jgd.core._arguments import shown as shown
 from jgd.core._checks import check_arrays as check_arrays
 from jgd.core._checks import check_choice as check_choice
 from jgd.core._checks import check_complex as check_complex
@@ -68,8 +72,13 @@ from jgd.core._storage import Int8Slot as Int8Slot
 from jgd.core._storage import Storage as Storage
 from jgd.core._transform import lift_transform as lift_transform
 from jgd.core._types import Array as Array
+from jgd.core._types import ArrayLike as ArrayLike
+from jgd.core._types import ArrayTree as ArrayTree
+from jgd.core._types import DTypeLike as DTypeLike
 from jgd.core._types import Hyper as Hyper
 from jgd.core._types import PyTree as PyTree
+from jgd.core._types import Reals as Reals
+from jgd.core._types import Scalar as Scalar
 from jgd.core._types import ScalarOrSchedule as ScalarOrSchedule
 from jgd.core._types import Slots as Slots
 from jgd.core._types import is_array as is_array

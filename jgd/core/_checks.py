@@ -175,6 +175,6 @@ def check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
     Raises:
         ValueError: It is none of them.
     """
-    if value not in get_args(choices):
+    if not any(type(value) is type(choice) and value == choice for choice in get_args(choices)):
         known = ", ".join(repr(choice) for choice in get_args(choices))
         raise ValueError(f"{owner}: {name} must be one of {known}; got {value!r}.")

@@ -65,8 +65,10 @@ def check_hyperparam(
     if isinstance(value, str | bytes) or value is None:
         raise TypeError(f"{where} must be a number, a scalar array or a schedule; got {value!r}.")
     try:
+        if isinstance(value, type | dict) or (isinstance(value, int) and abs(value) >= 2**63):
+            raise TypeError  # NumPy would take them for a dtype, or for objects
         dtype, found_shape = jnp.result_type(value), jnp.shape(value)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(
             f"{where} must be a number, a scalar array or a schedule; got {value!r} of type {type(value).__name__}."
         ) from None

@@ -93,9 +93,9 @@ NAMED_LAYOUTS: dict[str, Layout] = {"auto": auto, "alone": alone, "packed": pack
 
 def resolve_layout(layout: str | Layout) -> Layout:
     """The layout of that name, or the function that was given."""
-    if callable(layout):
+    if callable(layout) and not isinstance(layout, type):
         return layout
-    if layout not in NAMED_LAYOUTS:
+    if not isinstance(layout, str) or layout not in NAMED_LAYOUTS:
         known = ", ".join(repr(name) for name in NAMED_LAYOUTS)
         raise ValueError(f"layout must be one of {known}, or a layout function; got {layout!r}.")
     return NAMED_LAYOUTS[layout]

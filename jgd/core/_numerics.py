@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core._types import Array, PyTree, is_array
+from jgd.core._arguments import checked, shown
+from jgd.core._types import Array, ArrayTree, PyTree, is_array
 
 
 def default_float() -> jnp.dtype:
@@ -114,7 +115,8 @@ def sum_of_squares(leaves: Iterable[Array]) -> Array:
     return total
 
 
-def global_norm(tree: PyTree) -> Array:
+@checked
+def global_norm(tree: ArrayTree) -> Array:
     """The Euclidean norm over every entry of a tree: `sqrt(sum |x|^2)`.
 
     Args:
@@ -178,8 +180,6 @@ def random_key(key: Any, owner: str = "") -> Array:
     if dtype == jnp.uint32 and jnp.ndim(key) == 1:  # of jax.random.PRNGKey
         return jnp.array(key, copy=True)
     if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or jnp.ndim(key):
-        found = f"a {type(key).__name__}" if dtype is None else f"{dtype}{list(jnp.shape(key))}"
-        found = repr(key) if isinstance(key, bool | int | float | str) else found
         where = f"{owner}: " if owner else ""
-        raise TypeError(f"{where}key must be an integer or one key of jax.random; got {found}.")
+        raise TypeError(f"{where}key must be an integer or one key of jax.random; got {shown(key)}.")
     return jax.random.key(key)

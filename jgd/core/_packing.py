@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgd.core._arguments import checked
 from jgd.core._checks import flatten, path_text
 from jgd.core._layouts import LONGEST, SMALL
-from jgd.core._types import Array, PyTree
+from jgd.core._types import Array, ArrayTree, PyTree
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -41,7 +42,8 @@ class Packed:
         return cls(*children, *static)
 
 
-def pack(tree: PyTree, like: PyTree = None, *, max_size: int = SMALL) -> PyTree:
+@checked
+def pack(tree: ArrayTree, like: PyTree = None, *, max_size: int = SMALL) -> PyTree:
     """Puts the small leaves of a tree end to end into vectors.
 
     A step takes and returns every leaf of its state as a buffer of its own, which costs microseconds each. Packed, a
@@ -94,6 +96,7 @@ def pack(tree: PyTree, like: PyTree = None, *, max_size: int = SMALL) -> PyTree:
     return treedef.unflatten(_pack(node, max_size) if matches(node) else node for node in nodes)
 
 
+@checked
 def unpack(tree: PyTree) -> PyTree:
     """The inverse of `jgd.pack`, for every packed tree that `tree` is or holds.
 

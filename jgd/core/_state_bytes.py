@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jgd.core._arguments import checked
 from jgd.core._optimizer import OptState
-from jgd.core._types import PyTree
+from jgd.core._types import ArrayTree
 
 
 class StateBytes(NamedTuple):
@@ -25,7 +26,8 @@ class StateBytes(NamedTuple):
     by_slot: dict[str, int]
 
 
-def state_bytes(state: PyTree, params: PyTree = None) -> StateBytes:
+@checked
+def state_bytes(state: ArrayTree, params: ArrayTree = None) -> StateBytes:
     """Bytes of memory that a state takes.
 
     Args:

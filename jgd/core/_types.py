@@ -1,7 +1,7 @@
 """The few names for types that the whole library shares."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,21 @@ Array = jax.Array
 
 #: Any tree of arrays that JAX knows how to flatten: dicts, tuples, dataclasses, Equinox modules, ...
 PyTree = Any
+
+#: A tree in which each leaf is an array or a number: the door of a public function refuses another, by its path.
+ArrayTree = Annotated[Any, "arrays"]
+
+#: An array, or what JAX makes one of.
+ArrayLike = Annotated[jax.typing.ArrayLike, "array"]
+
+#: A real number: Python's, NumPy's, or a scalar array.
+Scalar = Annotated[float | jax.Array, "scalar"]
+
+#: What JAX takes for a dtype.
+DTypeLike = Annotated[jax.typing.DTypeLike, "dtype"]
+
+#: A real number or an array of them.
+Reals = Annotated[jax.typing.ArrayLike, "reals"]
 
 #: The hyperparameters of one update by name, as arrays.
 Hyper = dict[str, Array]

@@ -17,11 +17,12 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from jgd.core import check_choice, require
+from jgd.core import check_choice, checked, require
 
 Accountant = Literal["pld", "rdp"]
 
 
+@checked
 def private_epsilon(
     noise_multiplier: float, sampling_rate: float, steps: int, *, delta: float, accountant: Accountant = "pld"
 ) -> float:
@@ -63,6 +64,7 @@ def private_epsilon(
         return float(account.get_epsilon(delta))
 
 
+@checked
 def private_noise(
     epsilon: float, sampling_rate: float, steps: int, *, delta: float, accountant: Accountant = "pld"
 ) -> float:

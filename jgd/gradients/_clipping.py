@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, check_kind
 from jgd.gradients._chunk import Chunk
 from jgd.gradients._patterns import groups_of_floats
 from jgd.gradients._reductions import End, Sum, by_group, over
@@ -37,11 +37,11 @@ class ClippedSum(Sum):
     reads_grads = True
 
     def __post_init__(self) -> None:
-        if self.per not in ("all", "leaf"):
-            raise ValueError(f"{type(self).__name__}: per must be 'all' or 'leaf'; got {self.per!r}.")
+        check_kind(type(self).__name__, "per", self.per, Literal["all", "leaf"])
         if isinstance(self.max_norm, Mapping) and self.per != "all":
             raise ValueError(f"{type(self).__name__}: per={self.per!r} does not go with a max_norm for each group.")
-        for value in jax.tree.leaves(dict(self.max_norm) if isinstance(self.max_norm, Mapping) else self.max_norm):
+        for value in jax.tree.leaves(dict(self.max_norm) if isinstance(self.max_norm, Mapping) else [self.max_norm]):
+            check_kind(type(self).__name__, "max_norm", value, float)
             if isinstance(value, int | float) and not value > 0:
                 raise ValueError(f"{type(self).__name__}: max_norm must be above 0; got {value!r}.")
 

@@ -22,12 +22,12 @@ References:
       https://arxiv.org/abs/2001.07384, 2020 (`gradient_snr`).
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, abs_sq, check_choice, is_traced
+from jgd.core import Array, ArrayLike, ArrayTree, PyTree, Reals, abs_sq, check_same_tree, checked, is_traced
 
 
 class NoiseScale(NamedTuple):
@@ -44,8 +44,9 @@ class NoiseScale(NamedTuple):
     squared_norm: Array
 
 
+@checked
 def noise_scale(
-    small_squared_norm: Any, big_squared_norm: Any, small_batch: Any, big_batch: Any, *, decay: float = 0.99
+    small_squared_norm: Reals, big_squared_norm: Reals, small_batch: Reals, big_batch: Reals, *, decay: float = 0.99
 ) -> NoiseScale:
     """The gradient noise scale from the squared norms of gradients at two batch sizes.
 
@@ -89,7 +90,8 @@ def noise_scale(
     return NoiseScale(_ratio(trace, squared_norm), trace, squared_norm)
 
 
-def per_example_noise_scale(norms: Array, mean_norm: Any, used: Array | None = None) -> NoiseScale:
+@checked
+def per_example_noise_scale(norms: Reals, mean_norm: Reals, used: ArrayLike | None = None) -> NoiseScale:
     """The noise scale of one batch from the norms of its examples' gradients.
 
     Args:
@@ -107,7 +109,13 @@ def per_example_noise_scale(norms: Array, mean_norm: Any, used: Array | None = N
         >>> print(per_example_noise_scale(jnp.sqrt(jnp.array([10.0, 2.0])), 2.0).trace.round(3))
         4.0
     """
-    used = jnp.ones(norms.shape, bool) if used is None else used
+    shape = jnp.shape(norms)
+    if len(shape) != 1 or jnp.shape(mean_norm) or (used is not None and jnp.shape(used) != shape):
+        raise ValueError(
+            f"per_example_noise_scale: norms have shape {shape}, mean_norm {jnp.shape(mean_norm)} and used"
+            f" {shape if used is None else jnp.shape(used)}; expected (B,), () and (B,)."
+        )
+    used = jnp.ones(shape, bool) if used is None else used
     count = jnp.sum(used)
     mean = jnp.sum(jnp.where(used, jnp.square(norms), 0)) / count
     trace = (mean - jnp.square(mean_norm)) * count / (count - 1)
@@ -129,7 +137,8 @@ class CriticalBatch(NamedTuple):
     min_examples: Array
 
 
-def critical_batch_size(batch_sizes: Any, steps: Any) -> CriticalBatch:
+@checked
+def critical_batch_size(batch_sizes: Reals, steps: Reals) -> CriticalBatch:
     r"""The critical batch size from how many steps runs took to the same loss.
 
     Fits $(S / S_\text{min} - 1)(E / E_\text{min} - 1) = 1$ with $E = B S$, which is linear in the two unknowns:
@@ -164,7 +173,8 @@ def critical_batch_size(batch_sizes: Any, steps: Any) -> CriticalBatch:
     return CriticalBatch(fewest[1] / fewest[0], fewest[0], fewest[1])
 
 
-def gradient_snr(mean: PyTree, variance: PyTree, *, per: Literal["entry", "leaf"] = "entry") -> PyTree:
+@checked
+def gradient_snr(mean: ArrayTree, variance: ArrayTree, *, per: Literal["entry", "leaf"] = "entry") -> PyTree:
     r"""The gradient signal-to-noise ratio: the squared mean of the examples' gradients over their variance.
 
     Args:
@@ -188,7 +198,7 @@ def gradient_snr(mean: PyTree, variance: PyTree, *, per: Literal["entry", "leaf"
         >>> print(gradient_snr(jnp.array([1.0, 2.0]), jnp.array([4.0, 1.0]), per="leaf"))
         1.0
     """
-    check_choice("gradient_snr", "per", per, Literal["entry", "leaf"])
+    check_same_tree("gradient_snr", "mean", mean, "variance", variance)
     if per == "entry":
         return jax.tree.map(lambda m, v: abs_sq(m) / v, mean, variance)
     return jax.tree.map(lambda m, v: jnp.sum(abs_sq(m)) / jnp.sum(v), mean, variance)

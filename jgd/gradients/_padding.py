@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, path_text
+from jgd.core import Array, ArrayTree, PyTree, checked, path_text
 
 
 class Padded(NamedTuple):
@@ -20,7 +20,8 @@ class Padded(NamedTuple):
     mask: Array
 
 
-def pad_batch(batch: PyTree | Padded, size: int) -> Padded:
+@checked
+def pad_batch(batch: ArrayTree | Padded, size: int) -> Padded:
     """A batch of `size` examples, of which those that are added do not count.
 
     Args:

@@ -7,12 +7,13 @@ References:
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, checked
 from jgd.gradients._clipping import ClippedMean
 from jgd.gradients._reduce import ChunkSize, Nonfinite, reduce_per_example
 from jgd.gradients._reductions import Gradients
 
 
+@checked
 def per_example_grads(
     loss_fn: Callable[..., Any],
     *,
@@ -64,6 +65,7 @@ def per_example_grads(
     return run
 
 
+@checked
 def clipped_grad(
     loss_fn: Callable[..., Any],
     max_norm: float | Array | Mapping[str, Any],
@@ -118,6 +120,7 @@ def clipped_grad(
     return run
 
 
+@checked
 def clipped_value_and_grad(
     loss_fn: Callable[..., Any],
     max_norm: float | Array | Mapping[str, Any],

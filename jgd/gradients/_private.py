@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, compute_dtype, gaussian_noise, is_float, is_traced, real_dtype
+from jgd.core import Array, PyTree, Scalar, checked, compute_dtype, gaussian_noise, is_float, is_traced, real_dtype
 from jgd.gradients import probes
 from jgd.gradients._clipping import ClippedSum, clip_factors
 from jgd.gradients._padding import split_mask
@@ -29,9 +29,10 @@ from jgd.gradients._reductions import Norms
 Found = tuple[Array, PyTree, dict[str, Array]]
 
 
+@checked
 def private_grad(
-    max_norm: float | Array,
-    noise_multiplier: float | Array,
+    max_norm: Scalar,
+    noise_multiplier: Scalar,
     expected_batch_size: float,
     *,
     chunk_size: ChunkSize = None,

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, ascent_direction, check_arrays, check_choice, random_key
+from jgd.core import Array, PyTree, ascent_direction, check_arrays, check_choice, checked, random_key
 from jgd.gradients._budget import auto_chunk_size, program_bytes
 from jgd.gradients._chunk import Chunk, Leaves
 from jgd.gradients._example_loss import ExampleLoss, example_loss
@@ -41,6 +41,7 @@ class PerExample(NamedTuple):
         return jnp.sum(self.used)
 
 
+@checked
 def reduce_per_example(
     loss_fn: Callable[..., Any],
     reductions: Reduction | Mapping[str, Reduction],

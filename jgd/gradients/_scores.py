@@ -11,15 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, ArrayTree, checked
 from jgd.gradients._reduce import ChunkSize, reduce_per_example
 from jgd.gradients._reductions import Norms
 
 
+@checked
 def grand_scores(
     loss_fn: Callable[..., Any],
-    params: PyTree,
-    batch: PyTree,
+    params: ArrayTree,
+    batch: ArrayTree,
     *,
     models: bool = False,
     chunk_size: ChunkSize = None,
@@ -68,6 +69,7 @@ def grand_scores(
     return jnp.mean(jax.lax.map(lambda one: run(one, batch, key=key, ids=ids).results, params), axis=0)
 
 
+@checked
 def el2n_scores(logits: Array, labels: Array) -> Array:
     r"""EL2N: the norm of each example's error vector, $\lVert \operatorname{softmax}(z_i) - y_i \rVert$.
 

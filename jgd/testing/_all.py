@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import optax
 
-from jgd.core import PyTree
+from jgd.core import PyTree, checked
 from jgd.testing._numbers import check_descends, check_huge_gradients, check_low_precision, check_zero_gradients
 from jgd.testing._programs import check_donation, check_jit_equals_eager, check_one_trace, check_vmap_equals_loop
 from jgd.testing._structure import (
@@ -37,6 +37,7 @@ CHECKS: dict[str, Callable[..., None]] = {
 }
 
 
+@checked
 def check_optimizer(
     optimizer: optax.GradientTransformation,
     *,

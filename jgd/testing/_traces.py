@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import PyTree
+from jgd.core import ArrayTree, checked
 from jgd.testing._subject import Extra, OptimizerCheckError, as_subject, assert_close, by_path, check, gradients
 
 STEPS = (1, 2, 3, 5, 10, 20)
 
 
+@checked
 def record_trace(
     optimizer: optax.GradientTransformation,
     *,
-    params: PyTree = None,
+    params: ArrayTree = None,
     extra: Extra = None,
     steps: Sequence[int] = STEPS,
 ) -> dict[str, dict[str, Any]]:
@@ -43,6 +44,8 @@ def record_trace(
         >>> print(jnp.array(trace["1"]["['w']"]).round(2))  # minus the noise
         [ 1.75 -0.34]
     """
+    if not steps or min(steps) < 1:
+        raise ValueError(f"record_trace: steps must be at least one number, each from 1 on; got {steps!r}.")
     subject = as_subject(optimizer, params, extra)
     params = subject.params
     state, trace = subject.init(params), {}
@@ -64,7 +67,7 @@ def check_trace(
     recorded: Mapping[str, Mapping[str, Any]],
     rtol: float = 1e-5,
     *,
-    params: PyTree = None,
+    params: ArrayTree = None,
     extra: Extra = None,
 ) -> None:
     """An optimizer goes where a recorded one went.

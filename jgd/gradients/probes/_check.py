@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, ArrayTree, PyTree, checked
 from jgd.gradients._padding import Padded, batch_size
 from jgd.gradients.probes._passes import (
     OPERATIONS,
@@ -43,8 +43,9 @@ class PerExampleReport(NamedTuple):
     errors: dict[str, float]
 
 
+@checked
 def check_per_example(
-    losses_fn: LossesFn, params: PyTree, batch: Any, *, rtol: float | None = None
+    losses_fn: LossesFn, params: ArrayTree, batch: ArrayTree | Padded, *, rtol: float | None = None
 ) -> PerExampleReport:
     """Compares norms, sums and clipped gradients with `vmap(grad)`, leaf by leaf.
 

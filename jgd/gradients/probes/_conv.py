@@ -3,12 +3,12 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, ArrayLike, DTypeLike, check_choice, checked
 from jgd.gradients.probes._parts import Part, Products
 from jgd.gradients.probes._recorder import Probe, call
 
@@ -64,16 +64,17 @@ class Conv(NamedTuple):
         return jnp.moveaxis(x, 2, 1).reshape(-1, x.shape[1], x.shape[-1])
 
 
+@checked
 def conv(
-    x: Any,
-    w: Any,
+    x: ArrayLike,
+    w: ArrayLike,
     probe: Probe | None = None,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",
     *,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
 ) -> Array:
     """The convolution of channels-last inputs in one, two or three dimensions.
 
@@ -107,7 +108,9 @@ def conv(
         raise ValueError(
             f"{found}; with groups={groups} expected w to have C / groups inputs and a multiple of outputs."
         )
-    if not isinstance(padding, str):
+    if isinstance(padding, str):
+        check_choice("probes.conv", "padding", padding, Literal["SAME", "VALID", "SAME_LOWER"])
+    else:
         padding = tuple((int(low), int(high)) for low, high in padding)
         if len(padding) != count or min(map(min, padding)) < 0:
             raise ValueError(f"probes.conv: padding={padding}; expected {count} pairs (low, high), none negative.")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, ArrayLike, DTypeLike, checked
 from jgd.gradients.probes._parts import Part, Products
 from jgd.gradients.probes._recorder import Probe, call
 
@@ -34,8 +34,15 @@ class Dense(NamedTuple):
         return Products((delta,), x) if self.transposed else Products((x,), delta)
 
 
+@checked
 def dense(
-    x: Any, w: Any, probe: Probe | None = None, *, axes: int = 1, transposed: bool = False, dtype: Any = None
+    x: ArrayLike,
+    w: ArrayLike,
+    probe: Probe | None = None,
+    *,
+    axes: int = 1,
+    transposed: bool = False,
+    dtype: DTypeLike | None = None,
 ) -> Array:
     """The product of inputs with a matrix: `x @ w`.
 

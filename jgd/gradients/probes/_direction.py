@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, checked
 from jgd.gradients._padding import batch_size
 from jgd.gradients.probes._batches import masked, real_examples
 from jgd.gradients.probes._passes import LossesFn, check_losses, take_apart
 
 
+@checked
 def dot_with_mean(losses_fn: LossesFn) -> Callable[[PyTree, Any], tuple[Array, Array]]:
     r"""$g_i \cdot \bar g$ for every example: how far a step along the mean gradient lowers each example's loss.
 

@@ -1,11 +1,11 @@
 """Any function of one example and one weight."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
-from jgd.core import Array
+from jgd.core import Array, ArrayLike, checked
 from jgd.gradients.probes._parts import Full, Part
 from jgd.gradients.probes._recorder import Probe, call
 
@@ -29,7 +29,8 @@ class Each(NamedTuple):
         return Full(jax.vmap(pulled)(x, delta))
 
 
-def each(fun: Callable[[Array, Array], Array], x: Any, w: Any, probe: Probe | None = None) -> Array:
+@checked
+def each(fun: Callable[[Array, Array], Array], x: ArrayLike, w: ArrayLike, probe: Probe | None = None) -> Array:
     """Any other operation with a weight: `fun(x_i, w)` for every example `x_i`.
 
     The norm comes from the examples' gradients themselves: it takes the memory of B times this one leaf for a moment.

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, ArrayLike, DTypeLike, checked
 from jgd.gradients.probes._parts import Part, Rows
 from jgd.gradients.probes._recorder import Probe, call
 
@@ -25,7 +25,8 @@ class Embed(NamedTuple):
         return Rows(jnp.where(ids < 0, ids + w.shape[0], ids), delta.reshape(*ids.shape, -1))
 
 
-def embed(ids: Any, table: Any, probe: Probe | None = None, *, dtype: Any = None) -> Array:
+@checked
+def embed(ids: ArrayLike, table: ArrayLike, probe: Probe | None = None, *, dtype: DTypeLike | None = None) -> Array:
     """Rows of a table: `table[ids]`.
 
     Args:

@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, is_traced
+from jgd.core import Array, PyTree, Scalar, checked, is_traced
 from jgd.gradients._clipping import clip_factors
 from jgd.gradients._padding import batch_size
 from jgd.gradients.probes._batches import in_chunks, masked, real_examples
@@ -43,6 +43,7 @@ WeightsFn = Callable[[Array, Array], Array]
 Run = Callable[[PyTree, Any], tuple[Array, Array, PyTree]]
 
 
+@checked
 def norms(losses_fn: LossesFn, *, chunk_size: int | None = None) -> Callable[[PyTree, Any], tuple[Array, Array]]:
     """Each example's loss and squared gradient norm, by one backward pass that forms no gradient.
 
@@ -84,9 +85,10 @@ def norms(losses_fn: LossesFn, *, chunk_size: int | None = None) -> Callable[[Py
     return jax.jit(run)
 
 
+@checked
 def clipped_value_and_grad(
     losses_fn: LossesFn,
-    max_norm: Any,
+    max_norm: Scalar,
     *,
     chunk_size: int | None = None,
     keep_cotangents: bool = True,
@@ -141,8 +143,9 @@ def clipped_value_and_grad(
     return jax.jit(run)
 
 
+@checked
 def clipped_grad(
-    losses_fn: LossesFn, max_norm: Any, *, chunk_size: int | None = None, keep_cotangents: bool = True
+    losses_fn: LossesFn, max_norm: Scalar, *, chunk_size: int | None = None, keep_cotangents: bool = True
 ) -> Callable[[PyTree, Any], PyTree]:
     """The mean of the examples' gradients, each clipped to a norm: `jgd.clipped_grad` by probed operations.
 
@@ -170,6 +173,7 @@ def clipped_grad(
     return lambda params, batch: both(params, batch)[1]
 
 
+@checked
 def weighted_grad(
     losses_fn: LossesFn, weights_fn: WeightsFn, *, chunk_size: int | None = None, keep_cotangents: bool = True
 ) -> Run:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array, compute_dtype
+from jgd.core import Array, ArrayLike, DTypeLike, checked, compute_dtype
 from jgd.gradients.probes._parts import Full, Part
 from jgd.gradients.probes._recorder import Probe, call
 
@@ -41,12 +41,13 @@ class Bias(NamedTuple):
         return Full(_sum_to(delta.astype(compute_dtype(delta.dtype)), w.shape))
 
 
-def scale(x: Any, gain: Any, probe: Probe | None = None, *, dtype: Any = None) -> Array:
+@checked
+def scale(x: ArrayLike, gain: ArrayLike, probe: Probe | None = None, *, dtype: DTypeLike | None = None) -> Array:
     """The elementwise product `x * gain`, as after a normalization.
 
     Args:
         x: `[B, ...]`.
-        gain: Any shape that broadcasts to that of one example.
+        gain: ArrayLike shape that broadcasts to that of one example.
         probe: What the loss was given; `None` multiplies and no more.
         dtype: What the gain is cast to; its own unless given.
 
@@ -66,12 +67,13 @@ def scale(x: Any, gain: Any, probe: Probe | None = None, *, dtype: Any = None) -
     return call(Scale(dtype), x, gain, probe)
 
 
-def bias(x: Any, b: Any, probe: Probe | None = None, *, dtype: Any = None) -> Array:
+@checked
+def bias(x: ArrayLike, b: ArrayLike, probe: Probe | None = None, *, dtype: DTypeLike | None = None) -> Array:
     """The sum `x + b`: a bias, or a table of positions as long as the sequence.
 
     Args:
         x: `[B, ...]`.
-        b: Any shape that broadcasts to that of one example.
+        b: ArrayLike shape that broadcasts to that of one example.
         probe: What the loss was given; `None` adds and no more.
         dtype: What the bias is cast to; its own unless given.
 
