@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core import PyTree
+from jgd.train._paths import as_path, make_folder
 
 FORMAT = 1
 
@@ -42,8 +44,10 @@ def save_bundle(
     Returns:
         The folder's path.
     """
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = as_path("debug_step", "folder", folder)
+    if not target.name:
+        raise ValueError(f"debug_step: folder={str(target)!r} is the root; expected the name of a new folder.")
+    make_folder("debug_step", "folder", target.parent)
     arrays: dict[str, np.ndarray] = {}
     leaves: list[dict[str, Any]] = []
     trees = {"state": state, "batch": batch}
@@ -85,7 +89,8 @@ def load_bundle(path: str | Path, like: tuple[PyTree, PyTree] | None = None) -> 
 
     Raises:
         FileNotFoundError: There is no bundle.
-        ValueError: It was written by a later format, or holds a class that `like` is needed for.
+        ValueError: It is damaged, was written by a later format, or holds a class that `like` is needed for.
+        TypeError: `path` is no path, or `like` no pair.
 
     Examples:
         >>> import jax.numpy as jnp, jgd, tempfile
@@ -98,16 +103,15 @@ def load_bundle(path: str | Path, like: tuple[PyTree, PyTree] | None = None) -> 
         >>> print(state.params, batch["x"], info["report"]["operation"], info["report"]["examples"])
         1.0 [0.5 1. ] log [1]
     """
-    folder = Path(path)
-    if not (folder / "bundle.json").is_file():
-        raise FileNotFoundError(f"no bundle at {folder}: expected a folder with bundle.json and arrays.npz.")
-    document = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    folder = as_path("load_bundle", "path", path)
+    if like is not None and not (isinstance(like, tuple) and len(like) == 2):
+        raise TypeError(f"load_bundle: like must be (state, batch), or None; got a {type(like).__name__}.")
+    document, arrays = _contents(folder)
     if document["format"] > FORMAT:
         raise ValueError(f"{folder}: a bundle of format {document['format']}; this version reads up to {FORMAT}.")
     leaves: dict[str, dict[str, Any]] = {"state": {}, "batch": {}}
-    with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-        for i, leaf in enumerate(document["leaves"]):
-            leaves[leaf["tree"]][leaf["path"]] = _from_bytes(arrays[str(i)], leaf)
+    for i, leaf in enumerate(document["leaves"]):
+        leaves[leaf["tree"]][leaf["path"]] = _from_bytes(arrays[str(i)], leaf)
     trees = []
     for number, name in enumerate(("state", "batch")):
         if like is not None:
@@ -120,6 +124,21 @@ def load_bundle(path: str | Path, like: tuple[PyTree, PyTree] | None = None) -> 
         else:
             trees.append(_build(document["structure"][name], "", leaves[name], folder))
     return Bundle(trees[0], trees[1], document["info"])
+
+
+def _contents(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        document = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+            arrays = dict(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        expected = "expected a folder with bundle.json and arrays.npz"
+        raise FileNotFoundError(f"no bundle at {folder}: {expected}.") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"the bundle {folder} cannot be read: {error}.") from error
+    if not isinstance(document, dict) or not {"format", "leaves", "structure", "info"} <= document.keys():
+        raise ValueError(f"the bundle {folder} cannot be read: its bundle.json is not one that debug_step writes.")
+    return document, arrays
 
 
 def _to_bytes(leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:

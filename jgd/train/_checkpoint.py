@@ -48,6 +48,8 @@ def save_checkpoint(path: str | Path, state: TrainState, *, overwrite: bool = Fa
         checkpoint
     """
     place = as_path("save_checkpoint", "path", path)
+    if not isinstance(overwrite, bool):
+        raise TypeError(f"save_checkpoint: overwrite must be True or False; got {overwrite!r}.")
     check_leaves("save_checkpoint", "state", state)
     orbax()
     try:
@@ -169,7 +171,9 @@ def _find(owner: str, path: str | Path) -> Found:
     orbax()
     try:
         return find(source)
-    except PermissionError as error:
+    except FileNotFoundError:
+        raise
+    except OSError as error:
         raise reworded(error, f"{owner}: cannot read {source}") from error
 
 

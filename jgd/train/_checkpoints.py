@@ -256,6 +256,8 @@ class Checkpoints:
             CheckpointError: There are checkpoints, and all are damaged.
         """
         check_leaves("Checkpoints.restore", "like", like)
+        if not isinstance(best, bool):
+            raise TypeError(f"Checkpoints.restore: best must be True or False; got {best!r}.")
         self.wait()
         paths = self.paths()[::-1]
         if best:

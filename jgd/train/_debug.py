@@ -14,6 +14,7 @@ from jgd.train._bundle import save_bundle
 from jgd.train._events import example_ids
 from jgd.train._finite import ALL_FINITE, first_bad, leaf_name
 from jgd.train._op_by_op import Origin, first_not_finite
+from jgd.train._paths import as_path
 from jgd.train._state import TrainState
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ def debug_step(step: "Step", state: TrainState, batch: PyTree, folder: str | Pat
         step: What `make_step` returned.
         state: The state from before the step: the `.state` of a `NonFiniteError`.
         batch: The step's batch.
-        folder: Where to write a bundle, if anywhere: state, batch, report and a short `reproduce.py`. `load_bundle`
+        folder: Where to write a bundle, if anywhere, `~` being the home; where there is something, a number is put
+            behind the name. It holds state, batch, report and a short `reproduce.py`. `load_bundle`
             reads it.
 
     Returns:
         A `DebugReport`: `leaf`, `operation`, `source`, `line`, `backward`, `examples`, `ids`, `bundle`, and more.
 
     Raises:
-        TypeError: `step` was not made by `make_step`.
+        TypeError: `step` was not made by `make_step`, `state` is no TrainState, or `folder` no path.
+        OSError: The folder cannot be made or written to.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -92,6 +95,10 @@ def debug_step(step: "Step", state: TrainState, batch: PyTree, folder: str | Pat
     options = getattr(step, "options", None)
     if not isinstance(options, Options):
         raise TypeError(f"debug_step: expected the step that make_step returned; got a {type(step).__name__}.")
+    if not isinstance(state, TrainState):
+        raise TypeError(f"debug_step: state must be a TrainState; got a {type(state).__name__}.")
+    if folder is not None:
+        folder = as_path("debug_step", "folder", folder)
 
     def run(params: PyTree, batch: PyTree, model_state: PyTree, key: Any, scale: Any) -> PyTree:
         at = TrainState(state.step, params, None, None, model_state)

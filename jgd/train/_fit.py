@@ -85,9 +85,9 @@ def fit(
             and `epochs` and `patience` count from its start. Data that says nothing of its position is drawn and
             dropped up to there. A schedule is code: that of the step counts.
         log_dir: A folder for `history.jsonl`: a line a step, a line an epoch and a line for each event: steps left
-            out, spikes, rollbacks, a resumption, an error. A resumed run, and one whose first step follows upon the
-            log's last, go on with the log that is there. Any other run begins anew, and an earlier run's log is kept
-            as `history-1.jsonl`, `history-2.jsonl` and so on, the oldest being the first. None for none.
+            out, spikes, rollbacks, a resumption, an error. A resumed run goes on with its log, and a run whose first
+            step follows upon the log's last goes on with that. Any other begins a new one, and the earlier run's is
+            kept as `history-1.jsonl`, `history-2.jsonl` and so on, the oldest being the first. None for none.
         progress: Whether to show a bar, in a terminal or a notebook, and a line an epoch: its number as in the
             history, the numbers of its summary, its time with evaluation, and the steps a second without.
         fetch_every: How many steps go by between two fetches of their numbers.
@@ -162,7 +162,7 @@ def fit(
     place = Place(*extra["place"]) if restored else place_of(state, data)
     first_epoch = extra.get("first_epoch", 0) if restored else place.epoch
     shown = Progress(progress, first_epoch + epochs)
-    log = JsonlLog(log_dir, resumed=restored is not None, step=int(state.step))
+    log = JsonlLog(log_dir, resumed=restored.history if restored else None, step=int(state.step))
     run = Run(
         step,
         begun.state,

@@ -19,14 +19,14 @@ _TAIL = 1 << 20  # bytes; the last step of a log stands within so many of its en
 class JsonlLog:
     """A file to which records are appended, each at once readable by others; or nothing, where there is no folder.
 
-    A log that is there is never shortened by another run. Its run goes on with it: one that was resumed, or one whose
-    first step follows upon the log's last. Any other run sets it aside, as `history-1.jsonl` and so on, the oldest
-    being the first, and begins a new `history.jsonl`.
+    A log that is there is never shortened by another run. Its run goes on with it: one that was resumed, and whose
+    last step is in the log, or one whose first step follows upon the log's last. Any other run sets it aside, as
+    `history-1.jsonl` and so on, the oldest being the first, and begins a new `history.jsonl`.
 
     Args:
         folder: Where `history.jsonl` goes; None to write nothing.
-        resumed: Whether the run was resumed from a checkpoint.
-        step: The run's first step.
+        resumed: The history of the run so far, as the checkpoint has it that the run was resumed from; or None.
+        step: The first step of a run that was not resumed.
 
     Attributes:
         set_aside: The new name of an earlier run's log; None where there was none.
@@ -36,7 +36,7 @@ class JsonlLog:
         OSError: The folder cannot be made or written to.
     """
 
-    def __init__(self, folder: str | Path | None, *, resumed: bool, step: int):
+    def __init__(self, folder: str | Path | None, *, resumed: Mapping[str, np.ndarray] | None, step: int):
         self._file: TextIO | None = None
         self.set_aside: Path | None = None
         if folder is None:
@@ -45,9 +45,11 @@ class JsonlLog:
         make_folder("fit", "log_dir", place)
         self._path = place / "history.jsonl"
         try:
-            if self._path.exists() and self._path.stat().st_size and not resumed and not _ends_before(self._path, step):
+            used = self._path.exists() and self._path.stat().st_size
+            if used and not (_ends_before(self._path, step) if resumed is None else _holds(self._path, resumed)):
                 self.set_aside = _set_aside(self._path)
             self._file = self._path.open("a", encoding="utf-8")
+            self._own = 0 if resumed is not None else self._path.stat().st_size  # where the run's own lines begin
         except OSError as error:
             raise reworded(error, f"fit: log_dir: cannot write {self._path}") from error
 
@@ -62,8 +64,9 @@ class JsonlLog:
         if self._file is None or not _is_open_at(self._file, self._path):
             return
         partial = self._path.with_name(f".{self._path.name}.partial")
-        with self._path.open(encoding="utf-8", errors="replace") as old, partial.open("w", encoding="utf-8") as new:
-            new.writelines(line for line in old if _stays(line, step, epoch, events))
+        with self._path.open("rb") as old, partial.open("wb") as new:
+            new.write(old.read(self._own))
+            new.writelines(line for line in old if _stays(line.decode("utf-8", "replace"), step, epoch, events))
         self._file.close()
         os.replace(partial, self._path)
         self._file = self._path.open("a", encoding="utf-8")
@@ -93,16 +96,22 @@ def to_plain(value: Any) -> Any:
 
 
 def _stays(line: str, step: int, epoch: int, events: bool) -> bool:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
+    record = _parsed(line)
     kind = record.get("kind")
     if kind == "epoch":
         return record["epoch"] < epoch
     if kind == "step" or (events and kind not in _OF_THE_RUN):
         return record.get("step", step) < step
-    return line.endswith("\n")
+    return bool(record) and line.endswith("\n")
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A record; an empty one where the line is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _ends_before(path: Path, step: int) -> bool:
@@ -113,12 +122,24 @@ def _ends_before(path: Path, step: int) -> bool:
     if not tail.endswith("\n"):  # cut short by a kill
         return False
     for line in reversed(tail.splitlines()):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            return False
-        if isinstance(record, dict) and record.get("kind") == "step":
+        record = _parsed(line)
+        if record.get("kind") == "step":
             return record.get("step") == step - 1
+    return False
+
+
+def _holds(path: Path, history: Mapping[str, np.ndarray]) -> bool:
+    """Whether a log is that of a run: it has the last step of its history, with the same loss."""
+    steps, losses = history.get("metric:step", np.empty(0)), history.get("metric:loss", np.empty(0))
+    if not len(steps):
+        return False
+    last, loss = int(steps[-1]), to_plain(losses[-1])
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if f'"step": {last}' in line and line.endswith("\n"):
+                record = _parsed(line)
+                if record.get("kind") == "step" and record.get("step") == last:
+                    return record.get("loss") == loss
     return False
 
 

@@ -17,6 +17,7 @@ from jgd.train._finite import ALL_FINITE, NonFiniteError, leaf_name
 from jgd.train._guards import STOPPED, Guard
 from jgd.train._loss_weight import LossWeight, check_loss_weight
 from jgd.train._objective import GradientRun, LossFn, gradient_run
+from jgd.train._paths import as_path
 from jgd.train._same_optimizer import check_same_optimizer
 from jgd.train._state import TrainState, check_optimizer
 
@@ -206,7 +207,7 @@ def make_step(
             raise ValueError(f"make_step: gradient= does not go with {name}.")
         run = gradient_run(gradient, loss_fn)
     options = Options(loss_fn, has_aux, accumulate, on_nonfinite, norms, guard, run, loss_weight)
-    folder = None if debug is False else Path("debug" if debug is True else debug)
+    folder = None if debug is False else as_path("make_step", "debug", "debug" if debug is True else debug)
     return Step(optimizer, options, donate, folder)
 
 

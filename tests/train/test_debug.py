@@ -240,6 +240,47 @@ def test_a_bundle_with_a_class_of_its_own_needs_like(tmp_path):
         load_bundle(folder, like=(params, {"y": 0}))
 
 
+def test_bundles_are_found_from_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert save_bundle("~/a/b", {"w": jnp.ones(2)}, {}, {}, {}) == tmp_path / "a/b"
+    assert load_bundle("~/a/b").state["w"].tolist() == [1.0, 1.0]
+    assert jgd.make_step(log_loss, OPTIMIZER, debug="~/c").debug == tmp_path / "c"
+
+
+@pytest.mark.parametrize("call", [
+    lambda given: load_bundle(given),
+    lambda given: debug_step(jgd.make_step(log_loss, OPTIMIZER), jgd.TrainState.create(1.0, OPTIMIZER), 0, given),
+    lambda given: jgd.make_step(log_loss, OPTIMIZER, debug=given),
+], ids=["load_bundle", "debug_step", "make_step"])  # fmt: skip
+def test_what_is_no_path(call):
+    with pytest.raises(TypeError, match=r"\w+: \w+ must be a path, as text or pathlib.Path; got a int"):
+        call(3)
+    with pytest.raises(ValueError, match=r"\w+: \w+='' is no path"):
+        call("")
+
+
+def test_a_bundle_in_the_root_and_other_arguments_that_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match="is the root; expected the name of a new folder"):
+        save_bundle("/", {}, {}, {}, {})
+    with pytest.raises(TypeError, match="debug_step: state must be a TrainState; got a int"):
+        debug_step(jgd.make_step(log_loss, OPTIMIZER), 3, {})
+    with pytest.raises(TypeError, match=r"load_bundle: like must be \(state, batch\), or None; got a int"):
+        load_bundle(tmp_path, like=3)
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}"])
+def test_a_damaged_bundle_is_told(tmp_path, damage):
+    folder = save_bundle(tmp_path / "b", {"w": jnp.ones(2)}, {}, {}, {})
+    (folder / "bundle.json").write_text(damage)
+    with pytest.raises(ValueError, match=r"the bundle .*b cannot be read"):
+        load_bundle(folder)
+    folder = save_bundle(tmp_path / "c", {"w": jnp.ones(2)}, {}, {}, {})
+    (folder / "arrays.npz").write_text("not a zip")
+    with pytest.raises(ValueError, match=r"the bundle .*c cannot be read"):
+        load_bundle(folder)
+
+
 def test_bundles_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="no bundle at"):
         load_bundle(tmp_path)

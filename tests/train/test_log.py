@@ -76,10 +76,10 @@ def test_a_file_of_that_name_that_is_no_log_is_kept(tmp_path, text):
 
 
 def test_a_rollback_leaves_the_log_that_another_run_has_begun_since(tmp_path):
-    one = JsonlLog(tmp_path, resumed=False, step=0)
+    one = JsonlLog(tmp_path, resumed=None, step=0)
     for step in range(4):
         one.write("step", {"step": step})
-    other = JsonlLog(tmp_path, resumed=False, step=0)
+    other = JsonlLog(tmp_path, resumed=None, step=0)
     other.write("step", {"step": 0})
     other.write("step", {"step": 1})
     one.cut_back(1, 0, events=False)
@@ -88,6 +88,42 @@ def test_a_rollback_leaves_the_log_that_another_run_has_begun_since(tmp_path):
     other.close()
     assert steps(tmp_path / "history.jsonl") == [0, 1]
     assert steps(tmp_path / "history-1.jsonl") == [0, 1, 2, 3, 1]
+
+
+def test_a_resumed_run_leaves_the_log_of_another_run_alone(tmp_path):
+    fit(start(), log_dir=tmp_path / "log", checkpoint_dir=tmp_path / "one")
+    own = steps(tmp_path / "log/history.jsonl")
+    other = jgd.TrainState.create(jnp.array(7.0), OPTIMIZER)
+    fit(other, log_dir=tmp_path / "log", checkpoint_dir=tmp_path / "two", epochs=4)
+    others = (tmp_path / "log/history.jsonl").read_bytes()
+    _, history = fit(start(), log_dir=tmp_path / "log", checkpoint_dir=tmp_path / "one", epochs=3)
+    assert len(history["loss"]) == 9
+    assert steps(tmp_path / "log/history-1.jsonl") == own == list(range(6))
+    assert (tmp_path / "log/history-2.jsonl").read_bytes() == others
+    assert steps(tmp_path / "log/history.jsonl") == [6, 7, 8]
+
+
+def test_a_rollback_takes_out_lines_of_its_own_run_alone(tmp_path):
+    first = JsonlLog(tmp_path, resumed=None, step=0)
+    for step in range(3):
+        first.write("step", {"step": step})
+    first.write("epoch", {"epoch": 0})
+    first.close()
+    second = JsonlLog(tmp_path, resumed=None, step=3)
+    second.write("step", {"step": 3})
+    second.cut_back(3, 0, events=False)
+    second.close()
+    assert [line.get("step") for line in lines(tmp_path / "history.jsonl")] == [0, 1, 2, None]
+
+
+def test_calls_that_go_on_count_on_in_the_log(tmp_path):
+    state, data = start(), jgd.ArrayLoader(np.arange(6, dtype=np.float32), 2, seed=0)
+    for _ in range(3):
+        state, history = jgd.fit(state, STEP, data, epochs=1, progress=False, log_dir=tmp_path)
+    assert steps(tmp_path / "history.jsonl") == list(range(9))
+    epochs = [line["epoch"] for line in lines(tmp_path / "history.jsonl") if line["kind"] == "epoch"]
+    assert epochs == [0, 1, 2]
+    assert set(history["epoch"].tolist()) == {2}
 
 
 def test_the_folder_is_found_from_the_home_and_its_parents_are_made(tmp_path, monkeypatch):

@@ -156,6 +156,14 @@ def test_arguments_that_cannot_be(tmp_path, monkeypatch, path, state, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("flag", [1, "yes", None, np.ones(2)], ids=str)
+def test_flags_are_true_or_false(tmp_path, flag):
+    with pytest.raises(TypeError, match=r"save_checkpoint: overwrite must be True or False; got"):
+        jgd.save_checkpoint(tmp_path / "one", state_at(1), overwrite=flag)
+    with pytest.raises(TypeError, match=r"Checkpoints.restore: best must be True or False; got"):
+        jgd.Checkpoints(tmp_path).restore(state_at(1), best=flag)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_appears_while_it_is_being_written_is_left_alone(tmp_path, monkeypatch, overwrite):
     place, save = tmp_path / "one", np.savez
