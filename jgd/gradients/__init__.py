@@ -14,6 +14,7 @@ from jgd.gradients._noise_scale import gradient_snr as gradient_snr
 from jgd.gradients._noise_scale import noise_scale as noise_scale
 from jgd.gradients._noise_scale import per_example_noise_scale as per_example_noise_scale
 from jgd.gradients._padding import Padded as Padded
+from jgd.gradients._padding import PoissonSample as PoissonSample
 from jgd.gradients._padding import pad_batch as pad_batch
 from jgd.gradients._per_example import clipped_grad as clipped_grad
 from jgd.gradients._per_example import clipped_value_and_grad as clipped_value_and_grad

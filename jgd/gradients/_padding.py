@@ -20,6 +20,43 @@ class Padded(NamedTuple):
     mask: Array
 
 
+class PoissonSample(Padded):
+    """A `Padded` batch in which every example is with one probability, whatever becomes of the others.
+
+    `jgd.PoissonLoader` draws such, and `jgd.dp_sgd` asks for them. It is a pytree of `batch` and `mask`; what is said
+    about how it was drawn is no part of the arrays.
+
+    Attributes:
+        expected_batch_size: How many real examples there are on average; None where it is not known.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jgd.gradients import PoissonSample
+        >>> drawn = np.random.default_rng(0).random(100) < 0.04
+        >>> print(PoissonSample.drawn({"x": np.arange(100)}, drawn, 4).expected_batch_size)
+        4.0
+    """
+
+    expected_batch_size: float | None = None
+
+    @classmethod
+    def drawn(cls, batch: PyTree, mask: Any, expected_batch_size: float | None) -> "PoissonSample":
+        """A sample, and how many examples it has on average: the probability times the number of examples."""
+        made = cls(batch, mask)
+        made.expected_batch_size = None if expected_batch_size is None else float(expected_batch_size)
+        return made
+
+
+jax.tree_util.register_pytree_with_keys(
+    PoissonSample,
+    lambda sample: (
+        ((jax.tree_util.GetAttrKey("batch"), sample.batch), (jax.tree_util.GetAttrKey("mask"), sample.mask)),
+        sample.expected_batch_size,
+    ),
+    lambda expected, parts: PoissonSample.drawn(parts[0], parts[1], expected),
+)
+
+
 @checked
 def pad_batch(batch: ArrayTree | Padded, size: int) -> Padded:
     """A batch of `size` examples, of which those that are added do not count.

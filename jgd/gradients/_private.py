@@ -60,6 +60,7 @@ def private_grad(
         private: they are for your eyes, not for publication.
 
     Raises:
+        TypeError: No number.
         ValueError: A number outside its range; probes together with a key for the loss; a run without a key.
 
     Examples:

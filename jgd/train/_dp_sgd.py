@@ -4,16 +4,19 @@ References:
     - Abadi et al., "Deep learning with differential privacy", https://arxiv.org/abs/1607.00133, 2016, Algorithm 1.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, PyTree
-from jgd.gradients import private_grad
+from jgd.core import Array, PyTree, check_choice, is_traced
+from jgd.gradients import PoissonSample, private_grad
 from jgd.gradients._reduce import ChunkSize
 from jgd.train._step import Step, make_step
+
+Sampling = Literal["poisson", "own"]
 
 
 def dp_sgd(
@@ -26,6 +29,7 @@ def dp_sgd(
     chunk_size: ChunkSize = None,
     with_probes: bool = False,
     random_loss: bool = False,
+    sampling: Sampling = "poisson",
     **options: Any,
 ) -> Step:
     """A step on gradients that are clipped example by example, summed and noised; `jgd.make_step` for private training.
@@ -44,6 +48,10 @@ def dp_sgd(
         chunk_size: How many per-example gradients are held at a time.
         with_probes: Norms by probed operations, with no per-example gradients; see `jgd.gradients.probes`.
         random_loss: Whether the loss takes a key.
+        sampling: `"poisson"`: the batches must be those of a `jgd.PoissonLoader` of this `expected_batch_size`, or
+            other `jgd.gradients.PoissonSample`s; for any others what was spent is not what `private_epsilon` says.
+            `"own"`: any batches. That every example is in each of them with one probability, whatever becomes of the
+            others, is then your word.
         options: As for `jgd.make_step`: `on_nonfinite`, `donate`, `norms`, `guard`.
 
     Returns:
@@ -52,7 +60,8 @@ def dp_sgd(
         not private.
 
     Raises:
-        ValueError: As for `jgd.gradients.private_grad` and `jgd.make_step`.
+        TypeError: A batch is no Poisson sample.
+        ValueError: It has another expected size. As for `jgd.gradients.private_grad` and `jgd.make_step`.
 
     Examples:
         >>> import jax.numpy as jnp, numpy as np, jgd
@@ -76,12 +85,45 @@ def dp_sgd(
         with_probes=with_probes,
         random_loss=random_loss,
     )
+    check_choice("dp_sgd", "sampling", sampling, Sampling)
+    checked = _on_samples(gradient, expected_batch_size) if sampling == "poisson" else gradient
     if not with_probes:
-        return make_step(loss_fn, optimizer, gradient=gradient, **options)
+        return make_step(loss_fn, optimizer, gradient=checked, **options)
 
     def mean_loss(params: PyTree, batch: PyTree, key: Any = None) -> Array:
         del key
         return jnp.mean(loss_fn(params, batch, None))
 
     # The step's own loss is for optimizers that evaluate it; the gradients come from the losses with their probe.
-    return make_step(mean_loss, optimizer, gradient=lambda _: gradient(loss_fn), **options)
+    return make_step(mean_loss, optimizer, gradient=lambda _: checked(loss_fn), **options)
+
+
+def _on_samples(gradient: Callable[..., Any], expected: float) -> Callable[..., Any]:
+    """The gradient, of batches that were drawn as the accounting supposes."""
+
+    def of_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+        run = gradient(loss_fn)
+
+        def on_sample(params: PyTree, batch: PyTree, key: Any) -> Any:
+            _check_sample(batch, expected)
+            return run(params, batch, key)
+
+        return on_sample
+
+    return of_loss
+
+
+def _check_sample(batch: PyTree, expected: Any) -> None:
+    if not isinstance(batch, PoissonSample):
+        raise TypeError(
+            f"dp_sgd: the batch is a {type(batch).__name__}, no Poisson sample, and the accounting of private_epsilon"
+            " holds for those alone: shuffled batches of one size are less private. Train on a"
+            f" jgd.PoissonLoader(arrays, expected_batch_size={expected:g}); or, where you draw Poisson samples"
+            ' yourself, say dp_sgd(..., sampling="own").'
+        )
+    drawn = batch.expected_batch_size
+    if drawn is not None and not is_traced(expected) and not math.isclose(drawn, expected, rel_tol=1e-6):
+        raise ValueError(
+            f"dp_sgd: expected_batch_size={expected:g}, and the batches have {drawn:g} examples on average: the sum of"
+            " the gradients would be divided by the wrong number. Give dp_sgd and jgd.PoissonLoader the same."
+        )

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from jgd.core import PyTree
-from jgd.train._data import ArrayLoader, padded
+from jgd.gradients import PoissonSample
+from jgd.train._data import ArrayLoader
 
 _DEVIATIONS = 8  # a batch that is larger than the mean by so many standard deviations does not happen
 
@@ -22,7 +23,8 @@ class PoissonLoader(ArrayLoader):
     """Poisson samples of arrays in memory, padded to one size.
 
     Every example is in a batch with probability `expected_batch_size / N`, whatever becomes of the others and of other
-    batches; that is what `jgd.gradients.private_epsilon` accounts for. Batches are `jgd.gradients.Padded(batch, mask)`.
+    batches; that is what `jgd.gradients.private_epsilon` accounts for. Batches are `jgd.gradients.PoissonSample`s:
+    `Padded(batch, mask)` that say how they were drawn.
     An epoch is as many batches as it takes to draw each example once on average. The loader has a position that is
     saved and found again, as `jgd.ArrayLoader` has.
 
@@ -35,6 +37,7 @@ class PoissonLoader(ArrayLoader):
 
     Attributes:
         sampling_rate: The probability.
+        expected_batch_size: As given.
 
     Raises:
         ValueError: An option that cannot be, a size that batches may exceed; see `jgd.ArrayLoader`.
@@ -58,6 +61,7 @@ class PoissonLoader(ArrayLoader):
         is_whole = isinstance(max_batch_size, int | np.integer) and not isinstance(max_batch_size, bool)
         if not is_whole and max_batch_size is not None:
             raise ValueError(f"PoissonLoader: max_batch_size must be None or a whole number; got {max_batch_size!r}.")
+        self.expected_batch_size = float(expected_batch_size)
         self.sampling_rate = float(expected_batch_size / self.size)
         deviation = math.sqrt(expected_batch_size * (1 - self.sampling_rate))
         never = min(self.size, math.ceil(expected_batch_size + _DEVIATIONS * deviation + _DEVIATIONS))
@@ -90,12 +94,13 @@ class PoissonLoader(ArrayLoader):
         return drawn
 
     def batch(self, epoch: int, batch: int) -> Any:
-        """One batch, wherever the loader stands: `Padded(batch, mask)`."""
+        """One batch, wherever the loader stands: a `PoissonSample(batch, mask)`."""
         drawn = self.indices(epoch, batch)
         mask = np.arange(self.batch_size) < len(drawn)
         places = np.zeros(self.batch_size, np.int64)
         places[: len(drawn)] = drawn
-        return padded(jax.tree.map(lambda array: array[places], self.arrays), mask)
+        rows = jax.tree.map(lambda array: array[places], self.arrays)
+        return PoissonSample.drawn(rows, mask, self.expected_batch_size)
 
     def _identity(self) -> dict[str, Any]:
         names = ("size", "batch_size", "seed", "sampling_rate")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.gradients import Padded, private_epsilon, private_grad, private_noise, probes
+from jgd.gradients import Padded, PoissonSample, private_epsilon, private_grad, private_noise, probes
 
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 W = np.float32([[0.5], [-1.0], [2.0]])
@@ -76,19 +76,51 @@ def test_noise_has_the_deviation_that_it_is_accounted_for():
         ({"max_norm": math.inf}, "max_norm must be a finite"),
         ({"noise_multiplier": -1.0}, "noise_multiplier must be a finite number at least 0; got -1.0"),
         ({"expected_batch_size": 0}, "expected_batch_size must be"),
+        ({"expected_batch_size": [4]}, r"expected_batch_size must be a number; got \[4\]"),
+        ({"noise_multiplier": "much"}, "noise_multiplier must be a number; got 'much'"),
+        ({"max_norm": np.ones(2)}, r"max_norm must be a number; got an array of shape \(2,\)"),
         ({"with_probes": True, "random_loss": True}, "goes with neither"),
     ],
 )
 def test_refuses(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         private_grad(**({"max_norm": 1.0, "noise_multiplier": 1.0, "expected_batch_size": 4} | arguments))
 
 
 def test_a_state_without_a_key_has_no_noise_to_give():
     optimizer = jgd.sgd(0.1)
-    step = jgd.dp_sgd(loss_fn, optimizer, max_norm=1.0, noise_multiplier=1.0, expected_batch_size=4)
+    step = jgd.dp_sgd(loss_fn, optimizer, max_norm=1.0, noise_multiplier=1.0, expected_batch_size=4, sampling="own")
     with pytest.raises(ValueError, match="needs a random key"):
         step(jgd.TrainState.create({"w": W}, optimizer), jnp.asarray(X))
+
+
+def test_batches_that_are_no_poisson_samples_of_that_size_are_refused():
+    optimizer, arrays = jgd.sgd(0.1), {"i": np.arange(40)}
+    settings = {"max_norm": 0.5, "noise_multiplier": 1.0}
+
+    def loss(w, batch):
+        return jnp.mean((w - batch["i"] / 40) ** 2)
+
+    def run(loader, loop, **more):
+        step = jgd.dp_sgd(loss, optimizer, **settings, **more)
+        state = jgd.TrainState.create(jnp.array(3.0), optimizer, key=0)
+        if loop == "fit":
+            return jgd.fit(state, step, loader, epochs=1, progress=False)
+        return jgd.scan_steps(step)(state, jax.tree.map(lambda *rows: np.stack(rows), *loader))
+
+    for loop in ("fit", "scan"):
+        for remainder in ("drop", "pad"):
+            loader = jgd.ArrayLoader(arrays, 8, remainder=remainder)
+            with pytest.raises(
+                TypeError, match=r"no Poisson sample, .*jgd\.PoissonLoader\(arrays, expected_batch_size=8"
+            ):
+                run(loader, loop, expected_batch_size=8)
+        with pytest.raises(ValueError, match=r"expected_batch_size=16, and the batches have 8 examples on average"):
+            run(jgd.PoissonLoader(arrays, 8), loop, expected_batch_size=16)
+        run(jgd.PoissonLoader(arrays, 8), loop, expected_batch_size=8)
+    run(jgd.ArrayLoader(arrays, 8), "fit", expected_batch_size=8, sampling="own")
+    with pytest.raises(ValueError, match=r"dp_sgd: sampling must be one of 'poisson', 'own'; got 'shuffled'"):
+        run(None, "fit", expected_batch_size=8, sampling="shuffled")
 
 
 @pytest.mark.parametrize("with_probes", [False, True])
@@ -98,7 +130,7 @@ def test_a_step_goes_along_the_private_gradient(with_probes):
     fn = losses_fn if with_probes else loss_fn
     step = jgd.dp_sgd(fn, optimizer, **settings, donate=False)
     state = jgd.TrainState.create({"w": W}, optimizer, key=3)
-    batch = Padded(X, np.ones(6, bool))
+    batch = PoissonSample.drawn(X, np.ones(6, bool), 4)
     new, metrics = step(state, batch)
     _, grads, _ = private_grad(**settings)(fn)({"w": W}, batch, jax.random.fold_in(jax.random.key(3), 0))
     after = np.asarray(new.params["w"])
