@@ -20,6 +20,12 @@ from jgd.core._evaluation import has_eval_params as has_eval_params
 from jgd.core._extras import require as require
 from jgd.core._fixed import fixed as fixed
 from jgd.core._fixed import fixed_int as fixed_int
+from jgd.core._floats import cast_like as cast_like
+from jgd.core._floats import is_float as is_float
+from jgd.core._floats import is_key as is_key
+from jgd.core._floats import map_floats as map_floats
+from jgd.core._floats import only_floats as only_floats
+from jgd.core._floats import zero_update as zero_update
 from jgd.core._hyperparams import DECAY_RATE as DECAY_RATE
 from jgd.core._hyperparams import NOT_NEGATIVE as NOT_NEGATIVE
 from jgd.core._hyperparams import POSITIVE as POSITIVE
@@ -56,6 +62,7 @@ from jgd.core._optimizer import Optimizer as Optimizer
 from jgd.core._optimizer import OptState as OptState
 from jgd.core._optimizer import make_optimizer as make_optimizer
 from jgd.core._optimizer import update_params as update_params
+from jgd.core._over_floats import over_floats as over_floats
 from jgd.core._packing import Packed as Packed
 from jgd.core._packing import holds_packed as holds_packed
 from jgd.core._packing import pack as pack
@@ -87,6 +94,5 @@ from jgd.core._when import when as when
 from jgd.core._wrapper import Wrapper as Wrapper
 from jgd.core._wrapper import WrapperState as WrapperState
 from jgd.core._wrapper import check_transform as check_transform
-from jgd.core._wrapper import is_float as is_float
 from jgd.core._wrapper import transform_text as transform_text
 from jgd.core._wrapper import wrap as wrap

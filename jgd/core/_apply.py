@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jgd.core._checks import flatten, is_array, path_text, refuse_no_array
+from jgd.core._floats import is_key
 from jgd.core._types import PyTree
 
 
@@ -35,7 +37,7 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
         raise ValueError(f"apply_updates: the trees of updates and params differ: {error}") from error
 
     def add(path: tuple[Any, ...], param: Any, update: Any) -> Any:
-        if update is None:
+        if update is None or getattr(update, "dtype", None) == jax.dtypes.float0 or (is_array(param) and is_key(param)):
             return param
         for leaf, what in ((param, "param"), (update, "update")):
             if not is_array(leaf):

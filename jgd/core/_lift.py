@@ -12,6 +12,7 @@ import optax
 
 from jgd.core import _checks
 from jgd.core._containers import as_found, as_made
+from jgd.core._floats import zero_update
 from jgd.core._hyperparams import Hyperparams, Range
 from jgd.core._layouts import Layout, resolve_layout
 from jgd.core._numerics import compute_dtype, increment, real_dtype
@@ -126,7 +127,7 @@ def lift(
             cast = {key: value.astype(real_dtype(dtype)) for key, value in full.items()}
             return rule.prepare(cast, count)
 
-        still = [leaf if moves else _zero_update(leaf) for leaf in leaves]
+        still = [leaf if moves else zero_update(leaf) for leaf in leaves]
         found = [leaf if rule is None else None for leaf, rule in zip(still, leaf_rules, strict=True)]
         for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
             members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule]
@@ -242,11 +243,6 @@ def _seed(count: jax.Array, place: int) -> jax.Array:
 
 def _stored_scalar(value: jax.Array, old: jax.Array) -> jax.Array:
     return value if value.dtype == old.dtype else value.astype(old.dtype)  # keys have no astype
-
-
-def _zero_update(leaf: Any) -> Any:
-    """The update of a leaf that is left alone; None where zero has no meaning, as for random keys."""
-    return None if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.extended) else jnp.zeros_like(leaf)
 
 
 def _check_trees(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core._checks import check_same_tree, flatten
+from jgd.core._floats import is_float
 from jgd.core._hyperparams import Hyperparams, Range, get_hyperparams
 from jgd.core._lift import wide_copy
 from jgd.core._numerics import compute_dtype, increment, real_dtype
@@ -168,11 +169,6 @@ def _read(name: str, reads: Mapping[str, float | None], inner_state: PyTree) -> 
         else:
             raise ValueError(f"{name}: the inner optimizer has no hyperparameter {wanted}, which it needs.")
     return found
-
-
-def is_float(leaf: Any) -> bool:
-    """Whether a leaf is updated: float and complex leaves are."""
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def check_transform(owner: str, part: Any) -> None:

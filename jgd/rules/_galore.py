@@ -31,10 +31,12 @@ from jgd.core import (
     ScalarOrSchedule,
     WrapperState,
     broadcast_mask,
+    cast_like,
     compute_dtype,
     fixed_int,
     increment,
     make_optimizer,
+    over_floats,
     wide_copy,
 )
 from jgd.rules._galore_axes import axes_of_leaves, from_matrix, matrix_shape, to_matrix
@@ -131,12 +133,10 @@ def galore(
                 back = projectors[i] @ deltas[i] if tall else deltas[i] @ projectors[i].T
                 deltas[i] = from_matrix(hyper["scale"].astype(back.dtype) * back, leaf.shape, axes)
         steps = _step(treedef.unflatten(deltas), params, hyper, mask)
-        updates = jax.tree.map(lambda step, grad: step.astype(jnp.result_type(grad)), steps, grads)
-        inner = jax.tree.map(lambda new, old: new.astype(old.dtype), inner, state.inner)
-        slots = {"projector": treedef.unflatten(projectors)}
-        return updates, WrapperState(OptState(increment(state.own.count), hyper, slots), inner)
+        own = OptState(increment(state.own.count), hyper, {"projector": treedef.unflatten(projectors)})
+        return cast_like(steps, grads), WrapperState(own, cast_like(inner, state.inner))
 
-    return make_optimizer(init, update, f"jgd.galore({given.text()})")
+    return over_floats(make_optimizer(init, update, f"jgd.galore({given.text()})"))
 
 
 def _step(directions: PyTree, params: PyTree, hyper: Any, mask: Mask) -> PyTree:

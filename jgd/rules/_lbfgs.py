@@ -23,6 +23,7 @@ import optax
 
 from jgd.core import Array, Hyper, Optimizer, PyTree, ScalarOrSchedule, Slots, TreeRule, lift, make_optimizer, zeros
 from jgd.core._fixed import fixed_int
+from jgd.core._over_floats import over_floats
 
 
 def _vdot(xs: Any, ys: Any) -> Any:
@@ -139,4 +140,4 @@ def lbfgs(
         arrays = jax.tree.map(lambda p: p if hasattr(p, "dtype") else jnp.asarray(p), params)
         return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), chained.init(arrays))
 
-    return make_optimizer(init, chained.update, repr(direction))
+    return over_floats(make_optimizer(init, chained.update, repr(direction)))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, Mask, Optimizer, OptState, PyTree, ScalarOrSchedule, make_optimizer
+from jgd.core import Array, Mask, Optimizer, OptState, PyTree, ScalarOrSchedule, make_optimizer, over_floats
 from jgd.rules._curvature import hutchinson
 from jgd.rules._sophia_rule import print_win_rate, sophia_rule
 from jgd.rules._weight_decay import DecayForm, lift_decayed
@@ -117,4 +117,4 @@ def sophia(
             print_win_rate(updates, new, print_win_rate_every_n_steps)
         return updates, new._replace(slots=new.slots | {"nu": nu, "hessian_state": hessian_state})
 
-    return make_optimizer(init, update, repr(inner))
+    return over_floats(make_optimizer(init, update, repr(inner)))

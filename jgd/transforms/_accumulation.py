@@ -7,7 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, Optimizer, PyTree, check_transform, increment, make_optimizer, transform_text
+from jgd.core import (
+    Array,
+    Optimizer,
+    PyTree,
+    cast_like,
+    check_transform,
+    increment,
+    is_float,
+    is_key,
+    make_optimizer,
+    map_floats,
+    transform_text,
+)
 
 skip_not_finite = optax.skip_not_finite
 skip_large_updates = optax.skip_large_updates
@@ -67,31 +79,36 @@ class MultiSteps:
 
     def init(self, params: PyTree) -> MultiStepsState:
         """The state before the first call."""
-        zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), self._accumulator(p)), params)
+        zeros = jax.tree.map(self._zeros, params)
         step = jnp.zeros((), jnp.int32)
-        info = self._skip(jax.tree.map(jnp.zeros_like, params), step, params)[1]
+        info = self._skip(map_floats(jnp.zeros_like, params, others=_nothing), step, params)[1]
         return MultiStepsState(step, jnp.zeros((), jnp.int32), self.inner_opt.init(params), zeros, info)
 
     def update(
         self, updates: PyTree, state: MultiStepsState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, MultiStepsState]:
         """Gathers a gradient; the update of the inner optimizer when it is due, and zeros otherwise."""
-        skip, info = self._skip(updates, state.gradient_step, params)
+        # What is not trained has no gradient that could be bad.
+        skip, info = self._skip(map_floats(jnp.asarray, updates, others=_nothing), state.gradient_step, params)
         if (skip.dtype, skip.shape) != (jnp.bool_, ()):
             raise ValueError(
                 "MultiSteps: the `should_skip_update_fn` function should return a boolean scalar array, but it returned"
                 f" an array of dtype {skip.dtype} and shape {skip.shape}."
             )
         every = self._every(state.gradient_step)
-        gathered = jax.tree.map(lambda grad, acc: self._gather(grad, acc, state.mini_step), updates, state.acc_grads)
+        leaves, treedef = jax.tree.flatten(updates)
+        pairs = zip(leaves, treedef.flatten_up_to(state.acc_grads), strict=True)
         # `where`, not a product: a bad gradient must leave no trace.
-        gathered = jax.tree.map(lambda new, old: jnp.where(skip, old, new), gathered, state.acc_grads)
+        gathered = treedef.unflatten(
+            jnp.where(skip, acc, self._gather(grad, acc, state.mini_step)) if is_float(grad) else acc
+            for grad, acc in pairs
+        )
         due = jnp.logical_and(state.mini_step == every - 1, jnp.logical_not(skip))
 
         def step() -> tuple[PyTree, PyTree]:
-            grads = jax.tree.map(lambda acc, grad: acc.astype(jnp.result_type(grad)), gathered, updates)
+            grads = map_floats(lambda grad, acc: acc.astype(jnp.result_type(grad)), updates, gathered)
             found, inner = self.inner_opt.update(grads, state.inner_opt_state, params, **extra)
-            return found, _cast_like(inner, state.inner_opt_state)
+            return found, cast_like(inner, state.inner_opt_state)
 
         shapes = jax.eval_shape(step)[0]
         found, inner = jax.lax.cond(
@@ -115,16 +132,17 @@ class MultiSteps:
         wide = jnp.promote_types(dtype, self._dtype) if jnp.issubdtype(dtype, jnp.complexfloating) else self._dtype
         return wide if jnp.issubdtype(dtype, jnp.inexact) else dtype
 
+    def _zeros(self, leaf: Any) -> Any:
+        return optax.MaskedNode() if is_key(leaf) else jnp.zeros(jnp.shape(leaf), self._accumulator(leaf))
+
     def _gather(self, grad: Array, acc: Array, count: Array) -> Array:
-        if not jnp.issubdtype(acc.dtype, jnp.inexact):
-            return acc
         wide = jnp.asarray(grad).astype(acc.dtype)
         share = (1 / (count + 1)).astype(jnp.finfo(acc.dtype).dtype)
         return acc + (wide - acc) * share if self._use_grad_mean else acc + wide
 
 
-def _cast_like(tree: PyTree, like: PyTree) -> PyTree:
-    return jax.tree.map(lambda new, old: new if new.dtype == old.dtype else new.astype(old.dtype), tree, like)
+def _nothing(leaf: Any) -> None:
+    del leaf
 
 
 def accumulate(optimizer: optax.GradientTransformation, every: int | Callable[[Array], Any]) -> Optimizer:

@@ -33,11 +33,13 @@ from jgd.core import (
     ScalarOrSchedule,
     WrapperState,
     check_transform,
-    compute_dtype,
     global_norm,
     increment,
     make_optimizer,
+    map_floats,
     transform_text,
+    wide_copy,
+    zero_update,
 )
 
 
@@ -82,7 +84,7 @@ def mechanize(
     def init(params: PyTree) -> WrapperState:
         hyper = given.init()
         zeros = {name: jnp.zeros(num_betas, hyper["s_init"].dtype) for name in ("r", "m", "v")}
-        start = jax.tree.map(lambda p: jnp.array(p, compute_dtype(jnp.result_type(p)), copy=True), params)
+        start = map_floats(wide_copy, params, others=lambda _: optax.MaskedNode())
         slots = {"x0": start, **zeros, "s": jnp.full(num_betas, hyper["s_init"])}
         return WrapperState(OptState(jnp.zeros((), jnp.int32), hyper, slots), base.init(params))
 
@@ -101,13 +103,13 @@ def mechanize(
         def past(p: Any, x0: Array) -> Array:
             return (x0 - wide(p, x0)) / wide(total + eps_, x0.real)
 
-        delta = jax.tree.map(past, params, old["x0"])
+        delta = map_floats(past, params, old["x0"])
 
-        def bet(g: Any, p: Any, d: Array) -> Array:
+        def bet(p: Any, g: Any, d: Array) -> Array:
             decayed = wide(g, d) + wide(pull, d.real) * wide(p, d)
             return jnp.sum((decayed.conj() * d).real)
 
-        inner_products = jax.tree.map(bet, grads, params, delta)
+        inner_products = map_floats(bet, params, grads, delta, others=lambda _: None)
         h = sum(x.astype(total.dtype) for x in jax.tree.leaves(inner_products))
         betas = 1 - 0.1 ** jnp.arange(1, num_betas + 1, dtype=total.dtype)
         m = jnp.maximum(betas * old["m"], jnp.abs(h) + eps_)
@@ -119,7 +121,7 @@ def mechanize(
         def move(p: Any, x0: Array, d: Array, u: Array) -> Array:
             return (x0 - wide(jnp.sum(s), x0.real) * (d - wide(u, d)) - wide(p, x0)).astype(u.dtype)
 
-        updates = jax.tree.map(move, params, old["x0"], delta, moves)
+        updates = map_floats(move, params, old["x0"], delta, moves, others=zero_update)
         slots = {"x0": old["x0"], "r": r, "m": m, "v": v, "s": s}
         return updates, WrapperState(OptState(increment(own.count), hyper, slots), inner)
 

@@ -20,7 +20,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, Optimizer, PyTree, apply_updates, check_transform, make_optimizer, transform_text
+from jgd.core import (
+    Array,
+    Optimizer,
+    PyTree,
+    apply_updates,
+    cast_like,
+    check_transform,
+    make_optimizer,
+    map_floats,
+    transform_text,
+    zero_update,
+)
 
 
 class SAMState(NamedTuple):
@@ -33,7 +44,11 @@ class SAMState(NamedTuple):
 
 
 def _choose(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
-    return jax.tree.map(lambda t, f: jnp.where(condition, t, f).astype(f.dtype), if_true, if_false)
+    return jax.tree.map(lambda t, f: jnp.where(condition, t, f), cast_like(if_true, if_false), if_false)
+
+
+def _up(climb: PyTree) -> PyTree:
+    return map_floats(jnp.negative, climb)
 
 
 def sam(
@@ -88,8 +103,12 @@ def sam(
         climb, adv_state = climber.update(grads, state.adv_state, params)
         cache = _choose(first, params, state.cache)
         down, opt_state = inner.update(grads, state.opt_state, cache, **extra)
-        down = jax.tree.map(lambda c, p, u: c - p + u, cache, params, down)
-        updates = _choose(last, down, jax.tree.map(jnp.negative, climb))
+        # Back to where the climb began, and down from there.
+        updates = map_floats(
+            lambda p, c, u, v: jnp.where(last, c - p + u, -v).astype(jnp.result_type(v)),
+            *(params, cache, down, climb),
+            others=zero_update,
+        )
         after = climber.init(params) if reset_state else state.adv_state
         return updates, SAMState(
             steps_since_sync=(state.steps_since_sync + 1) % sync_period,
@@ -111,7 +130,7 @@ def sam(
         climbed, adv_state = params, state.adv_state
         for i in range(sync_period - 1):
             climb, adv_state = climber.update(grads, adv_state, climbed)
-            climbed = apply_updates(climbed, jax.tree.map(jnp.negative, climb))
+            climbed = apply_updates(climbed, _up(climb))
             grads = grad_fn(climbed, i)
             if batch_axis_name is not None:
                 grads = jax.lax.pmean(grads, axis_name=batch_axis_name)

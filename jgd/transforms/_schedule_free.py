@@ -15,7 +15,6 @@ References:
 
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -30,9 +29,10 @@ from jgd.core import (
     check_transform,
     compute_dtype,
     increment,
-    is_float,
     make_optimizer,
+    map_floats,
     transform_text,
+    zero_update,
 )
 
 
@@ -45,7 +45,7 @@ class ScheduleFreeState(NamedTuple):
     def eval_params(self, params: PyTree) -> PyTree:
         """The average $x$, from the params $y$ and the slot $z$."""
         b1 = self.own.hyperparams["b1"]
-        return jax.tree.map(lambda y, z: _average(y, z, b1).astype(y.dtype), params, self.own.slots["z"])
+        return map_floats(lambda y, z: _average(jnp.asarray(y), z, b1).astype(y.dtype), params, self.own.slots["z"])
 
 
 def _average(y: Array, z: Array, b1: Array) -> Array:
@@ -105,13 +105,12 @@ def schedule_free(
     given = Hyperparams("schedule_free", hyperparams, ranges={"b1": (0.0, False, 1.0)})
 
     def z_of(leaf: Any) -> Array:
-        dtype = jnp.result_type(leaf)
-        wide = compute_dtype(dtype) if state_dtype is None else jnp.dtype(state_dtype)
-        return jnp.array(leaf, dtype=wide if is_float(leaf) else dtype, copy=True)
+        wide = compute_dtype(jnp.result_type(leaf)) if state_dtype is None else jnp.dtype(state_dtype)
+        return jnp.array(leaf, dtype=wide, copy=True)
 
     def init(params: PyTree) -> ScheduleFreeState:
         slots = {
-            "z": jax.tree.map(z_of, params),
+            "z": map_floats(z_of, params, others=lambda leaf: jnp.array(leaf, copy=True)),
             "weight_sum": jnp.zeros((), jnp.result_type(float)),
             "max_lr": jnp.zeros((), jnp.result_type(float)),
         }
@@ -129,19 +128,17 @@ def schedule_free(
         moves, inner = inside.update(grads, state.inner, params, **extra)
 
         def move_z(z: Array, move: Array) -> Array:
-            return (z.astype(compute_dtype(z.dtype)) + move).astype(z.dtype) if is_float(z) else z
+            return (z.astype(compute_dtype(z.dtype)) + move).astype(z.dtype)
 
         def move_y(y: Any, z: Array, new_z: Array, move: Array) -> Array:
-            if not is_float(y):
-                return move
             y = jnp.asarray(y)
             x = _average(y, z, hyper["b1"])
             c, beta = (s.astype(jnp.finfo(x.dtype).dtype) for s in (share, hyper["b1"]))
             x = x + c * (new_z.astype(x.dtype) - x)
             return (beta * x + (1 - beta) * new_z.astype(x.dtype) - y.astype(x.dtype)).astype(move.dtype)
 
-        z = jax.tree.map(move_z, own.slots["z"], moves)
-        updates = jax.tree.map(move_y, params, own.slots["z"], z, moves)
+        z = map_floats(move_z, own.slots["z"], moves)
+        updates = map_floats(move_y, params, own.slots["z"], z, moves, others=zero_update)
         slots = {"z": z, "weight_sum": weight_sum, "max_lr": max_lr}
         return updates, ScheduleFreeState(OptState(step, hyper, slots), inner)
 

@@ -11,6 +11,7 @@ from jgd.core import (
     OptState,
     PyTree,
     WrapperState,
+    cast_like,
     check_transform,
     increment,
     is_float,
@@ -53,7 +54,7 @@ def skip_nonfinite(optimizer: optax.GradientTransformation) -> Optimizer:
 
         def step() -> tuple[PyTree, PyTree]:
             found, inner = inside.update(grads, state.inner, params, **extra)
-            return found, jax.tree.map(lambda new, old: new.astype(old.dtype), inner, state.inner)
+            return found, cast_like(inner, state.inner)
 
         shapes = jax.eval_shape(step)[0]
         updates, inner = jax.lax.cond(
