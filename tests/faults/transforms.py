@@ -62,8 +62,8 @@ FAULTS = [
     Fault(
         "sam_stays_where_it_climbed",
         "jgd/transforms/_sam.py",
-        "lambda c, p, u: c - p + u, cache, params, down",
-        "lambda c, p, u: u, cache, params, down",
+        "jnp.where(last, c - p + u, -v)",
+        "jnp.where(last, u, -v)",
         ("tests/test_wrappers.py::test_sam_descends_from_where_it_was_along_the_gradient_of_where_it_climbed_to",),
         "SAM does not return from the point it climbed to.",
     ),
