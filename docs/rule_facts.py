@@ -50,14 +50,21 @@ UNDRAWN = dict.fromkeys(("hutchinson", "gauss_newton"), "it measures curvature, 
 
 
 def factories():
-    """All public factories of optimizers, by name: those of the rules, and wrappers around an optimizer."""
+    """All public factories of optimizers, by name: those of the rules, and what of the transforms has a family."""
     rules = {name: value for name, value in vars(jgd.rules).items() if _makes_an_optimizer(name, value)}
+    placed = {name for members in _placed().values() for name in members}
     wrappers = {
         name: value
         for name, value in vars(jgd.transforms).items()
-        if _makes_an_optimizer(name, value) and wrapped_argument(value)
+        if _makes_an_optimizer(name, value) and (wrapped_argument(value) or name in placed)
     }
     return dict(sorted((rules | wrappers).items()))
+
+
+def _placed():
+    """The names of each family, as `families.toml` has them."""
+    with (HERE / "families.toml").open("rb") as file:
+        return tomllib.load(file)["families"]
 
 
 def _makes_an_optimizer(name, value):
@@ -206,6 +213,7 @@ def measure(name, folder):
         facts |= {"as_matrix": rule_pictures.looks_at_matrices(make), "swept": swept}
         best = rule_pictures.best_paths(make, (1, 2) if facts["as_matrix"] else (2,))
         (folder / f"{name}.svg").write_text(rule_pictures.draw(best, swept), encoding="utf-8")
+        (folder / f"{name}.small.svg").write_text(rule_pictures.draw_small(best), encoding="utf-8")
         facts["ends"] = {surface: [rate, value] for surface, (_, rate, value) in best.items()}
     except Exception as error:
         facts["problems"]["picture"] = _one_line(error)
@@ -237,12 +245,16 @@ def fingerprint(factory):
 
 def families():
     """Names by family, in the order of `families.toml`; what has no place there comes last."""
-    with (HERE / "families.toml").open("rb") as file:
-        placed = tomllib.load(file)["families"]
     names = factories()
-    known = {family: [name for name in members if name in names] for family, members in placed.items()}
+    known = {family: [name for name in members if name in names] for family, members in _placed().items()}
     rest = sorted(set(names) - {name for members in known.values() for name in members})
     return {family: members for family, members in known.items() if members} | ({"Other": rest} if rest else {})
+
+
+def when_to_use():
+    """What `when_to_use.toml` says: for each rule when to use it, and a typical learning rate."""
+    with (HERE / "when_to_use.toml").open("rb") as file:
+        return tomllib.load(file)
 
 
 def parts():
@@ -263,7 +275,7 @@ def main():
     file = folder / "facts.json"
     before = json.loads(file.read_text(encoding="utf-8"))["rules"] if file.exists() else {}
     prints = {name: fingerprint(factory) for name, factory in factories().items()}
-    drawn = {picture.stem for picture in folder.glob("*.svg")}
+    drawn = {picture.stem for picture in folder.glob("*.svg") if (folder / f"{picture.stem}.small.svg").exists()}
     rules = {
         name: facts
         for name, facts in before.items()
@@ -282,9 +294,10 @@ def main():
                     problem = dict.fromkeys(("slots", "picture"), _one_line(error))
                     rules[name] = describe(name) | {"problems": problem, "fingerprint": ""}
     for picture in folder.glob("*.svg"):
-        if picture.stem not in rules:
+        if picture.stem.removesuffix(".small") not in rules:
             picture.unlink()
     everything = {"rules": rules, "families": families(), "parts": parts(), "shapes": SHAPES, "measured": missing}
+    everything["when"] = when_to_use()
     file.write_text(json.dumps(everything, indent=1), encoding="utf-8")
 
 

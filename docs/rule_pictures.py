@@ -166,6 +166,26 @@ def draw(best, swept=True):
     return _smaller(text.getvalue())
 
 
+def draw_small(best):
+    """The path down the valley alone, as small as the row of a table."""
+    path = best["valley"][0]
+    coefficients, start, window, _ = SURFACES["valley"]
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jgd"}):
+        figure = Figure(figsize=(1.2, 0.72))
+        ax = figure.add_axes((0, 0, 1, 1))
+        ax.axis("off")
+        _surface(ax, coefficients, window, (80, 48))
+        shown = np.clip(path, [window[0] - 9, window[2] - 9], [window[1] + 9, window[3] + 9])
+        ax.plot(*shown.T, color="white", lw=2, alpha=0.8)
+        ax.plot(*shown.T, color=_PATH, lw=1)
+        ax.plot(*start, "o", color="white", ms=3, mec="black", mew=0.6)
+        ax.plot(*MINIMUM, "*", color="white", ms=6, mec="black", mew=0.5)
+        ax.set(xlim=window[:2], ylim=window[2:])
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _smaller(text.getvalue())
+
+
 def _smaller(svg):
     """The same picture in fewer bytes: coordinates to a tenth of a point, finer than anyone sees, and no repetition."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -189,9 +209,9 @@ def _with_one_style(group):
     return f'<g clip-path="{group[1]}"{style}>{group[2].replace(style, "")}</g>'
 
 
-def _surface(ax, coefficients, window):
+def _surface(ax, coefficients, window, pixels=(240, 180)):
     """The surface in bands of half a decade, as pixels: as contours it would be three times the file."""
-    x, y = np.meshgrid(np.linspace(*window[:2], 240), np.linspace(*window[2:], 180))
+    x, y = np.meshgrid(np.linspace(*window[:2], pixels[0]), np.linspace(*window[2:], pixels[1]))
     decades = np.log10(np.maximum(height(coefficients, x, y), 1e-12))
     bands = BoundaryNorm(np.arange(_LOW, _HIGH + 0.25, 0.5), _COLORS.N, extend="both")
     return ax.imshow(
