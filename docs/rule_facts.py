@@ -46,6 +46,8 @@ GIVEN = {
 }
 # What wrappers are wrapped around here: `jgd.adam`, and for these another.
 INSIDE = {"schedule_free": "gradient_descent"}
+# These have a learning rate to choose, whatever its default.
+SWEPT = ("schedule_free_sgd", "schedule_free_adamw")
 UNDRAWN = dict.fromkeys(("hutchinson", "gauss_newton"), "it measures curvature, and takes no step")
 
 
@@ -87,7 +89,8 @@ def wrapped_argument(factory):
 def rate_argument(factory):
     """The name of the argument that is swept: a learning rate that has no default. Others are meant to stay."""
     for name, parameter in inspect.signature(factory).parameters.items():
-        if parameter.default is parameter.empty and name.endswith("learning_rate"):
+        meant = parameter.default is parameter.empty or factory.__name__ in SWEPT
+        if meant and name.endswith("learning_rate"):
             return name
     return None
 
@@ -297,7 +300,7 @@ def main():
         if picture.stem.removesuffix(".small") not in rules:
             picture.unlink()
     everything = {"rules": rules, "families": families(), "parts": parts(), "shapes": SHAPES, "measured": missing}
-    everything["when"] = when_to_use()
+    everything |= {"when": when_to_use(), "estimators": sorted(UNDRAWN)}
     file.write_text(json.dumps(everything, indent=1), encoding="utf-8")
 
 

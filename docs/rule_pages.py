@@ -111,11 +111,13 @@ def on_page_content(content: str, page: Page, **_: Any) -> str:
 def index_page(traces: dict[str, Any]) -> str:
     """All rules, by family."""
     rules, when = facts["rules"], facts["when"]
+    wrappers, estimators = sum(rule["inside"] is not None for rule in rules.values()), len(facts["estimators"])
     lines = [
         "# Update rules",
         "",
-        f"{len(rules)} factories, each of which returns a [`jgd.Optimizer`](../api/core.md): {len(rules) - _wrappers()} rules"
-        f" and {_wrappers()} wrappers around any of them. Every number may also be a scalar array or a schedule.",
+        f"{len(rules) - wrappers - estimators} update rules, {wrappers} wrappers around any of them, and {estimators}"
+        " estimators of curvature that Sophia reads. Each is a factory that returns a"
+        " [`jgd.Optimizer`](../api/core.md); every number may also be a scalar array or a schedule.",
         "",
         "The picture is its path down a valley with curvatures 1 and 100, 300 steps at the best of 16 learning rates."
         " The rate is where its authors or common recipes begin. State is the count of numbers kept for each parameter,"
@@ -135,10 +137,6 @@ def index_page(traces: dict[str, Any]) -> str:
     if missing:
         lines += ["", "Without a picture: " + ", ".join(f"[`{name}`]({name}.md)" for name in missing) + "."]
     return "\n".join(lines) + "\n"
-
-
-def _wrappers() -> int:
-    return sum(rule["inside"] is not None for rule in facts["rules"].values())
 
 
 def parts_page() -> str:
