@@ -1,4 +1,4 @@
-"""Code with prompts is a session at the prompt for the highlighter, so that what is copied can leave the prompts out."""
+"""Code with prompts is a session at the prompt for the highlighter, so that what is copied leaves the prompts out."""
 
 import re
 from typing import Any
