@@ -1,4 +1,8 @@
-"""Trees as vectors: float leaves go into one vector [n], all others stay as they are."""
+"""Trees as vectors: float leaves go into one vector [n], all others stay as they are.
+
+A complex leaf is two real ones, its real parts and its imaginary parts: so every method sees a function of real
+numbers, with the gradient that belongs to it, and no formula of its own needs a conjugate.
+"""
 
 from typing import Any, NamedTuple
 
@@ -14,8 +18,8 @@ class Flattener(NamedTuple):
     Attributes:
         treedef: The tree's structure.
         leaves: Its leaves; those that are no floats are what `unravel` puts in their places.
-        moving: For each leaf whether it is a float.
-        dtype: The vector's dtype: float32, or wider where a leaf is wider.
+        moving: For each leaf whether it is a float or complex.
+        dtype: The vector's dtype, a real one: float32, or wider where a leaf is wider.
     """
 
     treedef: Any
@@ -26,8 +30,8 @@ class Flattener(NamedTuple):
     def ravel(self, tree: PyTree) -> Array:
         """The float leaves as one vector."""
         leaves = self.treedef.flatten_up_to(tree)
-        parts = [jnp.ravel(leaf).astype(self.dtype) for leaf, moves in zip(leaves, self.moving, strict=True) if moves]
-        return jnp.concatenate(parts)
+        moved = [leaf for leaf, moves in zip(leaves, self.moving, strict=True) if moves]
+        return jnp.concatenate([part.astype(self.dtype) for leaf in moved for part in _parts(leaf)])
 
     def unravel(self, vector: Array) -> PyTree:
         """A tree of the vector's entries, each leaf in its dtype."""
@@ -36,17 +40,31 @@ class Flattener(NamedTuple):
             if not moves:
                 out.append(leaf)
                 continue
-            stop = start + jnp.size(leaf)
-            out.append(vector[start:stop].reshape(jnp.shape(leaf)).astype(jnp.result_type(leaf)))
-            start = stop
+            size, shape, dtype = jnp.size(leaf), jnp.shape(leaf), jnp.result_type(leaf)
+            made = vector[start : start + size]
+            start += size
+            if _is_complex(dtype):
+                made = jax.lax.complex(made, vector[start : start + size])
+                start += size
+            out.append(made.reshape(shape).astype(dtype))
         return jax.tree.unflatten(self.treedef, out)
+
+
+def _is_complex(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.complexfloating)
+
+
+def _parts(leaf: Any) -> list[Array]:
+    """The real numbers that a leaf is made of, as vectors."""
+    flat = jnp.ravel(leaf)
+    return [flat.real, flat.imag] if _is_complex(flat.dtype) else [flat]
 
 
 def flattener(params: PyTree) -> Flattener:
     """Makes one.
 
     Raises:
-        TypeError: A leaf is complex or no array, or no leaf is a float.
+        TypeError: A leaf is no array, or no leaf is a float.
     """
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(params)
     moving, dtype = [], jnp.dtype(jnp.float32)
@@ -56,13 +74,27 @@ def flattener(params: PyTree) -> Flattener:
         except (TypeError, ValueError):
             where, kind = path_text(path), type(leaf).__name__
             raise TypeError(f"minimize: the leaf of params at {where} is a {kind}; expected an array.") from None
-        if jnp.issubdtype(found, jnp.complexfloating):
-            raise TypeError(
-                f"minimize: the leaf of params at {path_text(path)} is complex ({found}); expected real leaves. Keep"
-                " the real and imaginary parts as two leaves."
-            )
-        moving.append(jnp.issubdtype(found, jnp.floating))
-        dtype = jnp.promote_types(dtype, found) if moving[-1] else dtype
+        moving.append(jnp.issubdtype(found, jnp.inexact))
+        real = jnp.finfo(found).dtype if moving[-1] else found
+        dtype = jnp.promote_types(dtype, real) if moving[-1] else dtype
     if not any(moving):
-        raise TypeError(f"minimize: params have no float leaf; found {[jnp.result_type(x) for _, x in with_paths]}.")
+        found = [str(jnp.result_type(leaf)) for _, leaf in with_paths]
+        raise TypeError(
+            f"minimize: params have no float leaf; found {found}. Integers do not move: start from floats, such as"
+            " params.astype(float)."
+        )
     return Flattener(treedef, [leaf for _, leaf in with_paths], moving, dtype)
+
+
+def refuse_complex(what: str, params: PyTree) -> None:
+    """Refuses complex leaves where an order of the numbers is needed.
+
+    Raises:
+        TypeError: There is one.
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        if _is_complex(jnp.result_type(leaf)):
+            raise TypeError(
+                f"{what} cannot be of the complex leaf of params at {path_text(path)} ({jnp.result_type(leaf)}):"
+                " complex numbers have no order. Keep its real and imaginary parts as two leaves."
+            )

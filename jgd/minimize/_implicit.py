@@ -8,12 +8,12 @@ $$
 $$
 
 where the matrix is known by its products alone. Where $F$ is the gradient it is the Hessian, and conjugate gradients
-solve the system; else GMRES does. How the solution was found does not matter, nor does the start.
+solve the system; else GMRES does. The matrix may be singular, as where several params give one solution: then the
+derivative is one of least norm, and in reverse that of what all solutions share; it is NaN where there is none. How the
+solution was found does not matter, nor does the start.
 
 References:
     - Blondel et al., "Efficient and modular implicit differentiation", https://arxiv.org/abs/2105.15183, 2021.
-    - Saad and Schultz, "GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear systems",
-      https://doi.org/10.1137/0907058, 1986.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,9 @@ import numpy as np
 
 from jgd.core import Array, PyTree
 from jgd.minimize._flatten import Flattener
+from jgd.minimize._krylov import solve
 from jgd.minimize._method import BaseMethod
-from jgd.minimize._problem import Problem, dot
+from jgd.minimize._problem import Problem
 from jgd.minimize._result import MinimizeResult
 
 
@@ -35,42 +36,6 @@ def _zero(leaf: Array) -> Any:
     if jnp.issubdtype(leaf.dtype, jnp.inexact):
         return jnp.zeros_like(leaf)
     return np.zeros(leaf.shape, jax.dtypes.float0)
-
-
-def _solve(product: Callable[[Array], Array], rhs: Array, symmetric: bool) -> Array:
-    """The vector whose product is `rhs`."""
-    if symmetric:
-        return jax.lax.custom_linear_solve(product, rhs, _conjugate_gradients, symmetric=True)
-    # GMRES by itself has tolerances that depend on the right-hand side, and so no transpose
-    return jax.lax.custom_linear_solve(product, rhs, _gmres, transpose_solve=_gmres)
-
-
-def _gmres(product: Callable[[Array], Array], rhs: Array) -> Array:
-    """The solution of a system that need not be symmetric."""
-    tol = float(jnp.finfo(rhs.dtype).eps) ** 0.8
-    # a cycle of n products is exact but for rounding; a second one mends that
-    return jax.scipy.sparse.linalg.gmres(product, rhs, tol=tol, restart=min(rhs.size, 100), maxiter=max(2, rhs.size))[0]
-
-
-def _conjugate_gradients(product: Callable[[Array], Array], rhs: Array) -> Array:
-    """The solution of a symmetric system, from zero, to a relative residual of a few epsilons."""
-    goal = (float(jnp.finfo(rhs.dtype).eps) ** 0.8) ** 2 * dot(rhs, rhs)
-    most = max(100, 10 * rhs.size)
-
-    def goes_on(state: tuple[Array, ...]) -> Array:
-        return (state[3] > goal) & (state[4] < most)
-
-    def turn(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        solution, residual, direction, square, count = state
-        applied = product(direction)
-        bend = dot(direction, applied)
-        alpha = square / jnp.where(bend == 0, jnp.inf, bend)
-        residual = residual - alpha * applied
-        after = dot(residual, residual)
-        return solution + alpha * direction, residual, residual + after / square * direction, after, count + 1
-
-    start = (jnp.zeros_like(rhs), rhs, rhs, dot(rhs, rhs), jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(goes_on, turn, start)[0]
 
 
 def implicit_tangents(
@@ -112,7 +77,7 @@ def implicit_tangents(
         return method.point(problem, params).value
 
     cross = jax.jvp(lambda inputs: residual(params, inputs), (inputs,), (moves,))[1]
-    move = -_solve(product, cross, symmetric)
+    move = -solve(product, cross, symmetric)
     value_move = jax.jvp(value, (params, inputs), (move, moves))[1]
     zeros = jax.tree.map(_zero, result)
     moved, still = jax.tree.leaves(flat.unravel(move)), jax.tree.leaves(zeros.params)

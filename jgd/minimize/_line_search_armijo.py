@@ -23,6 +23,9 @@ import jax.numpy as jnp
 from jgd.core import Array, PyTree
 from jgd.minimize._line_search import LineSearchResult, Phi, opening
 
+#: Evaluations after which a search ends where rounding hides what it could gain.
+PROBES = 4
+
 
 class _State(NamedTuple):
     trial: Array
@@ -98,7 +101,9 @@ class Armijo:
             shorter = _shorter(s.trial, drop, s.last, s.last_drop, dphi0).astype(dtype)
             trial = jnp.where(jnp.isfinite(drop), shorter, 0.2 * s.trial)
             count = s.count + 1
-            done = success | (count >= self.max_evaluations) | ~(trial > 0)
+            # shorter steps cannot be told from rounding any better
+            hidden = small & (jnp.abs(drop) <= noise) & (count >= PROBES)
+            done = success | hidden | (count >= self.max_evaluations) | ~(trial > 0)
             slope = jnp.asarray(slope, dtype)
             return _State(trial, s.trial, s.trial, drop, drop, slope, count, success, done, data)
 

@@ -33,8 +33,13 @@ class _End(NamedTuple):
     slope: Array
 
 
+#: Evaluations in which a search goes on by the slopes, where rounding hides what it could gain.
+PROBES = 4
+
+
 class _State(NamedTuple):
     best: _End
+    drop: Array
     other: _End
     trial: Array
     bracketed: Array
@@ -128,10 +133,11 @@ class StrongWolfe:
         wide = jnp.asarray(phi0).dtype
         first, data, done = opening(phi, dphi0, step0, max_step, active)
         start = _End(jnp.zeros((), dtype), jnp.zeros((), wide), dphi0)
-        ceiling = jnp.asarray(max_step, dtype)
+        ceiling, floor = jnp.asarray(max_step, dtype), jnp.abs(first * dphi0) <= 10 * noise
         # values are kept as differences from the first: no digits are lost in what follows
         state = _State(
             best=start,
+            drop=start.value,
             other=start,
             trial=first,
             bracketed=jnp.array(False),
@@ -149,10 +155,13 @@ class StrongWolfe:
         def turn(s: _State) -> _State:
             value, slope, data = phi(s.trial)
             drop = value.astype(wide) - phi0
-            trial = _End(s.trial, drop, slope.astype(dtype))
             finite = jnp.isfinite(drop) & jnp.isfinite(slope)
+            # where rounding hides what the search could gain, the change of the value is that of the slopes
+            hidden = finite & floor & (jnp.maximum(jnp.abs(drop), jnp.abs(s.trial * dphi0)) <= noise)
+            change = jnp.where(hidden, 0.5 * s.trial * (dphi0 + slope), drop).astype(wide)
+            trial = _End(s.trial, change, slope.astype(dtype))
             flat = jnp.abs(slope) <= self.c2 * jnp.abs(dphi0)
-            enough = drop <= self.c1 * s.trial * dphi0
+            enough = change <= self.c1 * s.trial * dphi0
             nearly = (jnp.abs(drop) <= noise) & ((2 * self.c1 - 1) * dphi0 >= slope)
             at_end = (s.trial >= s.ceiling) & enough & (slope <= self.c1 * dphi0)
             success = finite & ((flat & (enough | nearly)) | at_end)
@@ -160,23 +169,25 @@ class StrongWolfe:
             retreat = s._replace(trial=s.best.step + 0.2 * (s.trial - s.best.step), wall=s.trial)
             retreat = retreat._replace(fell=s.fell | (drop == -jnp.inf))
             new = choose(finite, moved, retreat)
-            improved = finite & (success | (drop <= s.best.value))
+            improved = finite & (success | (change <= s.best.value))
             kept = choose(improved, data, s.data)
             best = choose(success, trial, new.best)
             count = s.count + 1
             stuck = (new.trial == s.trial) | (new.trial == new.best.step) | ~(new.trial > 0) | ~jnp.isfinite(new.trial)
             # what is left of the interval promises no decrease that could be told from rounding
             end = jnp.where(new.bracketed, jnp.maximum(new.best.step, new.other.step), s.trial)
-            stuck |= (new.bracketed | ~finite) & (jnp.abs(dphi0) * end <= noise)
+            hopeless = (new.bracketed & ((count >= PROBES) | ~floor)) | ~finite
+            stuck |= hopeless & (jnp.abs(dphi0) * end <= noise)
             done = success | (count >= self.max_evaluations) | stuck
-            return new._replace(best=best, data=kept, count=count, success=success, done=done)
+            fallen = jnp.where(improved, drop, s.drop)
+            return new._replace(best=best, drop=fallen, data=kept, count=count, success=success, done=done)
 
         s = jax.lax.while_loop(lambda s: ~s.done, turn, state)
         decreased = (s.best.step > 0) & ((s.best.value <= 0) | s.success)
         # where nothing but a value of minus infinity was found, that is the answer
         bottomless = ~decreased & s.fell
         step = jnp.where(bottomless, s.wall, s.best.step)
-        value = jnp.where(bottomless, -jnp.inf, phi0 + s.best.value)
+        value = jnp.where(bottomless, -jnp.inf, phi0 + s.drop)
         return LineSearchResult(step, value, s.best.slope, s.data, s.count, s.success, decreased | bottomless)
 
     def _narrow(self, s: _State, trial: _End, enough: Array) -> _State:

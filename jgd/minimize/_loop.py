@@ -10,7 +10,7 @@ from jgd.core import Array, PyTree
 from jgd.minimize._method import StepInfo
 from jgd.minimize._problem import Point, Problem, choose, dot, norm
 from jgd.minimize._result import Evaluations, Path, Status, Trace
-from jgd.minimize._stop import GROWTH, first_status, is_finite, next_status
+from jgd.minimize._stop import GROWTH, default_tol, first_status, gradient_floor, is_finite, next_status
 
 
 class Run(NamedTuple):
@@ -27,10 +27,13 @@ class Run(NamedTuple):
     evaluations: Evaluations
     path: Path
     trace: Trace | None
+    tol: Array
+    magnitude: Array
+    by_slope: Array
 
 
-def start(problem: Problem, method: Any, params: Array, tol: Array, max_steps: int, trace: bool) -> Run:
-    """The run before its first step."""
+def start(problem: Problem, method: Any, params: Array, tol: Array | None, max_steps: int, trace: bool) -> Run:
+    """The run before its first step; `tol` is None for the default."""
     point = method.point(problem, method.start(problem, params))
     grad_norm = method.stationarity(problem, point)
     zero, none = jnp.zeros_like(grad_norm), jnp.zeros((), jnp.int32)
@@ -44,7 +47,9 @@ def start(problem: Problem, method: Any, params: Array, tol: Array, max_steps: i
         half_norm=grad_norm,
         last_step=none,
         last_norm=grad_norm,
+        recent_curvature=zero,
     )
+    bound = default_tol(point, grad_norm) if tol is None else tol
 
     def empty(like: Array) -> Array:
         return jnp.full(max_steps, jnp.nan, like.dtype)
@@ -57,34 +62,47 @@ def start(problem: Problem, method: Any, params: Array, tol: Array, max_steps: i
         jnp.zeros_like(point.value),
         none,
         none,
-        first_status(point, grad_norm, tol, max_steps),
+        first_status(point, grad_norm, bound, max_steps),
         Evaluations(none + 1, none + 1, none),
         path,
         Trace(empty(point.value), empty(grad_norm), empty(grad_norm)) if trace else None,
+        bound,
+        jnp.abs(point.value),
+        jnp.array(False),
     )
 
 
-def turn(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int) -> Run:
+def turn(problem: Problem, method: Any, run: Run, tol: Array | None, max_steps: int) -> Run:
     """The run after one step more."""
-    before = run.point
+    before, narrow = run.point, problem
+    problem = dataclasses.replace(problem, magnitude=jnp.where(run.by_slope, run.magnitude, 0))
     after, state, info = method.step(problem, before, run.state)
     grad_norm = method.stationarity(problem, after)
     decrease = before.value - after.value
-    quiet = (jnp.abs(decrease) <= problem.eps * jnp.abs(after.value)) & ~(grad_norm < 0.9 * run.best_norm)
+    # values that go up and down by their rounding are no progress
+    progress = run.path.best_value - after.value > problem.eps * jnp.abs(after.value)
+    quiet = ~progress & (jnp.abs(decrease) <= problem.noise(after.value)) & ~(grad_norm < 0.9 * run.best_norm)
     # a run that leaves a saddle point does not stand still, small as the decreases are
     leaving = (grad_norm > run.grad_norm) & (grad_norm > GROWTH * run.best_norm)
     stalled = jnp.where(info.accepted, jnp.where(quiet, run.stalled + ~leaving, 0), run.stalled)
     path = _follow(run.path, before, after, info, run.steps + 1, grad_norm)
+    # where terms cancel, rounding is that of larger values than the last one: such a search goes by the slopes
+    wide = dataclasses.replace(problem, magnitude=run.magnitude)
+    again = jnp.asarray(info.failed) & ~run.by_slope & wide.at_floor(before, info.predicted)
+    again &= ~narrow.at_floor(before, info.predicted)
+    floor = gradient_floor(after, path) if tol is None else 0.0
     status = next_status(
         problem,
         before,
         after,
         info,
         grad_norm=grad_norm,
-        tol=tol,
+        tol=run.tol,
+        floor=floor,
         stalled=stalled,
         path=path,
         last=run.steps + 1 >= max_steps,
+        once_more=again,
     )
     # where the step has left the numbers behind, the last finite point is the result
     finite = is_finite(after)
@@ -101,6 +119,9 @@ def turn(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int) ->
         Evaluations(*(jnp.asarray(a + b, jnp.int32) for a, b in zip(run.evaluations, info.evaluations, strict=True))),
         path,
         None if run.trace is None else _record(run.trace, run.steps, after, grad_norm, info),
+        jnp.where((status == Status.CONVERGED) & (grad_norm > run.tol), floor, run.tol).astype(run.tol.dtype),
+        jnp.where(finite, jnp.maximum(jnp.abs(after.value), 0.5 * run.magnitude), run.magnitude),
+        run.by_slope | again,
     )
 
 
@@ -127,10 +148,11 @@ def _follow(path: Path, before: Point, after: Point, info: StepInfo, steps: Arra
         jnp.where(power, path.last_norm, path.half_norm),
         jnp.where(power, steps, path.last_step),
         jnp.where(power, grad_norm, path.last_norm),
+        jnp.where(near, jnp.maximum(0.5 * path.recent_curvature, bend), path.recent_curvature),
     )
 
 
-def advance(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int, limit: Any) -> Run:
+def advance(problem: Problem, method: Any, run: Run, tol: Array | None, max_steps: int, limit: Any) -> Run:
     """Steps until the run stops or has made `limit` of them."""
 
     def goes_on(run: Run) -> Array:
@@ -143,7 +165,7 @@ def advance(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int,
     return jax.lax.while_loop(goes_on, body, run)
 
 
-def unrolled(problem: Problem, method: Any, run: Run, tol: Array, max_steps: int) -> Run:
+def unrolled(problem: Problem, method: Any, run: Run, tol: Array | None, max_steps: int) -> Run:
     """As `advance` to the end, by a scan of `max_steps` turns: it can be differentiated in reverse."""
 
     def body(run: Run, _: None) -> tuple[Run, None]:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 
 from jgd.core import PyTree, check_choice, is_traced
+from jgd.minimize._arguments import as_args, check_flags, check_numbers, refuse, value_dtype_of
 from jgd.minimize._data import split
 from jgd.minimize._flatten import flattener
 from jgd.minimize._methods import flat_bounds, make_method
@@ -22,10 +22,10 @@ def minimize(
     fun: Callable[..., Any],
     params: PyTree,
     *,
-    args: tuple = (),
+    args: Any = (),
     method: Any = "lbfgs",
     line_search: Any = None,
-    tol: Any = 1e-6,
+    tol: Any = None,
     max_steps: int = 1000,
     has_aux: bool = False,
     bounds: Any = None,
@@ -33,6 +33,7 @@ def minimize(
     progress: bool = False,
     differentiate: Differentiate = "implicit",
     value_dtype: Any = None,
+    **others: Any,
 ) -> MinimizeResult:
     """Minimizes a function of any tree of arrays, and says why it stopped.
 
@@ -43,35 +44,41 @@ def minimize(
     Args:
         fun: `fun(params, *args) -> value`, a real scalar; with `has_aux`, `(value, aux)`. For least-squares methods it
             returns residuals, any tree of arrays, and the value is half the sum of their squares.
-        params: Where to start: any tree of real arrays. Integer leaves stay as they are.
-        args: More arguments of `fun`, trees of arrays.
-        method: A method (`LBFGS(memory=20)`), its name, or any jgd or optax optimizer. Arrays among a method's settings
-            are data (`GradientDescent(jnp.asarray(0.1))`): changed without a recompile, swept and differentiated.
+        params: Where to start: any tree of arrays. A complex leaf moves as its real and its imaginary part, two real
+            numbers. Integer leaves stay as they are.
+        args: More arguments of `fun`, a tuple of trees of arrays; anything that is no tuple is one argument.
+        method: A method (`LBFGS(memory=20)`), its name in any case (scipy's `"L-BFGS-B"` and `"Newton-CG"`, too), or
+            any jgd or optax optimizer. Arrays among a method's settings are data (`GradientDescent(jnp.asarray(0.1))`):
+            changed without a recompile, swept and differentiated.
             Names: `"lbfgs"`, `"bfgs"`, `"gradient_descent"`, `"barzilai_borwein"`, `"exact_descent"`, `"polyak"`,
             `"heavy_ball"`, `"nesterov"`, `"cg"`, `"newton_cg"`, `"trust_region"`, `"projected_gradient"`,
             `"mirror_descent"`, `"gauss_newton"`, `"lm"` (or `"levenberg_marquardt"`). With bounds, `"lbfgs"` stands for
             `"lbfgsb"`.
         line_search: A line search in place of the method's own: `"armijo"`, `"strong_wolfe"`, `"hager_zhang"`, or an
             object such as `StrongWolfe(c2=0.1)`.
-        tol: The run has converged where the largest absolute entry of the gradient is at most this; absolute. In
-            float32 it may lie below what rounding lets the gradient reach: then the run ends with the status
-            `SMALL_STEP` or `SMALL_DECREASE`, as far as the dtype can tell at the minimum.
+        tol: The run has converged where the largest absolute entry of the gradient is at most this; absolute. None for
+            1e-6, less where the problem's own gradients are below one, and more where the dtype asks for it: a run
+            that stands still has converged, too, where rounding of the params changes the gradient as much as there is
+            of it, 4 eps max|x| times the curvature along the last steps. A number is taken as it is: where rounding
+            does not let the gradient reach it, the run ends with `SMALL_STEP` or `SMALL_DECREASE`.
         max_steps: Steps at most.
         has_aux: Whether `fun` returns a pair; its second part at the solution is in the result.
         bounds: A pair of lower and upper bounds, each None, a number, or a tree as `params`; for `"lbfgs"`, `"lbfgsb"`
-            and `"projected_gradient"`.
+            and `"projected_gradient"`. For params that are one vector scipy's form is known, too: a list of a pair
+            `(lower, upper)` for each entry, or a `scipy.optimize.Bounds`.
         trace: Whether to record value, gradient norm and step size of each step, in arrays [max_steps].
         progress: Whether to show a progress bar; not inside `jit`.
         differentiate: `"implicit"`: derivatives of the solution by the implicit function theorem, whatever the number
             of steps. `"unroll"`: through all steps, `max_steps` of them always, for runs that are not to converge.
         value_dtype: The dtype that the value is summed in, float64 for one. `fun` may then return an array of terms.
+        **others: None; scipy's and jaxopt's names (`maxiter`, `callback`, ...) are refused with the one to use here.
 
     Returns:
         The solution and how it was found. Where the value or gradient became infinite or NaN, the last params where
         both were finite.
 
     Raises:
-        TypeError: A leaf of `params` is complex or no array, or `fun` returns no real scalar.
+        TypeError: A leaf of `params` is no array, `fun` returns no real scalar, or an argument is unknown.
         ValueError: An unknown method or option, or bounds that do not fit.
 
     Examples:
@@ -83,16 +90,14 @@ def minimize(
         [1. 1.] True
     """
     check_choice("minimize", "differentiate", differentiate, Differentiate)
-    if max_steps < 0:
-        raise ValueError(f"minimize: max_steps must be at least 0; got {max_steps}.")
-    if value_dtype is not None:
-        value_dtype = jnp.dtype(value_dtype)
-        if value_dtype.itemsize > jnp.dtype(jnp.result_type(float)).itemsize:
-            raise ValueError(f"minimize: value_dtype={value_dtype} needs jax.config.update('jax_enable_x64', True).")
-    flattener(params)  # refuses what is no tree of real arrays
+    refuse(others)
+    max_steps = check_numbers(fun, tol, max_steps)
+    check_flags(has_aux=has_aux, trace=trace, progress=progress)
+    value_dtype = value_dtype_of(value_dtype)
+    flattener(params)  # refuses what is no tree of arrays
     vectors = flat_bounds(bounds, params)
     made, numbers = split(make_method(method, line_search, bounds))
-    inputs = Inputs(tuple(args), vectors, numbers, tol)
+    inputs = Inputs(as_args(args), vectors, numbers, tol)
     settings = Settings(fun, made, max_steps, has_aux, trace, differentiate, value_dtype)
     if progress:
         if any(is_traced(leaf) for leaf in jax.tree.leaves((params, inputs))):

@@ -33,6 +33,7 @@ import optax
 
 from jgd.core import Array, check_choice, is_float
 from jgd.minimize._backtracking import Trial, backtrack
+from jgd.minimize._flatten import refuse_complex
 from jgd.minimize._line_search import stopped
 from jgd.minimize._method import BaseMethod, StepInfo
 from jgd.minimize._problem import Point, Problem, choose, max_norm
@@ -117,6 +118,7 @@ class MirrorDescent(BaseMethod):
 
     def start(self, problem: Problem, params: Array) -> Array:
         """Params in the set, with no zero among them."""
+        refuse_complex(f'MirrorDescent("{self.geometry}"): the set', problem.unravel(params))
         params = _by_rows(problem, _raised, params)
         return self._scaled(problem, jnp.log(params))[0]
 

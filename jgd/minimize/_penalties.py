@@ -31,7 +31,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, abs_sq
+from jgd.minimize._flatten import refuse_complex
 from jgd.minimize._strengths import map_floats, total
 
 
@@ -49,7 +50,7 @@ class Penalty(Protocol):
 
 
 def _shrunk(leaf: Array, by: Array) -> Array:
-    return jnp.sign(leaf) * jnp.maximum(jnp.abs(leaf) - by, 0)
+    return jnp.sign(leaf) * jnp.maximum(jnp.abs(leaf) - by, 0)  # of a complex number the sign is x / |x|
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,15 +91,18 @@ class NonNegativeL1:
 
     def value(self, params: PyTree) -> Array:
         """The penalty of params that are not negative, a scalar."""
+        refuse_complex("NonNegativeL1: the penalty", params)
         return total(params, map_floats("NonNegativeL1: strength", lambda x, s: s * x, params, self.strength))
 
     def prox(self, params: PyTree, step: Any) -> PyTree:
         """Entries less `step * strength`, or 0."""
         what = "NonNegativeL1: strength"
+        refuse_complex("NonNegativeL1: the penalty", params)
         return map_floats(what, lambda x, s: jnp.maximum(x - step * s, 0), params, self.strength)
 
     def project(self, params: PyTree) -> PyTree:
         """Negative entries become 0."""
+        refuse_complex("NonNegativeL1: the penalty", params)
         return map_floats("NonNegativeL1", lambda x: jnp.maximum(x, 0), params)
 
 
@@ -118,7 +122,7 @@ class ElasticNet:
         """The penalty, a scalar."""
         terms = map_floats("ElasticNet: l1", lambda x, s: s * jnp.abs(x), params, self.l1)
         return total(params, terms) + total(
-            params, map_floats("ElasticNet: l2", lambda x, s: s / 2 * x**2, params, self.l2)
+            params, map_floats("ElasticNet: l2", lambda x, s: s / 2 * abs_sq(x), params, self.l2)
         )
 
     def prox(self, params: PyTree, step: Any) -> PyTree:
@@ -129,7 +133,7 @@ class ElasticNet:
 
 def _norms(leaf: Array) -> Array:
     """The norms along the last axis, kept as one of length 1; their derivative at zero is zero."""
-    square = jnp.sum(leaf * leaf, axis=-1, keepdims=True) if leaf.ndim else leaf * leaf
+    square = jnp.sum(abs_sq(leaf), axis=-1, keepdims=True) if leaf.ndim else abs_sq(leaf)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 

@@ -39,6 +39,7 @@ class Problem:
         ravel: From the user's tree to a vector [n].
         unravel: From a vector [n] to the user's tree.
         bounds: Lower and upper bounds [n], for methods that know them; else None.
+        magnitude: The size of the terms whose sum the value is, where they cancel: rounding is relative to it.
     """
 
     fun: Callable[[Array], Array]
@@ -49,6 +50,7 @@ class Problem:
     ravel: Any = None
     unravel: Any = None
     bounds: tuple[Array, Array] | None = None
+    magnitude: Any = 0.0
 
     def value_and_grad(self, params: Array) -> tuple[Array, Array]:
         """The value and the gradient [n]."""
@@ -65,7 +67,7 @@ class Problem:
 
     def noise(self, value: Array) -> Array:
         """By how much rounding may change a value."""
-        return 10 * self.eps * jnp.abs(value)
+        return 10 * self.eps * jnp.maximum(jnp.abs(value), jnp.asarray(self.magnitude, value.dtype))
 
     def at_floor(self, point: Point, decrease: Array | float) -> Array:
         """Whether rounding of the value and of the params hides a decrease of this size."""

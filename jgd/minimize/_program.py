@@ -15,7 +15,7 @@ from jgd.minimize._flatten import Flattener, flattener
 from jgd.minimize._implicit import implicit_tangents
 from jgd.minimize._problem import Problem
 from jgd.minimize._result import MinimizeResult, Status
-from jgd.minimize._value import half_sum_of_squares, residual_vector, scalar, terms_of
+from jgd.minimize._value import half_sum_of_squares, pair_of, residual_vector, scalar, terms_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
         args: More arguments of the function.
         bounds: Lower and upper bounds [n], or None.
         numbers: The arrays of the method.
-        tol: The bound of the gradient norm.
+        tol: The bound of the gradient norm; None for that of dtype and scale.
     """
 
     args: tuple
@@ -53,7 +53,7 @@ def problem_of(settings: Settings, flat: Flattener, inputs: Inputs) -> Problem:
 
     def output(x: Array) -> Any:
         out = settings.fun(flat.unravel(x), *args)
-        return out[0] if settings.has_aux else out
+        return pair_of(out)[0] if settings.has_aux else out
 
     def residuals(x: Array) -> Array:
         return residual_vector(output(x), flat.dtype)
@@ -83,15 +83,20 @@ def method_of(settings: Settings, inputs: Inputs) -> Any:
     return join(settings.method, inputs.numbers)
 
 
+def tol_of(inputs: Inputs, dtype: Any) -> Array | None:
+    """The tolerance in the dtype of the params."""
+    return None if inputs.tol is None else jnp.asarray(inputs.tol, dtype)
+
+
 def len_of(flat: Flattener) -> int:
     """How many numbers move."""
-    return sum(int(jnp.size(leaf)) for leaf, moves in zip(flat.leaves, flat.moving, strict=True) if moves)
+    return jax.eval_shape(flat.ravel, jax.tree.unflatten(flat.treedef, flat.leaves)).size
 
 
 def begin(settings: Settings, params: PyTree, inputs: Inputs) -> _loop.Run:
     """The run before its first step."""
     flat = flattener(params)
-    problem, tol = problem_of(settings, flat, inputs), jnp.asarray(inputs.tol, flat.dtype)
+    problem, tol = problem_of(settings, flat, inputs), tol_of(inputs, flat.dtype)
     method = method_of(settings, inputs)
     return _loop.start(problem, method, flat.ravel(params), tol, settings.max_steps, settings.trace)
 
@@ -99,7 +104,7 @@ def begin(settings: Settings, params: PyTree, inputs: Inputs) -> _loop.Run:
 def go_on(settings: Settings, params: PyTree, inputs: Inputs, run: _loop.Run, limit: Any) -> _loop.Run:
     """The run after `limit` steps."""
     flat = flattener(params)
-    problem, tol = problem_of(settings, flat, inputs), jnp.asarray(inputs.tol, flat.dtype)
+    problem, tol = problem_of(settings, flat, inputs), tol_of(inputs, flat.dtype)
     return _loop.advance(problem, method_of(settings, inputs), run, tol, settings.max_steps, limit)
 
 
@@ -124,7 +129,7 @@ def finish(settings: Settings, params: PyTree, inputs: Inputs, run: _loop.Run) -
         trace=run.trace,
         aux=aux,
         path=run.path,
-        tol=jnp.asarray(inputs.tol, run.grad_norm.dtype),
+        tol=run.tol,
     )
 
 
@@ -163,6 +168,6 @@ def _unrolled(settings: Settings, params: PyTree, inputs: Inputs) -> MinimizeRes
     flat = flattener(params)
     still = problem_of(settings, flat, jax.tree.map(jax.lax.stop_gradient, inputs))
     problem = dataclasses.replace(problem_of(settings, flat, inputs), detached=still)
-    method, tol = method_of(settings, inputs), jnp.asarray(inputs.tol, flat.dtype)
+    method, tol = method_of(settings, inputs), tol_of(inputs, flat.dtype)
     run = _loop.start(problem, method, flat.ravel(params), tol, settings.max_steps, settings.trace)
     return finish(settings, params, inputs, _loop.unrolled(problem, method, run, tol, settings.max_steps))

@@ -3,15 +3,18 @@
 import enum
 from typing import Any, NamedTuple
 
-from jgd.core import Array, PyTree
+import jax
+import numpy as np
+
+from jgd.core import Array, PyTree, is_traced
 
 
 class Status(enum.IntEnum):
-    """Why a run stopped. Codes are int32 arrays in a result, so that they pass through `jit` and `vmap`."""
+    """Why a run stopped. Codes are int32 arrays in a result's leaves, so that they pass through `jit` and `vmap`."""
 
     #: The run goes on; no result has this status.
     RUNNING = 0
-    #: The gradient norm (or the method's own measure of stationarity) is at most `tol`.
+    #: The gradient norm (or the method's own measure of stationarity) is at most the result's `tol`.
     CONVERGED = 1
     #: A step no longer changes the params: in every entry it is below the spacing of the dtype.
     SMALL_STEP = 2
@@ -27,6 +30,10 @@ class Status(enum.IntEnum):
     NON_FINITE = 7
     #: The value decreases without end.
     UNBOUNDED = 8
+
+    def __str__(self) -> str:
+        """The name, not the code."""
+        return self.name
 
 
 class Evaluations(NamedTuple):
@@ -71,6 +78,7 @@ class Path(NamedTuple):
         half_norm: The gradient norm there.
         last_step: The step count at the last power of two.
         last_norm: The gradient norm there.
+        recent_curvature: The largest change of the gradient per distance in the last few steps.
     """
 
     first_value: Array
@@ -82,25 +90,11 @@ class Path(NamedTuple):
     half_norm: Array
     last_step: Array
     last_norm: Array
+    recent_curvature: Array
 
 
-class MinimizeResult(NamedTuple):
-    """The result of `minimize`, a tree of arrays.
-
-    Attributes:
-        params: The params found, as the ones given.
-        value: The value there.
-        grad_norm: The largest absolute entry of the gradient there (or the method's own measure of stationarity).
-        steps: Steps made, int32.
-        evaluations: `Evaluations` made.
-        converged: Whether `grad_norm` is at most `tol`.
-        status: A code of `Status`, int32.
-        trace: `Trace`, or None.
-        aux: What `fun` returned beside the value at `params`, with `has_aux`; else None.
-        decrease: By how much the last step decreased the value.
-        path: What `explain` reads.
-        tol: The tolerance of the run.
-    """
+class _Fields(NamedTuple):
+    """The leaves of a result."""
 
     params: PyTree
     value: Array
@@ -114,3 +108,46 @@ class MinimizeResult(NamedTuple):
     decrease: Array
     path: Path
     tol: Array
+
+
+class MinimizeResult(_Fields):
+    """The result of `minimize`, a tree of arrays; printed, it says in a sentence why the run stopped.
+
+    Attributes:
+        params: The params found, as the ones given.
+        value: The value there.
+        grad_norm: The largest absolute entry of the gradient there (or the method's own measure of stationarity).
+        steps: Steps made, int32.
+        evaluations: `Evaluations` made.
+        converged: Whether `grad_norm` is at most `tol`.
+        status: The `Status`, which prints its name; as a leaf of the tree, its int32 code.
+        trace: `Trace`, or None.
+        aux: What `fun` returned beside the value at `params`, with `has_aux`; else None.
+        decrease: By how much the last step decreased the value.
+        path: What `explain` reads.
+        tol: The tolerance that the gradient norm was held against: the one given, or the one of dtype and scale.
+    """
+
+    __slots__ = ()
+
+    @property
+    def status(self) -> Any:
+        """The `Status` of one run that has ended; inside `jit`, and of a batch, codes as int32 arrays."""
+        code = self[_Fields._fields.index("status")]
+        if not isinstance(code, int | np.ndarray | np.generic | jax.Array) or is_traced(code) or np.ndim(code) > 0:
+            return code
+        return Status(int(code)) if np.result_type(code).kind in "iu" else code
+
+    def __repr__(self) -> str:
+        """Why it stopped, and the numbers."""
+        code = self[_Fields._fields.index("status")]
+        if not isinstance(code, int | np.ndarray | np.generic | jax.Array) or is_traced(code):
+            return super().__repr__()
+        shown = [f"{name}={getattr(self, name)!r}" for name in ("params", "value", "grad_norm", "steps", "tol")]
+        if np.ndim(code) > 0:
+            codes, counts = np.unique(np.asarray(code), return_counts=True)
+            ends = ", ".join(f"{count} {Status(int(c))}" for c, count in zip(codes, counts, strict=True))
+            return f"MinimizeResult of {np.size(code)} runs ({ends}): {', '.join(shown)}"
+        from jgd.minimize._explain import explain  # it reads results
+
+        return f"MinimizeResult({self.status}: {explain(self)}\n  {', '.join(shown)})"

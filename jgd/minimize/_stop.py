@@ -6,13 +6,31 @@ import jax.numpy as jnp
 
 from jgd.core import Array
 from jgd.minimize._method import StepInfo
-from jgd.minimize._problem import Point, Problem
+from jgd.minimize._problem import Point, Problem, max_norm
 from jgd.minimize._result import Path, Status
 
 #: Steps in a row without a decrease above rounding, after which a run ends.
 PATIENCE = 10
 #: A gradient norm that grows and is this many times the smallest one met: the run leaves a saddle point.
 GROWTH = 5.0
+#: The default tolerance, of a problem whose gradients are of order one.
+TOL = 1e-6
+
+
+def default_tol(point: Point, grad_norm: Array) -> Array:
+    """The tolerance where none is given: a millionth, or less where the problem's own gradients are below one.
+
+    Their size is that of the first one, or of the value over the params: a start at the solution has no gradient.
+    """
+    size = jnp.maximum(1, max_norm(point.params))
+    scale = jnp.maximum(grad_norm, jnp.abs(point.value).astype(grad_norm.dtype) / size)
+    return TOL * jnp.minimum(1, scale).astype(grad_norm.dtype)
+
+
+def gradient_floor(point: Point, path: Path) -> Array:
+    """The gradient norm below which rounding of the params, by a few spacings, decides what it is."""
+    eps = jnp.finfo(point.params.dtype).eps
+    return 4 * eps * max_norm(point.params) * path.recent_curvature
 
 
 def is_finite(point: Point) -> Array:
@@ -34,9 +52,11 @@ def next_status(
     *,
     grad_norm: Array,
     tol: Array,
+    floor: Array | float,
     stalled: Array,
     path: Path,
     last: Array,
+    once_more: Array,
 ) -> Array:
     """The status after a step.
 
@@ -47,9 +67,11 @@ def next_status(
         info: What the step says.
         grad_norm: The measure of stationarity at the new point.
         tol: Its bound.
+        floor: Its bound where the run stands still.
         stalled: Steps in a row without progress above rounding, this one counted.
         path: The path so far, this step counted.
         last: Whether `max_steps` are made.
+        once_more: Whether a search that has failed is to be tried again.
 
     Returns:
         A code of `Status`.
@@ -62,13 +84,14 @@ def next_status(
     blown_up = after.value - path.first_value > 1e6 * scale
     rising = before.value > path.first_value
     still = jnp.all(jnp.abs(after.params - before.params) <= eps * jnp.abs(before.params))
+    failed = jnp.asarray(info.failed) & ~once_more
     tests: list[tuple[Any, Status]] = [
         (bottomless, Status.UNBOUNDED),
         (~is_finite(after), Status.NON_FINITE),
         (grad_norm <= tol, Status.CONVERGED),
         (blown_up, Status.DIVERGED),
-        (jnp.asarray(info.failed) & problem.at_floor(before, info.predicted), Status.SMALL_DECREASE),
-        (info.failed, Status.LINE_SEARCH_FAILED),
+        (failed & problem.at_floor(before, info.predicted), Status.SMALL_DECREASE),
+        (failed, Status.LINE_SEARCH_FAILED),
         (still & info.accepted, Status.SMALL_STEP),
         (stalled >= PATIENCE, Status.SMALL_DECREASE),
         (last, Status.MAX_STEPS),
@@ -76,4 +99,6 @@ def next_status(
     status = jnp.asarray(Status.RUNNING, jnp.int32)
     for condition, code in reversed(tests):
         status = jnp.where(condition, jnp.int32(code), status)
+    stands = jnp.isin(status, jnp.asarray([Status.SMALL_STEP, Status.SMALL_DECREASE, Status.LINE_SEARCH_FAILED]))
+    status = jnp.where(stands & (grad_norm <= floor), jnp.int32(Status.CONVERGED), status)
     return jnp.where((status == Status.NON_FINITE) & rising, jnp.int32(Status.DIVERGED), status)

@@ -49,7 +49,7 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
                 f"{what} at {path_text(path)} has the shape {jnp.shape(strength)}; expected one that broadcasts to the"
                 f" leaf's {jnp.shape(leaf)}."
             ) from None
-        return jnp.asarray(strength, jnp.result_type(leaf))
+        return jnp.asarray(strength, jnp.finfo(jnp.result_type(leaf)).dtype)
 
     def each(leaf: Any, *strengths: Any) -> Any:
         return fun(jnp.asarray(leaf), *strengths) if is_float(leaf) else leaf

@@ -18,8 +18,13 @@ def scalar(out: Any, dtype: Any, value_dtype: Any) -> Array:
     shape, found = getattr(out, "shape", None), getattr(out, "dtype", None)
     if shape is None and isinstance(out, int | float):
         shape, found = (), jnp.result_type(out)
-    if found is None or not (jnp.issubdtype(found, jnp.floating) or jnp.issubdtype(found, jnp.integer)):
-        raise TypeError(f"minimize: fun must return a real scalar; got {_text(out)}.")
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        hint = ""
+        if found is not None and (jnp.issubdtype(found, jnp.integer) or jnp.issubdtype(found, jnp.bool_)):
+            hint = ": its gradient is zero everywhere; compute it in floats"
+        elif found is not None and jnp.issubdtype(found, jnp.complexfloating):
+            hint = ": take its real part, or jnp.abs"
+        raise TypeError(f"minimize: fun must return a real scalar; got {_text(out)}{hint}.")
     if shape != () and value_dtype is None:
         raise TypeError(
             f"minimize: fun must return a scalar; got {_text(out)}. Methods for least squares ('lm', 'gauss_newton')"
@@ -44,7 +49,21 @@ def residual_vector(out: PyTree, dtype: Any) -> Array:
     leaves = jax.tree.leaves(out)
     if not leaves:
         raise TypeError("minimize: fun returned no residuals; expected a tree of arrays.")
-    return jnp.concatenate([jnp.ravel(leaf).astype(jnp.promote_types(dtype, leaf.dtype)) for leaf in leaves])
+    vectors = [jnp.ravel(leaf) for leaf in leaves]
+    # a complex residual is two real ones
+    pairs = [(v.real, v.imag) if jnp.issubdtype(v.dtype, jnp.complexfloating) else (v,) for v in vectors]
+    return jnp.concatenate([part.astype(jnp.promote_types(dtype, part.dtype)) for pair in pairs for part in pair])
+
+
+def pair_of(out: Any) -> tuple[Any, Any]:
+    """What a function with `has_aux` returned.
+
+    Raises:
+        TypeError: It is no pair.
+    """
+    if not (isinstance(out, tuple | list) and len(out) == 2):
+        raise TypeError(f"minimize: with has_aux=True, fun must return a pair (value, aux); got {_text(out)}.")
+    return out[0], out[1]
 
 
 def terms_of(fun: Callable[..., Any], *args: Any) -> int:

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.optimize
 from minimize.programs import numbers, padded, run, solver
 
 from jgd import adam
 from jgd.minimize import (
+    L1,
     LBFGS,
     LBFGSB,
     Armijo,
@@ -25,13 +27,14 @@ from jgd.minimize import (
     LevenbergMarquardt,
     Nesterov,
     Polyak,
+    ProximalGradient,
     Status,
     explain,
     minimize,
     multi_start,
 )
 from jgd.minimize._conjugate_gradient import beta
-from jgd.minimize._methods import make_method
+from jgd.minimize._methods import flat_bounds, make_method
 
 SIZE = 5
 
@@ -411,9 +414,30 @@ def test_a_memory_holds_something(method):
     [
         ({"fun": lambda x: x}, TypeError, "must return a scalar; got shape \\(2,\\)"),
         ({"fun": lambda x: (bowl(x), x)}, TypeError, "has_aux=True"),
-        ({"params": {"a": jnp.ones(2, jnp.complex64)}}, TypeError, "\\['a'\\] is complex"),
+        ({"params": jnp.ones(2, jnp.complex64), "bounds": (0, 1)}, TypeError, "complex numbers have no order"),
+        ({"fun": None}, TypeError, "fun must be a function of params; got None"),
+        ({"fun": lambda x: None}, TypeError, "real scalar; got a NoneType"),
+        ({"fun": lambda x: jnp.sum(x).astype(int)}, TypeError, "its gradient is zero everywhere"),
+        ({"fun": lambda x: 3}, TypeError, "its gradient is zero everywhere"),
+        ({"fun": lambda x: jnp.sum(x) + 1j}, TypeError, "take its real part"),
+        ({"fun": bowl, "has_aux": True}, TypeError, "has_aux=True, fun must return a pair"),
+        ({"max_steps": 1.5}, TypeError, "max_steps must be an integer.*got 1.5"),
+        ({"max_steps": True}, TypeError, "got True"),
+        ({"tol": "small"}, TypeError, "tol must be None or a number; got 'small'"),
+        ({"tol": -1.0}, ValueError, "at least 0; got -1.0"),
+        ({"tol": jnp.nan}, ValueError, "finite"),
+        ({"trace": "yes"}, TypeError, "trace must be True or False; got 'yes'"),
+        ({"value_dtype": "wide"}, TypeError, "a dtype of floats or None; got 'wide'"),
+        ({"method": LBFGS}, TypeError, r"got LBFGS itself: call it, LBFGS\(...\)"),
+        ({"method": adam}, TypeError, "got adam itself"),
+        ({"method": "Nelder-Mead"}, ValueError, "all methods here use gradients"),
+        ({"line_search": Armijo}, TypeError, "line_search must be one of 'armijo'"),
+        ({"maxiter": 10}, TypeError, "no argument 'maxiter'; here it is max_steps"),
+        ({"callback": print}, TypeError, "here it is trace=True"),
+        ({"colour": 1}, TypeError, "no argument 'colour'"),
+        ({"bounds": [[0, 0], [1, 1]]}, ValueError, "may be"),
         ({"params": {"a": "text"}}, TypeError, "\\['a'\\] is a str"),
-        ({"params": jnp.arange(2)}, TypeError, "no float leaf"),
+        ({"params": jnp.arange(2)}, TypeError, "no float leaf; found \\['int32'\\]. Integers do not move"),
         ({"method": "lbgfs"}, ValueError, "must be one of 'lbfgs'"),
         ({"method": 3}, TypeError, "got a int"),
         ({"method": "lm", "line_search": "armijo"}, ValueError, "has no line search"),
@@ -439,7 +463,49 @@ def test_names_stand_for_methods_and_searches():
     assert make_method("lbfgs", None, None) == LBFGS()
     assert make_method("lbfgs", None, (0, 1)) == LBFGSB()
     assert make_method("lm", None, None) == make_method("levenberg_marquardt", None, None) == LevenbergMarquardt()
+    assert make_method("L-BFGS-B", None, None) == make_method("LBFGS", None, (0, 1)) == LBFGSB()
+    assert make_method("Newton-CG", None, None) == make_method("newton_cg", None, None)
+    assert make_method("trust-ncg", None, None) == make_method("Trust_Region", None, None)
+    assert make_method("cg", "zoom", None) == make_method("CG", "strong_wolfe", None)
     assert make_method(LBFGS(memory=3), "armijo", None) == LBFGS(memory=3, line_search=Armijo())
+
+
+def test_bounds_in_scipys_form():
+    pairs = flat_bounds([(0, 1), (None, 2)], jnp.ones(2))
+    np.testing.assert_array_equal(pairs, [[0, -np.inf], [1, 2]])
+    np.testing.assert_array_equal(flat_bounds(scipy.optimize.Bounds([0, 1], [2, 3]), jnp.ones(2)), [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(flat_bounds([(0, 1)] * 3, jnp.ones(3)), [[0] * 3, [1] * 3])
+    # a tree of two numbers has bounds that are trees of two
+    np.testing.assert_array_equal(flat_bounds([(0, 1), (2, 3)], (0.5, 0.5)), [[0, 1], [2, 3]])
+
+
+@pytest.mark.parametrize("args", [2.0, np.float32(2.0), (2.0,)])
+def test_what_is_no_tuple_is_one_argument(args):
+    found = run(lambda x, shift: bowl(x - shift), np.zeros(2, np.float32), args=args, method=GradientDescent(0.1))
+    np.testing.assert_allclose(found.params, 3.0, atol=1e-5)
+
+
+#: Every method that has a meaning for complex params, and a number that it finds: 1 + 2j, or with a penalty less.
+COMPLEX = {
+    "lbfgs": "lbfgs",
+    "newton_cg": "newton_cg",
+    "cg": "cg",
+    "gradient_descent": GradientDescent(0.1),
+    "adam": adam(0.1),
+    "optax": optax.sgd(0.1),
+    "lm": "lm",
+    "l1": ProximalGradient(L1(1.0)),
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_params_are_found(name):
+    goal = 1 + 2j
+    fun = (lambda w: w["a"] - goal) if name == "lm" else (lambda w: jnp.sum(jnp.abs(w["a"] - goal) ** 2))
+    found = run(fun, {"a": np.full(2, 0.1j, np.complex64)}, method=COMPLEX[name], tol=1e-3)
+    assert found.params["a"].dtype == np.complex64
+    expected = goal * (1 - 0.5 / np.abs(goal)) if name == "l1" else goal
+    np.testing.assert_allclose(found.params["a"], expected, atol=2e-3)
 
 
 @pytest.mark.slow

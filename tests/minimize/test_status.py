@@ -246,3 +246,67 @@ def test_steps_that_bounce_from_wall_to_wall_are_said_to_overshoot():
     crawls = descent("valley", start, 1e-4, max_steps=400)[1]
     searched = run(valley, np.array(start), max_steps=5)
     assert "overshoot" not in explain(crawls) + explain(searched)
+
+
+DESIGN = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+TARGET = (DESIGN @ np.arange(1.0, 5.0) + np.random.default_rng(1).normal(size=60)).astype(np.float32)
+
+
+def regression(w):
+    return jnp.sum((DESIGN @ w - 1e3 * TARGET) ** 2)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "lbfgsb", "newton_cg", "cg"])
+def test_by_default_a_regression_in_float32_converges_at_its_minimum(method):
+    result = run(regression, np.zeros(4, np.float32), method=method)
+    assert result.status is Status.CONVERGED
+    assert bool(result.converged)
+    assert 1e-6 < result.grad_norm <= result.tol < 1e-5 * np.abs(DESIGN.T @ TARGET).max() * 1e3
+    best = np.linalg.lstsq(np.float64(DESIGN), 1e3 * np.float64(TARGET), rcond=None)[0]
+    np.testing.assert_allclose(result.params, best, rtol=1e-5)
+
+
+def test_a_tolerance_that_is_given_is_taken_as_it_is():
+    result = run(regression, np.zeros(4, np.float32), tol=1e-6)
+    assert result.status in (Status.SMALL_STEP, Status.SMALL_DECREASE)
+    assert not bool(result.converged)
+    assert result.tol == np.float32(1e-6)
+
+
+def test_the_default_tolerance_follows_small_gradients():
+    # all gradients are below 1e-6 from the start
+    result = run(lambda x: 1e-8 * bowl(x - 3.0), np.zeros(2, np.float32))
+    np.testing.assert_allclose(result.params, 3.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "bfgs", "cg"])
+def test_a_value_that_cancels_to_zero_is_no_failed_search(method):
+    def matyas(x):
+        return 0.26 * (x[0] ** 2 + x[1] ** 2) - 0.48 * x[0] * x[1]
+
+    result = run(matyas, np.full(2, 6.0, np.float32), method=method, tol=1e-8)
+    assert result.status is Status.CONVERGED
+    assert np.abs(result.params).max() < 1e-6
+
+
+def test_near_a_minimum_a_search_goes_on_by_the_slopes():
+    def logistic(w):
+        return jnp.sum(jnp.logaddexp(0, -np.sign(TARGET) * (DESIGN @ w))) + 0.5 * jnp.sum(w**2)
+
+    result = run(logistic, np.zeros(4, np.float32), method="lbfgsb")
+    assert result.status is Status.CONVERGED
+    assert result.grad_norm < 1e-4  # where decreases of the value vanish in rounding it is near 1e-2
+    assert result.evaluations.values <= 3 * result.steps
+
+
+def test_a_status_prints_its_name_and_a_result_says_why_it_stopped():
+    result = status_of("bowl", [1.0, 1.0])[1]
+    assert f"{result.status}" == "CONVERGED"
+    assert explain(result) in repr(result)
+    assert "CONVERGED" in repr(result)
+    batch = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), result)
+    assert batch.status.tolist() == [1, 1]
+    assert "2 runs (2 CONVERGED)" in repr(batch)
+    assert "Traced" in repr(jax.eval_shape(lambda r: r, result)) or "ShapeDtypeStruct" in repr(
+        jax.eval_shape(lambda r: r, result)
+    )
