@@ -7,8 +7,7 @@ least norm from a singular value decomposition. The matrices of projected and pr
 symmetric $P$ and $H$, map no vector of their range to zero, so that a solution is found wherever there is one.
 
 Where there is none, the derivative asked for does not exist: the answer is NaN in all entries, since a program that
-runs on a device cannot raise. `jax.config.update("jax_debug_nans", True)` and `checkify.nan_checks` stop there, at
-`no_solution`.
+runs on a device cannot raise. `jax.config.update("jax_debug_nans", True)` and `checkify.nan_checks` find it.
 
 References:
     - Saad and Schultz, "GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear systems",
@@ -41,9 +40,7 @@ def solve(product: Product, rhs: Array, symmetric: bool) -> Array:
 def no_solution(solution: Array, residual: Array, rhs: Array) -> Array:
     """The solution, or NaN where a good part of the right-hand side is left over."""
     left = norm(residual) > float(jnp.finfo(rhs.dtype).eps) ** (1 / 6) * norm(rhs)
-    # zero over zero, not a constant, so that tools that look for NaN find where it was made
-    zero = jnp.where(left | ~jnp.isfinite(norm(residual)), 0.0, 1.0).astype(rhs.dtype)
-    return solution * (zero / zero)
+    return jnp.where(left, jnp.nan, solution)
 
 
 class _Cycle(NamedTuple):
