@@ -166,8 +166,8 @@ FAULTS = [
     Fault(
         "elastic_net_without_the_half",
         "jgd/minimize/_penalties.py",
-        "s / 2 * x**2",
-        "s * x**2",
+        "s / 2 * abs_sq(x)",
+        "s * abs_sq(x)",
         ("tests/minimize/test_constrained.py::test_proximal_operators_minimize_what_they_should",),
         "The elastic net's value does not fit its proximal operator.",
     ),
