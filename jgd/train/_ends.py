@@ -42,6 +42,14 @@ def pick_up(run: Run, memory: Mapping[str, Any], path: Path, told: list[str]) ->
         )
 
 
+def say_what_has_no_effect(run: Run, is_new: bool) -> None:
+    """At the start: options and checkpoints that are there and are not used."""
+    if is_new and (others := run.saver.others()):
+        run.notices.tell(f"begun anew; of the checkpoints in the folder, {others} are of other runs and stay.")
+    if not run.plateau.active and (run.plateau.monitor != "loss" or run.plateau.min_delta):
+        run.notices.warn("monitor and min_delta have no effect without patience or restore_best.")
+
+
 def _why_over(run: Run) -> str:
     if run.stopped == "converged":
         return f"the gradient norm had come down to tol={run.settings.tol:g}"

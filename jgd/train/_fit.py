@@ -11,7 +11,7 @@ from jgd.train._batches import check_data, check_divides
 from jgd.train._best import BestStates
 from jgd.train._checkpoints import Checkpoints
 from jgd.train._cursor import Data, Place
-from jgd.train._ends import pick_up, place_of_result, result, say_if_interrupted
+from jgd.train._ends import pick_up, place_of_result, result, say_if_interrupted, say_what_has_no_effect
 from jgd.train._epoch_scan import EpochScan, Scan, choose
 from jgd.train._history import History, Recorder
 from jgd.train._interrupt import Interruptible, OnInterrupt
@@ -181,6 +181,7 @@ def fit(
     with contextlib.closing(run), left_by(run, data):
         if restored:
             pick_up(run, extra, restored.path, begun.told)
+        say_what_has_no_effect(run, is_new=restored is None)
         if log.set_aside is not None:
             run.notices.tell(f"the log of an earlier run is now {log.set_aside}.")
         try:

@@ -9,7 +9,7 @@ _LOGGER = logging.getLogger("jgd")
 
 
 class Notices:
-    """Sentences for a person: shown where progress is, and given to the logger `"jgd"`.
+    """Sentences for a person: printed where progress is shown, and given to the logger `"jgd"`.
 
     Python writes the warnings of a logger that nobody has set up to stderr: they are seen without progress too, and
     once. Warnings of the module `warnings` they are not, since a test suite may turn those into errors, and none of
@@ -31,10 +31,10 @@ class Notices:
     def tell(self, text: str, level: int = logging.INFO) -> None:
         """One sentence."""
         self.texts.append(text)
-        self._progress.say(f"fit: {text}")
         self._log.write("notice", {"text": text})
-        if not self._shown or _LOGGER.hasHandlers():
-            _LOGGER.log(level, "fit: %s", text)
+        self._progress.say(f"fit: {text}")
+        # What was printed need not stand on the screen twice: orbax, for one, lets warnings of all loggers through.
+        _LOGGER.log(logging.INFO if self._shown else level, "fit: %s", text)
 
     def warn(self, text: str) -> None:
         """One sentence that a person must not miss."""

@@ -77,8 +77,11 @@ class Plateau:
         Raises:
             ValueError: It is not.
         """
-        if self.active and self.name not in names:
-            raise ValueError(f"fit: monitor={self.name!r} is not among the epoch's numbers: {', '.join(names)}.")
+        if self.name not in names:
+            raise ValueError(
+                f"fit: monitor={self.name!r} is not among the epoch's numbers: {', '.join(names)}. These are the means"
+                " of the loss and of scalars in aux, and what eval_fn returns."
+            )
 
     def _signed(self, value: float) -> float:
         return -value if self.monitor.startswith("-") else value

@@ -76,7 +76,7 @@ class Run:
         self._batches: dict[int, tuple[Place, Callable[[], PyTree]]] = {}  # by step, since the last fetch
         self._stride, self._timed = 1, False
         self._said_of: set[str] = set()
-        self._is_monitored = not plateau.active or plateau.name in ALWAYS or f"epoch_{plateau.name}" in recorder.epochs
+        self._is_monitored = plateau.name in ALWAYS or f"epoch_{plateau.name}" in recorder.epochs
 
     @property
     def where(self) -> str:

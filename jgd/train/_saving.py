@@ -53,6 +53,10 @@ class Saver:
         """Whether the newest checkpoint is of where the run stands."""
         return run.place == self._saved
 
+    def others(self) -> int:
+        """How many checkpoints there are."""
+        return 0 if self._checkpoints is None else len(self._checkpoints.paths())
+
     def steps_until(self, position: int) -> float:
         """Steps until a save is due by their number."""
         every = None if self._checkpoints is None else self._checkpoints.every_steps

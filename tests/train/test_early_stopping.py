@@ -113,6 +113,10 @@ def test_a_monitor_that_there_will_not_be_is_an_error_before_the_first_step(data
             fit(data, monitor="-acc", eval_fn=evaluate, **options)
         assert int(caught.value.state.step) == 0
     assert len(calls) == 2
+    with pytest.raises(ValueError, match=r"monitor='acc' is not .*: loss, nonfinite, bias. These are the means of"):
+        fit(data, monitor="acc")
+    _, history = fit(data, monitor="-bias")
+    assert history["notices"] == ["monitor and min_delta have no effect without patience or restore_best."]
     assert fit(data, monitor="bias", patience=9)[1]["stopped"] == "finished"
     assert fit(data, monitor="-score", patience=9, eval_fn=evaluate)[1]["stopped"] == "finished"
 

@@ -62,6 +62,9 @@ def test_a_resumption_is_told_of_where_it_is_seen(tmp_path, capsys, caplog):
     fit(tmp_path, epochs=3, progress=True)
     assert capsys.readouterr().out.splitlines()[0].startswith("fit: resumed from step 6, epoch 2, as saved in ")
     assert warned(caplog) == []
+    fit(tmp_path, start(0.5), epochs=4, progress=True)  # what was printed is not printed once more by the logger
+    assert "fit: the checkpoint's hyperparameters are used" in capsys.readouterr().out
+    assert warned(caplog) == []
 
 
 def test_a_place_within_an_epoch_is_told_of(tmp_path):
@@ -96,7 +99,9 @@ def test_a_changed_learning_rate_is_told_of_and_may_be_chosen(tmp_path, caplog):
     state, history = fit(tmp_path, start(0.5), epochs=5)  # it is now the run's own
     assert (rate_of(state), [text for text in history["notices"] if "hyperparameters" in text]) == (0.5, [])
     state, history = fit(tmp_path, start(0.5), epochs=1, resume=False)
-    assert (int(state.step), "notices" in history) == (3, False)
+    assert int(state.step) == 3
+    (text,) = history["notices"]
+    assert text == "begun anew; of the checkpoints in the folder, 3 are of other runs and stay."
 
 
 def test_what_the_run_itself_has_changed_is_no_difference(tmp_path):
