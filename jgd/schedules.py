@@ -11,9 +11,11 @@ References:
     - Pagliardini et al., https://arxiv.org/abs/2409.03137, 2024 (AdEMAMix).
 """
 
+import decimal
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from optax.schedules import constant_schedule as constant_schedule
 from optax.schedules import cosine_decay_schedule as cosine_decay_schedule
@@ -30,6 +32,8 @@ from optax.schedules import warmup_constant_schedule as warmup_constant_schedule
 from optax.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from optax.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 
+from jgd._restarts import rounds
+from jgd.core import check_hyperparam, check_numbers, check_whole, first_outside
 from jgd.core._from_optax import from_optax as _from_optax
 
 Schedule = Callable[[Any], Any]
@@ -45,10 +49,41 @@ def _float(count: Any) -> Any:
     return jnp.asarray(count, jnp.result_type(float))
 
 
-def _check_steps(name: str, **steps: int) -> None:
-    for argument, value in steps.items():
-        if value < 0:
-            raise ValueError(f"{name}: {argument} must be at least 0; got {value}.")
+def check_schedule(schedule: Schedule, steps: int, *, name: str = "learning_rate") -> jax.Array:
+    """All values of a schedule, checked before a run: in a compiled step nothing can be raised any more.
+
+    An optimizer looks at the first two values when it makes its state, and at each one where `update` is not compiled.
+
+    Args:
+        schedule: A function of the number of updates made.
+        steps: Updates of the run.
+        name: The hyperparameter that the values are for; it says where they may lie.
+
+    Returns:
+        The values, shape `[steps]`, a float dtype.
+
+    Raises:
+        TypeError, ValueError: A value is no real number, not finite, or outside the range; the first such is named.
+
+    Examples:
+        >>> from jgd.schedules import check_schedule
+        >>> print(check_schedule(lambda count: 0.5 - 0.25 * count, 3))
+        [0.5  0.25 0.  ]
+    """
+    check_whole("check_schedule", 1, steps=steps)
+    if not callable(schedule):
+        raise TypeError(f"check_schedule: schedule must be a function of the step count; got {schedule!r}.")
+
+    def value(count: Any) -> Any:
+        found = schedule(count)
+        check_hyperparam("check_schedule", name, found, shown=f"the schedule of {name}")
+        return _float(found)
+
+    values = jax.jit(lambda: jax.lax.map(value, jnp.arange(steps), batch_size=min(steps, 1024)))()
+    first = first_outside(name, values)
+    if first is not None:
+        check_hyperparam("check_schedule", name, values[first], at=first)
+    return values
 
 
 def warmup_stable_decay_schedule(
@@ -77,7 +112,8 @@ def warmup_stable_decay_schedule(
         A schedule.
 
     Raises:
-        ValueError: A number of steps is negative, or the shape is not known.
+        TypeError, ValueError: A value is no finite number, a number of steps is no integer or negative, or the shape
+            is not known.
 
     Examples:
         >>> from jgd.schedules import warmup_stable_decay_schedule
@@ -85,9 +121,11 @@ def warmup_stable_decay_schedule(
         >>> print([round(float(schedule(t)), 2) for t in range(11)])
         [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.29, 0.13, 0.0]
     """
-    _check_steps("warmup_stable_decay_schedule", warmup_steps=warmup_steps, stable_steps=stable_steps)
-    _check_steps("warmup_stable_decay_schedule", decay_steps=decay_steps)
-    if decay not in _DECAYS:
+    steps = {"warmup_steps": warmup_steps, "stable_steps": stable_steps, "decay_steps": decay_steps}
+    check_whole("warmup_stable_decay_schedule", 0, **steps)
+    values = {"peak_value": peak_value, "init_value": init_value, "end_value": end_value}
+    check_numbers("warmup_stable_decay_schedule", **values)
+    if not isinstance(decay, str) or decay not in _DECAYS:
         raise ValueError(f"warmup_stable_decay_schedule: decay must be one of {', '.join(_DECAYS)}; got {decay!r}.")
     start = warmup_steps + stable_steps
 
@@ -114,7 +152,7 @@ def trapezoid_schedule(peak_value: float, warmup_steps: int, stable_steps: int, 
         A schedule.
 
     Raises:
-        ValueError: A number of steps is negative.
+        TypeError, ValueError: The value is no finite number, or a number of steps is no integer or negative.
 
     Examples:
         >>> from jgd.schedules import trapezoid_schedule
@@ -138,10 +176,11 @@ def cosine_restarts_schedule(
         end_value: The value at each end.
 
     Returns:
-        A schedule.
+        A schedule. It restarts at the first step at or after each start, as computed in decimal from `factor` as it is
+        printed, whatever the device's floats. After 16384 restarts the length stays.
 
     Raises:
-        ValueError: `period` or `factor` is below 1.
+        TypeError, ValueError: An argument is no finite number, `period` is no integer, or it or `factor` is below 1.
 
     Examples:
         >>> from jgd.schedules import cosine_restarts_schedule
@@ -149,20 +188,15 @@ def cosine_restarts_schedule(
         >>> print([round(float(schedule(t)), 2) for t in range(7)])
         [1.0, 0.5, 1.0, 0.85, 0.5, 0.15, 1.0]
     """
-    if period < 1 or factor < 1:
-        raise ValueError(f"cosine_restarts_schedule: period and factor must be at least 1; got {period} and {factor}.")
+    name = "cosine_restarts_schedule"
+    check_whole(name, 1, period=period)
+    check_numbers(name, 1, factor=factor)
+    check_numbers(name, peak_value=peak_value, shrink=shrink, end_value=end_value)
+    find = rounds(period, decimal.Decimal(str(factor)))
 
     def schedule(count: Any) -> Any:
-        t = _float(count)
-        if factor == 1.0:
-            round_ = jnp.floor(t / period)
-            start, length = round_ * period, jnp.asarray(period, t.dtype)
-        else:
-            # The r-th round starts at period (factor**r - 1) / (factor - 1); the guard is for rounding at a start.
-            round_ = jnp.floor(jnp.log1p(t * (factor - 1) / period) / jnp.log(factor) + 1e-5)
-            start, length = period * (factor**round_ - 1) / (factor - 1), period * factor**round_
-        share = jnp.clip((t - start) / length, 0, 1)
-        return end_value + (peak_value * shrink**round_ - end_value) * _DECAYS["cosine"](share)
+        number, share = find(jnp.asarray(count))
+        return end_value + (peak_value * shrink**number - end_value) * _DECAYS["cosine"](jnp.clip(share, 0, 1))
 
     return schedule
 
@@ -178,7 +212,7 @@ def inverse_sqrt_schedule(peak_value: float, warmup_steps: int) -> Schedule:
         A schedule.
 
     Raises:
-        ValueError: `warmup_steps` is below 1.
+        TypeError, ValueError: `warmup_steps` is no integer or below 1, or `peak_value` is no finite number.
 
     Examples:
         >>> from jgd.schedules import inverse_sqrt_schedule
@@ -186,8 +220,8 @@ def inverse_sqrt_schedule(peak_value: float, warmup_steps: int) -> Schedule:
         >>> print([float(schedule(t)) for t in (0, 2, 4, 16, 64)])
         [0.0, 0.5, 1.0, 0.5, 0.25]
     """
-    if warmup_steps < 1:
-        raise ValueError(f"inverse_sqrt_schedule: warmup_steps must be at least 1; got {warmup_steps}.")
+    check_whole("inverse_sqrt_schedule", 1, warmup_steps=warmup_steps)
+    check_numbers("inverse_sqrt_schedule", peak_value=peak_value)
 
     def schedule(count: Any) -> Any:
         t = _float(count)
@@ -225,7 +259,7 @@ def yolo_schedule(
         A schedule.
 
     Raises:
-        ValueError: `epochs` or `steps_per_epoch` is below 1.
+        TypeError, ValueError: `epochs` or `steps_per_epoch` is no integer or below 1, or another is no finite number.
 
     Examples:
         >>> from jgd.schedules import yolo_schedule
@@ -233,13 +267,13 @@ def yolo_schedule(
         >>> print([float(schedule(t)) for t in range(8)])
         [0.5, 0.75, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
     """
-    if epochs < 1 or steps_per_epoch < 1:
-        raise ValueError(f"yolo_schedule: expected at least one epoch and step; got {epochs} and {steps_per_epoch}.")
+    check_whole("yolo_schedule", 1, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    check_numbers("yolo_schedule", lr0=lr0, lrf=lrf, warmup_epochs=warmup_epochs, warmup_start=warmup_start)
     warmup = round(min(warmup_epochs, max(epochs - 1, 0)) * steps_per_epoch)
 
     def schedule(count: Any) -> Any:
         t = _float(count)
-        share = jnp.floor(t / steps_per_epoch) / epochs
+        share = _float(jnp.asarray(count) // steps_per_epoch) / epochs
         left = _DECAYS["cosine"](jnp.clip(share, 0, 1)) if cosine else jnp.maximum(1 - share, 0)
         value = lr0 * (left * (1 - lrf) + lrf)
         warm = warmup_start + (value - warmup_start) * jnp.clip(t / max(warmup, 1), 0, 1)
@@ -263,6 +297,8 @@ def ademamix_alpha(alpha: float, warmup_steps: int) -> Schedule:
         >>> print([float(ademamix_alpha(5.0, 4)(t)) for t in (0, 1, 3, 9)])
         [1.25, 2.5, 5.0, 5.0]
     """
+    check_whole("ademamix_alpha", 1, warmup_steps=warmup_steps)
+    check_numbers("ademamix_alpha", alpha=alpha)
     return lambda count: alpha * jnp.clip((_float(count) + 1) / warmup_steps, 0, 1)
 
 
@@ -282,6 +318,8 @@ def ademamix_b3(b1: float, b3: float, warmup_steps: int) -> Schedule:
         >>> print([round(float(ademamix_b3(0.9, 0.9999, 100)(t)), 4) for t in (0, 49, 99)])
         [0.9909, 0.9998, 0.9999]
     """
+    check_whole("ademamix_b3", 1, warmup_steps=warmup_steps)
+    check_numbers("ademamix_b3", 0, b1=b1, b3=b3)
 
     def half_life(beta: float) -> Any:
         return jnp.log(0.5) / jnp.log(beta + 1e-8) - 1  # the authors' guard against a logarithm of zero

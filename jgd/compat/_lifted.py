@@ -23,8 +23,9 @@ from jgd.core import (
 )
 from jgd.core._checks import check_grad, check_same_tree, refuse_integer_grad
 from jgd.core._hyperparams import Hyperparams
+from jgd.core._ranges import Range
 
-ANYWHERE = (-math.inf, False, math.inf)
+ANYWHERE = Range(low=-math.inf)
 
 
 class LiftedState(NamedTuple):

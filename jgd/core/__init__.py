@@ -26,11 +26,7 @@ from jgd.core._floats import is_key as is_key
 from jgd.core._floats import map_floats as map_floats
 from jgd.core._floats import only_floats as only_floats
 from jgd.core._floats import zero_update as zero_update
-from jgd.core._hyperparams import DECAY_RATE as DECAY_RATE
-from jgd.core._hyperparams import NOT_NEGATIVE as NOT_NEGATIVE
-from jgd.core._hyperparams import POSITIVE as POSITIVE
 from jgd.core._hyperparams import Hyperparams as Hyperparams
-from jgd.core._hyperparams import check_hyperparam as check_hyperparam
 from jgd.core._hyperparams import get_hyperparams as get_hyperparams
 from jgd.core._hyperparams import in_place_of as in_place_of
 from jgd.core._hyperparams import set_hyperparams as set_hyperparams
@@ -70,6 +66,14 @@ from jgd.core._packing import refuse_packed as refuse_packed
 from jgd.core._packing import unpack as unpack
 from jgd.core._patterns import path_matches as path_matches
 from jgd.core._programs import programs_inside as programs_inside
+from jgd.core._ranges import AT_LEAST_ONE as AT_LEAST_ONE
+from jgd.core._ranges import DECAY_RATE as DECAY_RATE
+from jgd.core._ranges import NOT_NEGATIVE as NOT_NEGATIVE
+from jgd.core._ranges import POSITIVE as POSITIVE
+from jgd.core._ranges import UP_TO_ONE as UP_TO_ONE
+from jgd.core._ranges import Range as Range
+from jgd.core._ranges import check_hyperparam as check_hyperparam
+from jgd.core._ranges import first_outside as first_outside
 from jgd.core._rule import Rule as Rule
 from jgd.core._rule import TreeRule as TreeRule
 from jgd.core._rule import under_prefix as under_prefix
@@ -91,6 +95,8 @@ from jgd.core._types import Slots as Slots
 from jgd.core._types import is_array as is_array
 from jgd.core._types import is_traced as is_traced
 from jgd.core._when import when as when
+from jgd.core._worth import check_numbers as check_numbers
+from jgd.core._worth import check_whole as check_whole
 from jgd.core._wrapper import Wrapper as Wrapper
 from jgd.core._wrapper import WrapperState as WrapperState
 from jgd.core._wrapper import check_transform as check_transform

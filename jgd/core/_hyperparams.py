@@ -6,7 +6,6 @@ which a scheduled run is changed, swept or differentiated.
 """
 
 import collections
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,86 +16,9 @@ import numpy as np
 from jgd.core._containers import boxed_like, key_text, unboxed
 from jgd.core._fixed import called_by_injection
 from jgd.core._numerics import default_float
+from jgd.core._ranges import SCALE_SUFFIX, SHORT, Range, check_hyperparam, is_decay_rate, named, range_of, scale_of
 from jgd.core._rounding import SIXTEEN_BITS
 from jgd.core._types import Array, PyTree, ScalarOrSchedule, is_traced
-
-# Where each hyperparameter may lie: lowest value, whether it is allowed, and the bound that it stays below.
-Range = tuple[float, bool, float]
-NOT_NEGATIVE: Range = (0.0, True, math.inf)
-DECAY_RATE: Range = (0.0, True, 1.0)
-POSITIVE: Range = (0.0, False, math.inf)
-_RANGES: dict[str, Range] = {
-    **dict.fromkeys(("learning_rate", "max_learning_rate", "weight_decay", "eps", "eps_root"), NOT_NEGATIVE),
-    **dict.fromkeys(("consistent_rms", "max_norm", "threshold", "clip_threshold", "max_delta", "clipping"), POSITIVE),
-    **dict.fromkeys(("momentum", "beta", "b1", "b2", "b3", "rho", "decay", "shampoo_beta"), DECAY_RATE),
-}
-_HINTS = {
-    "learning_rate": " To climb instead of descend, negate the loss.",
-    "weight_decay": " A positive value shrinks the params.",
-}
-_SHORT = (
-    " It came in 16 bits, which round 0.999 to 1. Give it as a float32; to optax.inject_hyperparams, which casts"
-    " numbers to the params' dtype, give hyperparam_dtype=jnp.float32."
-)
-SCALE_SUFFIX = "_scale"
-
-
-def _range_of(name: str) -> Range | None:
-    return _RANGES.get(name, _RANGES.get(name.removeprefix("adam_")))
-
-
-def is_decay_rate(name: str) -> bool:
-    """Whether a hyperparameter of this name is the decay rate of an average, between 0 and 1."""
-    return _range_of(name) is DECAY_RATE
-
-
-def check_hyperparam(
-    owner: str, name: str, value: Any, *, shape: tuple[int, ...] = (), bounds: Range | None = None
-) -> None:
-    """Refuses a value that cannot be right; a traced value is checked for its shape and dtype alone.
-
-    `bounds` are the range, where it is not that of the name.
-
-    Raises:
-        TypeError: It is no real number.
-        ValueError: It has another shape than `shape`, is not finite, or lies outside the range of its name.
-    """
-    where = f"{owner}: {name}"
-    if isinstance(value, str | bytes) or value is None:
-        raise TypeError(f"{where} must be a number, a scalar array or a schedule; got {value!r}.")
-    try:
-        if isinstance(value, type | dict) or (isinstance(value, int) and abs(value) >= 2**63):
-            raise TypeError  # NumPy would take them for a dtype, or for objects
-        dtype, found_shape = jnp.result_type(value), jnp.shape(value)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{where} must be a number, a scalar array or a schedule; got {value!r} of type {type(value).__name__}."
-        ) from None
-    if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)):
-        raise TypeError(f"{where} must be a real number; got dtype {dtype}.")
-    if found_shape != shape:
-        expected = "a scalar" if shape == () else f"an array of shape {shape}"
-        raise ValueError(
-            f"{where} must be {expected}; got shape {found_shape}. To sweep several values, vmap over the state."
-        )
-    if not is_traced(value):
-        hint = _SHORT if dtype in SIXTEEN_BITS else _HINTS.get(name, "")
-        # In float64: a bound a little above one would be one in float32.
-        _check_range(where, np.asarray(value).astype(np.float64), bounds or _range_of(name), hint)
-
-
-def _check_range(where: str, value: np.ndarray, bounds: Range | None, hint: str) -> None:
-    shown = value.item() if value.ndim == 0 else value.tolist()
-    if not np.all(np.isfinite(value)):
-        raise ValueError(f"{where} must be finite; got {shown}.")
-    if bounds is None:
-        return
-    low, low_allowed, high = bounds
-    inside = ((value >= low) if low_allowed else (value > low)) & (value < high)
-    if not np.all(inside):
-        at_least = f"at least {low:g}" if low_allowed else f"above {low:g}"
-        below = "" if math.isinf(high) else f" and below {high:g}"
-        raise ValueError(f"{where} must be {at_least}{below}; got {shown}.{hint}")
 
 
 class Hyperparams:
@@ -116,13 +38,13 @@ class Hyperparams:
         arrays: Sequence[str] = (),
         ranges: Mapping[str, Range] | None = None,
     ):
-        self.schedules = {name: value for name, value in given.items() if callable(value)}
-        self.values = {name: value for name, value in given.items() if not callable(value)}
         self.owner = owner
-        self.names = tuple(given)
+        self.names = tuple(named(name, (ranges or {}).get(name, range_of(name))) for name in given)
+        self.schedules: dict[str, Any] = {name: given[name] for name in self.names if callable(given[name])}
+        self.values: dict[str, Any] = {name: given[name] for name in self.names if not callable(given[name])}
         for name, value in self.values.items():
             shape = np.shape(value) if name in arrays else ()
-            check_hyperparam(owner, name, value, shape=shape, bounds=(ranges or {}).get(name))
+            check_hyperparam(owner, name, value, shape=shape)
         # A traced value given to an optimizer that did not make the state is its caller's word on this very update:
         # so does optax.inject_hyperparams call a factory, outside of jit too, where its numbers are plain arrays.
         arrays_given = any(isinstance(value, jax.Array) for value in self.values.values())
@@ -141,12 +63,16 @@ class Hyperparams:
         self._made_a_state = True
         for name, value in self.values.items():
             if is_traced(value) and jnp.result_type(value) in SIXTEEN_BITS and is_decay_rate(name):
-                raise TypeError(f"{self.owner}: {name} is a traced {jnp.result_type(value)}, which may be 1.{_SHORT}")
+                raise TypeError(f"{self.owner}: {name} is a traced {jnp.result_type(value)}, which may be 1.{SHORT}")
         dtype = default_float()
-        arrays = {name: jnp.array(value, dtype=dtype, copy=True) for name, value in self.values.items()}
+        arrays: dict[str, Array] = {
+            name: jnp.array(value, dtype=dtype, copy=True) for name, value in self.values.items()
+        }
         for name in self.schedules:
-            arrays[name + SCALE_SUFFIX] = jnp.ones((), dtype)
+            arrays[scale_of(name)] = jnp.ones((), dtype)
             arrays[name] = self._scheduled(name, jnp.zeros((), jnp.int32))
+            if not is_traced(arrays[name]):
+                self._scheduled(name, jnp.ones((), jnp.int32))  # the one value more that every run comes to
         return arrays
 
     def at_step(self, stored: Mapping[str, Array], count: Array) -> dict[str, Array]:
@@ -159,13 +85,16 @@ class Hyperparams:
         Raises:
             ValueError: `stored` has other names than the factory's: the state is another optimizer's.
         """
-        expected = set(self.names) | {name + SCALE_SUFFIX for name in self.schedules}
+        expected: set[str] = {*self.names, *(scale_of(name) for name in self.schedules)}
         if set(stored) != expected:
             raise ValueError(
                 f"{self.owner}: the state holds the hyperparameters {sorted(stored)}, this optimizer has"
                 f" {sorted(expected)}. Pass the state that this optimizer's init made."
             )
-        used = dict(stored)
+        own: dict[str, str] = {
+            name: name for name in expected
+        }  # with their ranges, which a restored state may have lost
+        used: dict[str, Array] = {own[name]: value for name, value in stored.items()}
         for name in self.schedules:
             used[name] = self._scheduled(name, count) * stored[name + SCALE_SUFFIX]
         if not self._made_a_state:
@@ -191,7 +120,7 @@ class Hyperparams:
 
     def _scheduled(self, name: str, count: Array) -> Array:
         value = self.schedules[name](count)
-        check_hyperparam(self.owner, f"the schedule of {name}", value)
+        check_hyperparam(self.owner, name, value, shown=f"the schedule of {name}", at=count)
         return jnp.array(value, dtype=default_float())
 
 

@@ -13,11 +13,12 @@ import optax
 from jgd.core import _checks
 from jgd.core._containers import as_found, as_made
 from jgd.core._floats import zero_update
-from jgd.core._hyperparams import Hyperparams, Range
+from jgd.core._hyperparams import Hyperparams
 from jgd.core._layouts import Layout, resolve_layout
 from jgd.core._numerics import compute_dtype, increment, real_dtype
 from jgd.core._optimizer import Optimizer, OptState, make_optimizer
 from jgd.core._packing import refuse_packed
+from jgd.core._ranges import Range
 from jgd.core._rule import Rule, TreeRule
 from jgd.core._run import leaf_update, run_block, run_tree, update_dtype, widest_dtype
 from jgd.core._storage import Storage, resolve_storages

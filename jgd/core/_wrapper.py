@@ -9,11 +9,12 @@ import optax
 
 from jgd.core._checks import check_same_tree, flatten
 from jgd.core._floats import is_float
-from jgd.core._hyperparams import Hyperparams, Range, get_hyperparams
+from jgd.core._hyperparams import Hyperparams, get_hyperparams
 from jgd.core._lift import wide_copy
 from jgd.core._numerics import compute_dtype, increment, real_dtype
 from jgd.core._optimizer import Optimizer, OptState, make_optimizer
 from jgd.core._packing import refuse_packed
+from jgd.core._ranges import Range
 from jgd.core._types import Array, Hyper, PyTree, ScalarOrSchedule, Slots
 
 

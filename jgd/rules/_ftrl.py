@@ -2,46 +2,50 @@ r"""FTRL-Proximal: follow the regularized leader, which sets small weights to ex
 
 $$
 \begin{aligned}
-n_t &= n_{t-1} + g_t^2 \\
-z_t &= z_{t-1} + g_t + 2 \lambda_s\, \theta_{t-1} - \frac{n_t^{-p} - n_{t-1}^{-p}}{\eta}\, \theta_{t-1} \\
-\theta_t &= \frac{\operatorname{clip}(z_t, -\lambda_1, \lambda_1) - z_t}
-                 {(n_t^{-p} + \beta) / \eta + 2 \lambda_2}
+n_t &= n_{t-1} + g_t^2, \qquad \kappa_t = (n_t^{-p} + \beta) / \eta_t \\
+z_t &= z_{t-1} + g_t + 2 \lambda_s\, \theta_{t-1} - (\kappa_t - \kappa_{t-1})\, \theta_{t-1} \\
+\theta_t &= \frac{\operatorname{clip}(z_t, -\lambda_1, \lambda_1) - z_t}{\kappa_t + 2 \lambda_2}
 \end{aligned}
 $$
 
-with the slots $n$ (`sum_of_squares`), which starts at `initial_accumulator_value`, and $z$ (`linear`); $p$ is
-`learning_rate_power`, $\beta$ is `offset`. The form is that of Keras and TensorFlow, in which $\lambda_2$ counts
-twice as much as in the paper.
+with the slots $n$ (`sum_of_squares`), which starts at `initial_accumulator_value`, and
+$z_t + \kappa_t \theta_t$ (`linear`), the pull of the regularization, which stays finite for any rate; $p$ is
+`learning_rate_power`, $\beta$ is `offset`. The form is that of Keras and TensorFlow, in which $\lambda_2$ counts twice
+as much as in the paper; but there $\eta_t$ stands in $\kappa_{t-1}$ too, so that params shrink with a falling rate.
 
-The params are a function of the slots: those that one starts from are forgotten at the first step, and a step without
-a gradient takes them to zero. Start from zero.
+The params that one starts from are forgotten at the first step, $\kappa_0 = (n_0^{-p} + \beta) / \eta_1$ and
+$z_0 = 0$, unless its rate is zero. Start from zero.
 
 References:
     - McMahan et al., "Ad click prediction: A view from the trenches", KDD 2013,
       https://doi.org/10.1145/2487575.2488200, Algorithm 1.
 """
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import NOT_NEGATIVE, POSITIVE, Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, full, lift, zeros
+from jgd.core import NOT_NEGATIVE, Array, Hyper, Optimizer, Range, Rule, ScalarOrSchedule, Slots, full, lift, zeros
 
 
 def ftrl_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """One step of the leader, on one leaf."""
-    del step
-    power, rate = -hyper["learning_rate_power"], hyper["learning_rate"]
+    """One step of the leader, on one leaf. All is multiplied by the rate, which may be zero."""
+    power, rate, l2 = -hyper["learning_rate_power"], hyper["learning_rate"], 2 * hyper["l2"]
+    moves = rate > 0
+    divisor = jnp.where(moves, rate, 1)
     total = slots["sum_of_squares"] + grad**2
-    root = total**power
-    sigma = (root - slots["sum_of_squares"] ** power) / rate
-    linear = slots["linear"] + grad + 2 * hyper["l2_shrinkage"] * param - sigma * param
-    curvature = (root + hyper["offset"]) / rate + 2 * hyper["l2"]
-    leader = jnp.clip(linear, -hyper["l1"], hyper["l1"]) - linear
+    weight, before = (n**power + hyper["offset"] for n in (total, slots["sum_of_squares"]))
+    pull = jnp.where((step == 1) & moves, before * param / divisor, slots["linear"])
+    pull = pull + grad + 2 * hyper["l2_shrinkage"] * param
+    linear, bound, curvature = rate * pull - weight * param, rate * hyper["l1"], weight + rate * l2
+    clipped = jnp.clip(linear, -bound, bound)
     # without any gradient so far and without regularization every point is a leader
     curved = curvature > 0
-    leader = jnp.where(curved, leader / jnp.where(curved, curvature, 1), param)
-    return leader - param, {"sum_of_squares": total, "linear": linear}
+    delta = jnp.where(curved, (clipped - rate * (pull + l2 * param)) / jnp.where(curved, curvature, 1), 0)
+    delta = jnp.where(curved & (clipped == linear), -param, delta)
+    pull = jnp.where(moves, clipped / divisor - l2 * (param + delta), slots["linear"])
+    return delta, {"sum_of_squares": total, "linear": pull}
 
 
 def ftrl(
@@ -59,7 +63,7 @@ def ftrl(
     """FTRL-Proximal, for sparse linear models.
 
     Args:
-        learning_rate: The size of the first step in each parameter, about; above 0.
+        learning_rate: The size of the first step in each parameter, about; at least 0.
         learning_rate_power: With which power of the sum of squares the step falls; zero for a constant rate, at most 0.
         initial_accumulator_value: Where the sum of squares starts; at least 0.
         l1: Weight of the absolute values in the objective; what makes zeros. At least 0.
@@ -100,7 +104,7 @@ def ftrl(
             "offset": offset,
         },
         name="ftrl",
-        ranges=not_negative | {"learning_rate": POSITIVE},
+        ranges=not_negative | {"learning_rate_power": Range(low=-math.inf, high=0.0, high_allowed=True)},
         state_dtype=state_dtype,
         layout=layout,
     )

@@ -31,7 +31,7 @@ from typing import Any
 
 import jax
 
-from jgd.core import Array, Mask, Optimizer, ScalarOrSchedule
+from jgd.core import NOT_NEGATIVE, UP_TO_ONE, Array, Mask, Optimizer, ScalarOrSchedule
 from jgd.rules._kron_rule import MemorySaveMode, Probe, check_memory_save_mode, kron_rule, precond_update_prob_schedule
 from jgd.rules._weight_decay import DecayForm, lift_decayed
 
@@ -131,8 +131,8 @@ def kron(
         decay_form,
         name="kron",
         ranges={
-            "preconditioner_update_probability": (0.0, False, 1.0 + 1e-12),
-            "precond_lr": (0.0, True, float("inf")),
+            "preconditioner_update_probability": UP_TO_ONE,
+            "precond_lr": NOT_NEGATIVE,
         },
         slot_dtypes={"mu": mu_dtype, "factors": precond_dtype},
         state_dtype=state_dtype,

@@ -31,15 +31,11 @@ References:
 import functools
 from typing import Any
 
-from jgd.core import Mask, Optimizer, ScalarOrSchedule, check_choice
+from jgd.core import AT_LEAST_ONE, DECAY_RATE, POSITIVE, UP_TO_ONE, Mask, Optimizer, ScalarOrSchedule, check_choice
 from jgd.rules._preconditioners import block_shapes
 from jgd.rules._shampoo_rule import Graft, Root, shampoo_rule, shampoo_view
 from jgd.rules._stagger import lift_staggered
 from jgd.rules._weight_decay import DecayForm, decayed
-
-_AT_LEAST_ONE = (1.0, True, float("inf"))
-_POSITIVE = (0.0, False, float("inf"))
-_UP_TO_ONE = (0.0, True, 1.0 + 1e-12)
 
 
 def shampoo(
@@ -128,9 +124,9 @@ def shampoo(
         hyperparams["graft_eps"] = graft_eps
     if inverse_exponent_override is not None:
         hyperparams["inverse_exponent_override"] = inverse_exponent_override
-    ranges = dict.fromkeys(("eps", "graft_eps", "inverse_exponent_override"), _POSITIVE) | {"b2": _UP_TO_ONE}
-    ranges |= dict.fromkeys(("precondition_frequency", "start_preconditioning_step"), _AT_LEAST_ONE)
-    ranges |= dict.fromkeys(("graft_b2", "relative_eps"), (0.0, True, 1.0))
+    ranges = dict.fromkeys(("eps", "graft_eps", "inverse_exponent_override"), POSITIVE) | {"b2": UP_TO_ONE}
+    ranges |= dict.fromkeys(("precondition_frequency", "start_preconditioning_step"), AT_LEAST_ONE)
+    ranges |= dict.fromkeys(("graft_b2", "relative_eps"), DECAY_RATE)
     view = functools.partial(shampoo_view, block_size=block_size, merge=merge_dims)
 
     def cost(shape: tuple[int, ...]) -> float:

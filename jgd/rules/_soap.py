@@ -31,7 +31,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule
+from jgd.core import AT_LEAST_ONE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule
 from jgd.rules._soap_rule import InitBasis, check_init_basis, soap_rule, soap_view
 from jgd.rules._stagger import lift_staggered
 from jgd.rules._weight_decay import DecayForm, decayed
@@ -128,7 +128,7 @@ def soap(
         mask,
         cost if stagger else None,
         name="soap",
-        ranges={"precondition_frequency": (1.0, True, float("inf"))},
+        ranges={"precondition_frequency": AT_LEAST_ONE},
         state_dtype=state_dtype,
         layout=layout,
     )

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import (
+    AT_LEAST_ONE,
     POSITIVE,
     Array,
     Hyper,
@@ -78,11 +79,9 @@ def lookahead(
         >>> print(params)
         1.0
     """
-    if isinstance(sync_period, int | float) and sync_period < 1:
-        raise ValueError(f"lookahead: sync_period must be >= 1; got {sync_period}.")
     hyperparams = {"sync_period": sync_period, "slow_step_size": slow_step_size}
     wrapper = Wrapper(after=_follow, slots={"slow": _same}, needs_params=True, elementwise=True)
-    ranges = dict.fromkeys(hyperparams, POSITIVE)
+    ranges = {"sync_period": AT_LEAST_ONE, "slow_step_size": POSITIVE}
     plain = wrap(fast_optimizer, wrapper, hyperparams, name="lookahead", ranges=ranges)
     theirs = optax.lookahead(fast_optimizer, sync_period, slow_step_size, reset_state)  # pyright: ignore[reportArgumentType]
 

@@ -5,10 +5,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import (
+    NOT_NEGATIVE,
+    UP_TO_ONE,
     Hyperparams,
     Optimizer,
     OptState,
     PyTree,
+    Range,
     ScalarOrSchedule,
     given_numbers,
     increment,
@@ -58,7 +61,7 @@ def reduce_on_plateau(
     """
     hyperparams = {"factor": factor, "patience": patience, "rtol": rtol, "atol": atol, "cooldown": cooldown}
     hyperparams |= {"accumulation_size": accumulation_size, "min_scale": min_scale}
-    ranges = {"factor": (0.0, False, 1.0), "rtol": (0.0, True, 1.0 + 1e-12), "atol": (0.0, True, float("inf"))}
+    ranges = {"factor": Range(low_allowed=False, high=1.0), "rtol": UP_TO_ONE, "atol": NOT_NEGATIVE}
     given = Hyperparams("reduce_on_plateau", hyperparams, ranges=ranges)
     if rtol == 0.0 and atol == 0.0:
         raise ValueError("reduce_on_plateau: at least one of rtol or atol must be positive; got rtol = 0 and atol = 0.")

@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import (
+    NOT_NEGATIVE,
     Array,
     Hyperparams,
     Optimizer,
     OptState,
     PyTree,
+    Range,
     ScalarOrSchedule,
     check_choice,
     check_transform,
@@ -102,7 +104,8 @@ def schedule_free(
     if callable(learning_rate) and like == "optax":
         rate = lambda count: learning_rate(count + 1)  # noqa: E731
     hyperparams = {"averaging_learning_rate": rate, "b1": b1, "weight_lr_power": weight_lr_power, "r": r}
-    given = Hyperparams("schedule_free", hyperparams, ranges={"b1": (0.0, False, 1.0)})
+    ranges = {"b1": Range(low_allowed=False, high=1.0), "averaging_learning_rate": NOT_NEGATIVE}
+    given = Hyperparams("schedule_free", hyperparams, ranges=ranges)
 
     def z_of(leaf: Any) -> Array:
         wide = compute_dtype(jnp.result_type(leaf)) if state_dtype is None else jnp.dtype(state_dtype)

@@ -4,6 +4,14 @@ from faults.fault import Fault, golden
 
 FAULTS = [
     Fault(
+        "ranges_of_names_alone",
+        "jgd/core/_ranges.py",
+        "return name.bounds if isinstance(name, HyperparamName) else _usual_range(name)",
+        "return _usual_range(name)",
+        ("tests/test_ranges.py::test_a_factory_and_set_hyperparams_take_the_same_values[shampoo]",),
+        "A number of a range of its own is taken, or refused, as others of its name.",
+    ),
+    Fault(
         "debias_cancels",
         "jgd/core/_numerics.py",
         "-jnp.expm1(step * log_decay), 1 - (1 -",

@@ -4,6 +4,14 @@ from faults.fault import Fault, golden
 
 FAULTS = [
     Fault(
+        "restarts_one_step_late",
+        "jgd/_restarts.py",
+        "jnp.asarray(steps) <= t",
+        "jnp.asarray(steps) < t",
+        ("tests/test_schedules.py::test_restarts_come_at_their_step[10-1.5]",),
+        "A cosine schedule ends at zero for one step before it restarts.",
+    ),
+    Fault(
         "decay_starts_in_the_stable_phase",
         "jgd/schedules.py",
         "start = warmup_steps + stable_steps",

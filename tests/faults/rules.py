@@ -180,6 +180,14 @@ FAULTS = [
         "Dion takes nearly all of its momentum away.",
     ),
     Fault(
+        "ftrl_divides_by_the_rate",
+        "jgd/rules/_ftrl.py",
+        "divisor = jnp.where(moves, rate, 1)",
+        "divisor, moves = rate, rate >= 0",
+        ("tests/test_rate_zero.py::test_a_rate_of_zero_leaves_the_params_where_they_are[ftrl]",),
+        "FTRL's params are not numbers at the end of a schedule to zero.",
+    ),
+    Fault(
         "orthonormal_gives_up",
         "jgd/rules/_orthonormal.py",
         "jnp.where(failed, _GROWTH * shift, first_shift)",

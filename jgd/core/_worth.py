@@ -1,0 +1,44 @@
+"""Checks of numbers that are no hyperparameters: what they are and where they lie."""
+
+import operator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jgd.core._types import is_traced
+
+
+def check_whole(owner: str, least: int | None, **given: Any) -> None:
+    """Refuses what is no integer, or below `least`.
+
+    Raises:
+        TypeError, ValueError: The message names the argument.
+    """
+    for argument, value in given.items():
+        try:
+            number = None if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            number = None
+        if number is None:
+            raise TypeError(f"{owner}: {argument} must be an integer; got {value!r}.")
+        if least is not None and number < least:
+            raise ValueError(f"{owner}: {argument} must be at least {least}; got {value}.")
+
+
+def check_numbers(owner: str, least: float | None = None, **given: Any) -> None:
+    """Refuses what is no finite real number, or below `least`; a traced value is let pass.
+
+    Raises:
+        TypeError, ValueError: The message names the argument.
+    """
+    for argument, value in given.items():
+        if is_traced(value):
+            continue
+        is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and not isinstance(value, bool)
+        if not is_number or np.ndim(value) > 0 or np.iscomplexobj(value):
+            raise TypeError(f"{owner}: {argument} must be a number; got {value!r}.")
+        if not np.isfinite(value):
+            raise ValueError(f"{owner}: {argument} must be finite; got {value}.")
+        if least is not None and value < least:
+            raise ValueError(f"{owner}: {argument} must be at least {least:g}; got {value}.")
