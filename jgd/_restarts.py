@@ -10,7 +10,8 @@ import numpy as np
 MOST_ROUNDS = 16384
 
 
-def _float(value: Any) -> Any:
+def as_float(value: Any) -> Any:
+    """In JAX's default float."""
     return jnp.asarray(value, jnp.result_type(float))
 
 
@@ -20,7 +21,7 @@ def rounds(period: int, factor: decimal.Decimal) -> Callable[[Any], tuple[Any, A
     Each round is `factor` times as long as the one before, for the first 16384; those after it have its length.
     """
     if factor == 1:
-        return lambda t: (_float(t // period), _float(t % period) / period)
+        return lambda t: (as_float(t // period), as_float(t % period) / period)
     with decimal.localcontext(prec=100):
         starts, lengths, start, length = [], [], decimal.Decimal(0), decimal.Decimal(period)
         while len(starts) < MOST_ROUNDS and start < 2**31:
@@ -35,8 +36,8 @@ def rounds(period: int, factor: decimal.Decimal) -> Callable[[Any], tuple[Any, A
 
     def find(t: Any) -> tuple[Any, Any]:
         number = jnp.sum(jnp.asarray(steps) <= t) - 1
-        late, length = _float(floats)[:, number]
-        share = (_float(t - jnp.asarray(steps)[number]) + late) / length
+        late, length = as_float(floats)[:, number]
+        share = (as_float(t - jnp.asarray(steps)[number]) + late) / length
         more = jnp.where(number == MOST_ROUNDS - 1, jnp.floor(share), 0)
         return number + more, share - more
 

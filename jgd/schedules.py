@@ -32,8 +32,9 @@ from optax.schedules import warmup_constant_schedule as warmup_constant_schedule
 from optax.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from optax.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 
+from jgd._restarts import as_float as _float
 from jgd._restarts import rounds
-from jgd.core import check_hyperparam, check_numbers, check_whole, first_outside
+from jgd.core import check_hyperparam, check_kind, check_numbers, check_whole, first_outside
 from jgd.core._from_optax import from_optax as _from_optax
 
 Schedule = Callable[[Any], Any]
@@ -43,10 +44,6 @@ _DECAYS: dict[str, Schedule] = {
     "1-sqrt": lambda x: 1 - jnp.sqrt(x),
     "cosine": lambda x: 0.5 * (1 + jnp.cos(jnp.pi * x)),
 }
-
-
-def _float(count: Any) -> Any:
-    return jnp.asarray(count, jnp.result_type(float))
 
 
 def check_schedule(schedule: Schedule, steps: int, *, name: str = "learning_rate") -> jax.Array:
@@ -71,15 +68,11 @@ def check_schedule(schedule: Schedule, steps: int, *, name: str = "learning_rate
         [0.5  0.25 0.  ]
     """
     check_whole("check_schedule", 1, steps=steps)
-    if not callable(schedule):
-        raise TypeError(f"check_schedule: schedule must be a function of the step count; got {schedule!r}.")
-
-    def value(count: Any) -> Any:
-        found = schedule(count)
-        check_hyperparam("check_schedule", name, found, shown=f"the schedule of {name}")
-        return _float(found)
-
-    values = jax.jit(lambda: jax.lax.map(value, jnp.arange(steps), batch_size=min(steps, 1024)))()
+    check_kind("check_schedule", "schedule", schedule, Schedule)
+    check_hyperparam("check_schedule", name, schedule(jnp.zeros((), jnp.int32)), at=0)
+    values = jax.jit(
+        lambda: jax.lax.map(lambda t: _float(schedule(t)), jnp.arange(steps), batch_size=min(steps, 1024))
+    )()
     first = first_outside(name, values)
     if first is not None:
         check_hyperparam("check_schedule", name, values[first], at=first)
@@ -121,10 +114,9 @@ def warmup_stable_decay_schedule(
         >>> print([round(float(schedule(t)), 2) for t in range(11)])
         [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.29, 0.13, 0.0]
     """
-    steps = {"warmup_steps": warmup_steps, "stable_steps": stable_steps, "decay_steps": decay_steps}
-    check_whole("warmup_stable_decay_schedule", 0, **steps)
-    values = {"peak_value": peak_value, "init_value": init_value, "end_value": end_value}
-    check_numbers("warmup_stable_decay_schedule", **values)
+    name = "warmup_stable_decay_schedule"
+    check_whole(name, 0, warmup_steps=warmup_steps, stable_steps=stable_steps, decay_steps=decay_steps)
+    check_numbers(name, peak_value=peak_value, init_value=init_value, end_value=end_value)
     if not isinstance(decay, str) or decay not in _DECAYS:
         raise ValueError(f"warmup_stable_decay_schedule: decay must be one of {', '.join(_DECAYS)}; got {decay!r}.")
     start = warmup_steps + stable_steps

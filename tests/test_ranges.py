@@ -40,7 +40,7 @@ def needed(make):
         if each.annotation is optax.GradientTransformation
         else NEEDED.get(each.name, 0.5)
         for each in parameters
-        if each.default is each.empty or each.name in NEEDED
+        if each.default is each.empty
     }
     return given | BESIDE.get(make.__name__, {})
 

@@ -72,7 +72,7 @@ def test_an_epoch_begins_at_its_step_after_more_steps_than_floats_count(steps_pe
         (lambda: schedules.yolo_schedule(0.1, epochs="3", steps_per_epoch=1), "epochs must be an integer; got '3'"),
         (lambda: schedules.ademamix_alpha(1.0, 0), "warmup_steps must be at least 1; got 0"),
         (lambda: schedules.ademamix_b3(0.9, True, 3), "b3 must be a number; got True"),
-        (lambda: schedules.check_schedule(0.1, 3), "schedule must be a function of the step count; got 0.1"),
+        (lambda: schedules.check_schedule(0.1, 3), "schedule must be a function; got 0.1"),
     ],
 )
 def test_arguments_that_cannot_be(make, message):
