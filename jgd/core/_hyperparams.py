@@ -91,9 +91,8 @@ class Hyperparams:
                 f"{self.owner}: the state holds the hyperparameters {sorted(stored)}, this optimizer has"
                 f" {sorted(expected)}. Pass the state that this optimizer's init made."
             )
-        own: dict[str, str] = {
-            name: name for name in expected
-        }  # with their ranges, which a restored state may have lost
+        # The names of a restored state may have lost their ranges.
+        own: dict[str, str] = {name: name for name in expected}
         used: dict[str, Array] = {own[name]: value for name, value in stored.items()}
         for name in self.schedules:
             used[name] = self._scheduled(name, count) * stored[name + SCALE_SUFFIX]

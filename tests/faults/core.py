@@ -94,8 +94,8 @@ FAULTS = [
     Fault(
         "the_factory_wins",
         "jgd/core/_hyperparams.py",
-        "        used = dict(stored)\n",
-        "        used = dict(stored) | {k: jnp.asarray(v, stored[k].dtype) for k, v in self.values.items()}\n",
+        "{own[name]: value for name, value in stored.items()}\n",
+        "dict(stored) | {k: jnp.asarray(v, stored[k].dtype) for k, v in self.values.items()}\n",
         ("tests/test_hyperparams.py::test_what_the_state_holds_counts_and_not_what_the_factory_was_given",),
         "What set_hyperparams sets has no effect.",
     ),
@@ -117,9 +117,9 @@ FAULTS = [
     ),
     Fault(
         "a_decay_rate_of_one",
-        "jgd/core/_hyperparams.py",
-        "inside = ((value >= low) if low_allowed else (value > low)) & (value < high)",
-        "inside = ((value >= low) if low_allowed else (value > low)) & (value <= high)",
+        "jgd/core/_ranges.py",
+        "value <= self.high if self.high_allowed else value < self.high",
+        "value <= self.high",
         ("tests/test_errors.py::test_a_setting_outside_of_its_range",),
         "b1=1 is let through, and nothing ever moves.",
     ),

@@ -22,8 +22,8 @@ FAULTS = [
     Fault(
         "yolo_falls_within_an_epoch",
         "jgd/schedules.py",
-        "share = jnp.floor(t / steps_per_epoch) / epochs",
-        "share = t / steps_per_epoch / epochs",
+        "share = _float(jnp.asarray(count) // steps_per_epoch) / epochs",
+        "share = _float(count) / steps_per_epoch / epochs",
         ("jgd/schedules.py::jgd.schedules.yolo_schedule",),
         "The rate falls with each step instead of each epoch.",
     ),
