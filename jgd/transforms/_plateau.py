@@ -31,12 +31,14 @@ def reduce_on_plateau(
 ) -> Optimizer:
     """Multiplies the updates by a scale that is reduced while the loss does not improve.
 
-    `update` must be given the loss: `update(updates, state, params, value=loss)`.
+    `update` must be given the loss: `update(updates, state, params, value=loss)`. A mean is better than the best so far
+    if it is below `best - rtol * abs(best) - atol`. optax 0.2.8 leaves the `abs` out, with the same result for values
+    above zero; for those below, any value that is nearly the best counts as better there, and nothing is ever reduced.
 
     Args:
         factor: What the scale is multiplied by, in (0, 1).
         patience: How many means of the loss without improvement it takes.
-        rtol: The relative improvement that counts, in [0, 1].
+        rtol: The improvement that counts, relative to the size of the best value, in [0, 1].
         atol: The absolute improvement that counts, at least 0.
         cooldown: How many means are not looked at after a reduction.
         accumulation_size: How many losses make one mean.
@@ -81,7 +83,8 @@ def reduce_on_plateau(
         seen = old["seen"] + 1
         mean = (old["seen"] * old["avg_value"] + value) / seen
         due = seen == hyper["accumulation_size"].astype(jnp.int32)
-        better = mean < (1 - hyper["rtol"]) * old["best_value"] - hyper["atol"]
+        best = old["best_value"]
+        better = mean < (1 - hyper["rtol"] * jnp.sign(best)) * best - hyper["atol"]  # less by a share of its size
         waiting = jnp.where(better, 0, old["plateau_count"] + 1)
         resting = old["cooldown_count"] > 0
         reduce = ~resting & (waiting == hyper["patience"].astype(jnp.int32))

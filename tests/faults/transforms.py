@@ -4,6 +4,14 @@ from faults.fault import Fault, golden
 
 FAULTS = [
     Fault(
+        "plateau_of_negative_values",
+        "jgd/transforms/_plateau.py",
+        '(1 - hyper["rtol"] * jnp.sign(best)) * best',
+        '(1 - hyper["rtol"]) * best',
+        ("tests/test_plateau.py::test_a_value_that_stays_is_no_improvement[-5.0]",),
+        "reduce_on_plateau never reduces for a loss below zero.",
+    ),
+    Fault(
         "clip_with_an_eps",
         "jgd/transforms/_clipping.py",
         "limit / jnp.maximum(limit, norm)",
