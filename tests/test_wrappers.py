@@ -1,5 +1,7 @@
 """What wrappers, groups and averages promise beyond running."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,7 +150,12 @@ class TestGroups:
         [
             ({"*kernel": jgd.sgd(1.0)}, {}, "'dense/bias' matches none of '\\*kernel'"),
             ({"dense/*": jgd.sgd(1.0), "*kernel": jgd.sgd(1.0)}, {"default": "*kernel"}, None),
-            ({"dense/*": jgd.sgd(1.0), "*": jgd.sgd(1.0)}, {}, "'dense/bias' matches several patterns"),
+            ({"dense/*": jgd.sgd(1.0), "*e*": None, "*l*": None}, {}, "'dense/kernel' matches several patterns"),
+            ({"*": jgd.sgd(1.0), "re:.*": None}, {}, "'dense/bias' matches several patterns: '\\*', 're:"),
+            ({"*": jgd.sgd(1.0), "*kernle": None}, {}, "'\\*kernle' matches no leaf; the leaves are 'dense/bias'"),
+            ({"rest": None, "*kernle": None}, {"default": "rest"}, "'\\*kernle' matches no leaf"),
+            ({"re:(": jgd.sgd(1.0)}, {}, "'re:\\(' is no regular expression: missing \\)"),
+            ({"a": jgd.sgd(1.0)}, {"labels": {"other": "a"}}, "the labels are no prefix of the params"),
             ({"a": jgd.sgd(1.0)}, {"labels": {"dense": "a", "table": "c"}}, "has the label 'c'"),
             ({"a": jgd.sgd(1.0)}, {"default": "z"}, "default='z' is none of the groups"),
             ({}, {}, "at least one group"),
@@ -160,6 +167,52 @@ class TestGroups:
             return
         with pytest.raises(ValueError, match=message):
             jgd.groups(optimizers, **more).init(self.params)
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_the_most_specific_pattern_wins(self, order):
+        rates = {"*": 0.1, "dense/*": 0.5, "dense/bias": 1.0}
+        optimizer = jgd.groups({name: jgd.sgd(rates[name]) for name in list(rates)[::order]})
+        updates, _ = optimizer.update(self.params, optimizer.init(self.params), self.params)
+        found = [-float(leaf.ravel()[0]) for leaf in jax.tree.leaves(updates)]
+        np.testing.assert_allclose(found, [1.0, 0.5, 0.1], rtol=1e-6)
+
+    def test_a_variable_of_nnx_is_found_without_its_value(self):
+        params = {"dense": Variable(jnp.ones(2)), "head": Variable(jnp.ones(2))}
+        for patterns in (("dense", "head"), ("dense/value", "*"), ("re:d.*e", "*head")):
+            optimizer = jgd.groups(dict(zip(patterns, (jgd.sgd(0.1), jgd.sgd(1.0)), strict=True)))
+            updates, _ = optimizer.update(params, optimizer.init(params), params)
+            assert (float(updates["dense"].value[0]), float(updates["head"].value[0])) == (pytest.approx(-0.1), -1.0)
+
+    def test_what_is_no_dict_or_no_pattern_is_refused_in_words(self):
+        with pytest.raises(
+            TypeError, match=r"groups: expected a dict from .* to optimizer.*; got a list"
+        ):
+            jgd.groups([jgd.sgd(1.0)])
+        with pytest.raises(TypeError, match="groups: a pattern must be text; got 1"):
+            jgd.groups({1: jgd.sgd(1.0)})
+
+    def test_names_are_those_that_are_taken_with_a_training_state_around_and_without(self):
+        optimizer = jgd.groups({"*": jgd.sgd(0.1), "dense/*": jgd.sgd(0.2)})
+        state = jgd.TrainState.create(self.params, optimizer)
+        names = ["*.learning_rate", "dense/*.learning_rate"]
+        assert list(jgd.get_hyperparams(state)) == list(jgd.get_hyperparams(state.opt_state)) == names
+        state = jgd.set_hyperparams(state, **dict.fromkeys(names, 0.5))
+        assert [float(value) for value in jgd.get_hyperparams(state.opt_state).values()] == [0.5, 0.5]
+
+    def test_metrics_say_whose_learning_rate_it_is(self):
+        optimizer = jgd.groups({"*": jgd.sgd(0.1), "dense/*": jgd.sgd(0.2)})
+        step = jgd.make_step(lambda params, _: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)), optimizer)
+        _, metrics = step(jgd.TrainState.create(self.params, optimizer), None)
+        rates = {name: round(float(rate), 3) for name, rate in metrics.items() if "learning_rate" in name}
+        assert rates == {"*.learning_rate": 0.1, "dense/*.learning_rate": 0.2, "learning_rate": 0.2}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Variable:
+    """As flax's nnx has them."""
+
+    value: jax.Array
 
 
 def test_skip_nonfinite_leaves_everything_as_it_was():

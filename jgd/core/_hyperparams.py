@@ -130,7 +130,11 @@ def _is_node(node: Any) -> bool:
 
 def _nodes(opt_state: PyTree) -> list[tuple[str, Any]]:
     found = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=_is_node)[0]
-    return [(".".join(key_text(key) for key in path), node) for path, node in found if _is_node(node)]
+    # The names in a training state are those in its optimizer's state.
+    is_training = not _is_node(opt_state) and hasattr(opt_state, "opt_state") and hasattr(opt_state, "params")
+    names = [[key_text(key) for key in path] for path, _ in found]
+    short = [keys[1:] if is_training and keys[:1] == ["opt_state"] else keys for keys in names]
+    return [(".".join(keys), node) for keys, (_, node) in zip(short, found, strict=True) if _is_node(node)]
 
 
 def _addresses(opt_state: PyTree) -> dict[str, tuple[int, str]]:

@@ -4,26 +4,18 @@ from collections.abc import Sequence
 
 import jax
 
-from jgd.core import PyTree, is_float, path_matches
+from jgd.core import PyTree, is_float
+from jgd.core._patterns import assigned, check_pattern, spellings
 
 
 def groups_of_floats(owner: str, patterns: Sequence[str], tree: PyTree) -> list[str]:
-    """For each float leaf, in order, the one pattern that its path matches.
+    """For each float leaf, in order, its pattern: the most specific that it matches.
 
     Raises:
-        ValueError: A leaf matches none, or several.
+        TypeError, ValueError: A leaf matches none, or several of which none is the most specific; a pattern matches no
+            leaf, or is none.
     """
-    found = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        if not is_float(leaf):
-            continue
-        text = jax.tree_util.keystr(path, simple=True, separator="/")
-        matches = [pattern for pattern in patterns if path_matches(text, pattern)]
-        if len(matches) != 1:
-            known = ", ".join(map(repr, matches or patterns))
-            raise ValueError(
-                f"{owner}: the leaf {text!r} matches {'several of' if matches else 'none of'} the patterns {known};"
-                " expected exactly one that it matches."
-            )
-        found.append(matches[0])
-    return found
+    for pattern in patterns:
+        check_pattern(owner, pattern)
+    paths = [path for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if is_float(leaf)]
+    return assigned(owner, [spellings(path) for path in paths], patterns)

@@ -89,7 +89,7 @@ def make_advance(optimizer: optax.GradientTransformation, options: Options) -> A
         metrics: Metrics = {"loss": loss}
         if options.norms:
             metrics |= {"grad_norm": grad_norm, "update_norm": update_norm, "param_norm": global_norm(params)}
-        metrics |= {"learning_rate": _learning_rate(opt_state), "finite": finite}
+        metrics |= _learning_rates(opt_state) | {"finite": finite}
         metrics |= {} if verdict is None else verdict.metrics
         return new_state, _merged(metrics if aux is None else metrics | {"aux": aux}, own), bad, alive
 
@@ -151,6 +151,8 @@ def _merged(metrics: Metrics, own: Metrics) -> Metrics:
     return metrics | own
 
 
-def _learning_rate(opt_state: PyTree) -> Array:
-    found = [value for name, value in get_hyperparams(opt_state).items() if name.split(".")[-1] == "learning_rate"]
-    return found[-1] if found else jnp.array(jnp.nan)
+def _learning_rates(opt_state: PyTree) -> Metrics:
+    """The learning rate, or the last of several, each of which stands under its own name as well."""
+    known = get_hyperparams(opt_state)
+    found = {name: known[name] for name in known if name.split(".")[-1] == "learning_rate"}
+    return found | {"learning_rate": [jnp.array(jnp.nan), *found.values()][-1]}

@@ -165,9 +165,11 @@ def make_step(
     Returns:
         `step(state, batch) -> (state, metrics)`, compiled at its first call. `metrics` is a dict of arrays on the
         device: `loss`, `grad_norm`, `update_norm` (0 where nothing moved), `param_norm` (after the step),
-        `learning_rate` (NaN where the optimizer has none in its state), `finite`, and `aux` where there is one. With
-        `accumulate` also `micro_grad_norm`, the root of the mean squared norm of the parts' gradients, from which
-        `jgd.noise_scale` tells how noisy they are.
+        `learning_rate` (NaN where the optimizer has none in its state), `finite`, and `aux` where there is one. Where
+        groups or parts of a chain have several learning rates, each stands under its name in `jgd.get_hyperparams`,
+        such as `*kernel.learning_rate`, and `learning_rate` is the last of them. With `accumulate` also
+        `micro_grad_norm`, the root of the mean squared norm of the parts' gradients, from which `jgd.noise_scale` tells
+        how noisy they are.
 
     Raises:
         ValueError, TypeError: When made: an option that cannot be. When first called: a loss that is no scalar, that

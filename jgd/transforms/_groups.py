@@ -12,12 +12,13 @@ from jgd.core import (
     check_transform,
     eval_params,
     make_optimizer,
-    path_matches,
     path_text,
     refuse_packed,
     transform_text,
     tree_from,
 )
+from jgd.core._checks import flatten
+from jgd.core._patterns import assigned, check_pattern, spellings
 
 
 class GroupsState(dict):
@@ -40,15 +41,6 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
-def leaf_path(path: tuple[Any, ...]) -> str:
-    """A leaf's path as patterns see it: `encoder/layers/0/kernel`."""
-    parts = []
-    for key in path:
-        named = [getattr(key, attribute) for attribute in ("key", "name", "idx") if hasattr(key, attribute)]
-        parts.append(str(named[0] if named else key))
-    return "/".join(parts)
-
-
 def groups(
     optimizers: Mapping[str, optax.GradientTransformation | None],
     labels: Any = None,
@@ -58,8 +50,9 @@ def groups(
     r"""An optimizer for each group of leaves.
 
     Without `labels` the keys are patterns for paths such as `encoder/layers/0/kernel`: a glob (`*` matches any text,
-    `/` too), or a regular expression after `re:`, which must match the whole path. Every leaf must match exactly one of
-    them, or none where there is a default.
+    `/` too), or a regular expression after `re:`, which must match the whole path. A leaf that matches several belongs
+    to the most specific, whose leaves the others match too: `head/*` goes before `*`. Every pattern must match a leaf,
+    and every leaf a pattern where there is no default. For flax's nnx `dense/kernel/value` is `dense/kernel`, too.
 
     Args:
         optimizers: Pattern or label to optimizer; None freezes the group.
@@ -72,7 +65,8 @@ def groups(
         `"pattern.learning_rate"`, where groups share them.
 
     Raises:
-        TypeError, ValueError: A group has no optimizer; a leaf matches no group, or several; a label is not known.
+        TypeError, ValueError: A group has no optimizer; a leaf matches no group, or several of which none is the most
+            specific; a pattern matches no leaf, or is none; a label is not known.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -82,11 +76,18 @@ def groups(
         >>> print(updates["dense"]["kernel"], updates["dense"]["bias"])
         [-0.1 -0.1] [-1. -1.]
     """
+    if not isinstance(optimizers, Mapping):
+        raise TypeError(
+            "groups: expected a dict from pattern or label to optimizer, such as {'*kernel': jgd.adamw(1e-3), '*bias':"
+            f" jgd.sgd(0.1)}}; got a {type(optimizers).__name__}."
+        )
     if not optimizers:
         raise ValueError("groups: expected at least one group; got none.")
     if default is not None and default not in optimizers:
         raise ValueError(f"groups: default={default!r} is none of the groups {sorted(optimizers)}.")
     for key, optimizer in optimizers.items():
+        if labels is None:
+            check_pattern("groups", key)
         if optimizer is not None:
             check_transform(f"groups: {key!r}", optimizer)
     inside = {
@@ -97,11 +98,13 @@ def groups(
     def label_tree(params: PyTree) -> PyTree:
         refuse_packed("groups", params, "a group picks leaves")
         if labels is None:
-            return jax.tree_util.tree_map_with_path(
-                lambda path, _: _match(leaf_path(path), optimizers, default), params
-            )
+            paths, _, treedef = flatten(params)
+            return treedef.unflatten(assigned("groups", [spellings(path) for path in paths], list(optimizers), default))
         given = tree_from(labels, params)
-        spread = jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), given, params)
+        try:
+            spread = jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), given, params)
+        except ValueError as error:
+            raise ValueError(f"groups: the labels are no prefix of the params: {error}") from error
         return jax.tree_util.tree_map_with_path(lambda path, label: _known(path, label, optimizers, default), spread)
 
     def only(key: str, chosen: PyTree, tree: PyTree) -> PyTree:
@@ -124,18 +127,6 @@ def groups(
 
     shown = ", ".join(f"{key!r}: {transform_text(part) if part else None}" for key, part in optimizers.items())
     return make_optimizer(init, update, f"jgd.groups({{{shown}}})")
-
-
-def _match(path: str, patterns: Mapping[str, Any], default: str | None) -> str:
-    found = [key for key in patterns if key != default and path_matches(path, key)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(f"groups: the leaf {path!r} matches several patterns: {', '.join(map(repr, found))}.")
-    if default is None:
-        known = ", ".join(map(repr, patterns))
-        raise ValueError(f"groups: the leaf {path!r} matches none of {known}; give a default, or a pattern for it.")
-    return default
 
 
 def _known(path: Any, label: Any, known: Mapping[str, Any], default: str | None) -> str:

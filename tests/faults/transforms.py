@@ -125,9 +125,9 @@ FAULTS = [
     ),
     Fault(
         "the_first_group_wins",
-        "jgd/transforms/_groups.py",
-        "if len(found) == 1:",
-        "if found:",
+        "jgd/core/_patterns.py",
+        "best = [p for p in found if all(fits[p] < fits[other] for other in found if other != p)]",
+        "best = found[:1]",
         ("tests/test_wrappers.py::TestGroups::test_a_leaf_without_a_place_is_an_error_that_names_it",),
         "A leaf that matches two groups goes to one of them without a word.",
     ),
