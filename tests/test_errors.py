@@ -68,7 +68,7 @@ def test_a_state_dtype_that_holds_no_fractions(dtype):
 
 
 def test_a_part_of_a_chain_that_is_no_transform():
-    with pytest.raises(TypeError, match=r"chain: part 1 is a float; expected an optimizer or transform"):
+    with pytest.raises(TypeError, match=r"chain: part 1: expected an optimizer or transform; got a float"):
         jgd.chain(jgd.sgd(0.1), 0.5)
 
 

@@ -184,9 +184,7 @@ class TestGroups:
             assert (float(updates["dense"].value[0]), float(updates["head"].value[0])) == (pytest.approx(-0.1), -1.0)
 
     def test_what_is_no_dict_or_no_pattern_is_refused_in_words(self):
-        with pytest.raises(
-            TypeError, match=r"groups: expected a dict from .* to optimizer.*; got a list"
-        ):
+        with pytest.raises(TypeError, match=r"groups: expected a dict from .* to optimizer.*; got a list"):
             jgd.groups([jgd.sgd(1.0)])
         with pytest.raises(TypeError, match="groups: a pattern must be text; got 1"):
             jgd.groups({1: jgd.sgd(1.0)})

@@ -13,9 +13,11 @@ from jgd.core import (
     PyTree,
     cast_like,
     check_transform,
+    fixed_int,
     increment,
     is_float,
     is_key,
+    is_traced,
     make_optimizer,
     map_floats,
     transform_text,
@@ -49,7 +51,8 @@ class MultiSteps:
         accumulator_dtype: The dtype of the running mean.
 
     Raises:
-        TypeError, ValueError: `opt` is no optimizer; the function returns no boolean scalar.
+        TypeError, ValueError: `opt` is no optimizer; the number of calls is no integer above 0; the function returns no
+            boolean scalar.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -71,6 +74,7 @@ class MultiSteps:
         accumulator_dtype: Any = jnp.float32,
     ):
         check_transform("MultiSteps", opt)
+        _check_every("MultiSteps", "every_k_schedule", every_k_schedule)
         self.inner_opt = optax.with_extra_args_support(opt)
         self._every = every_k_schedule if callable(every_k_schedule) else lambda _: every_k_schedule
         self._use_grad_mean = use_grad_mean
@@ -141,6 +145,11 @@ class MultiSteps:
         return acc + (wide - acc) * share if self._use_grad_mean else acc + wide
 
 
+def _check_every(owner: str, name: str, every: Any) -> None:
+    if not (callable(every) or is_traced(every)):
+        fixed_int(owner, name, every, least=1)
+
+
 def _nothing(leaf: Any) -> None:
     del leaf
 
@@ -157,7 +166,7 @@ def accumulate(optimizer: optax.GradientTransformation, every: int | Callable[[A
         were not finite.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none, or `every` is below 1.
+        TypeError, ValueError: `optimizer` is none, or `every` is no integer above 0.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -168,7 +177,7 @@ def accumulate(optimizer: optax.GradientTransformation, every: int | Callable[[A
         >>> print(updates)
         [-2.]
     """
-    if isinstance(every, int) and every < 1:
-        raise ValueError(f"accumulate: every must be at least 1; got {every}.")
+    check_transform("accumulate", optimizer)
+    _check_every("accumulate", "every", every)
     steps = MultiSteps(optimizer, every, should_skip_update_fn=skip_not_finite)
     return make_optimizer(steps.init, steps.update, f"jgd.accumulate({transform_text(optimizer)}, {every})")

@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from jgd.core import Optimizer, PyTree, make_optimizer, update_params
+from jgd.core import Optimizer, PyTree, check_transform, make_optimizer, update_params
 
 
 def chain(*parts: optax.GradientTransformation) -> Optimizer:
@@ -32,8 +32,7 @@ def chain(*parts: optax.GradientTransformation) -> Optimizer:
     if not parts:
         raise ValueError("chain: expected at least one transform; got none.")
     for i, part in enumerate(parts):
-        if not (isinstance(part, tuple) and hasattr(part, "init") and hasattr(part, "update")):
-            raise TypeError(f"chain: part {i} is a {type(part).__name__}; expected an optimizer or transform.")
+        check_transform(f"chain: part {i}", part)
     transforms = [optax.with_extra_args_support(part) for part in parts]
 
     def init(params: PyTree) -> tuple[Any, ...]:

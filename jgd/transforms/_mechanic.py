@@ -33,6 +33,7 @@ from jgd.core import (
     ScalarOrSchedule,
     WrapperState,
     check_transform,
+    fixed_int,
     global_norm,
     increment,
     make_optimizer,
@@ -78,6 +79,7 @@ def mechanize(
         True
     """
     check_transform("mechanize", base_optimizer)
+    num_betas = fixed_int("mechanize", "num_betas", num_betas, least=1)
     base = optax.with_extra_args_support(base_optimizer)
     given = Hyperparams("mechanize", {"weight_decay": weight_decay, "eps": eps, "s_init": s_init})
 

@@ -27,6 +27,7 @@ from jgd.core import (
     apply_updates,
     cast_like,
     check_transform,
+    fixed_int,
     make_optimizer,
     map_floats,
     transform_text,
@@ -88,8 +89,7 @@ def sam(
     """
     check_transform("sam", optimizer)
     check_transform("sam", adv_optimizer)
-    if sync_period < 1:
-        raise ValueError(f"sam: sync_period must be >= 1; got {sync_period}.")
+    sync_period = fixed_int("sam", "sync_period", sync_period, least=1)
     inner, climber = optax.with_extra_args_support(optimizer), optax.with_extra_args_support(adv_optimizer)
 
     def init(params: PyTree) -> SAMState:
