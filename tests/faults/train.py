@@ -38,8 +38,8 @@ FAULTS = [
     Fault(
         "rate_of_the_step_before",
         "jgd/train/_advance.py",
-        '"learning_rate": _learning_rate(opt_state)',
-        '"learning_rate": _learning_rate(state.opt_state)',
+        "metrics |= _learning_rates(opt_state)",
+        "metrics |= _learning_rates(state.opt_state)",
         ("tests/train/test_step.py::test_the_metrics_are_those_of_the_step",),
         "Under a schedule the learning rate shown is that of the step before.",
     ),
