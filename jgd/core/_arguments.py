@@ -109,6 +109,8 @@ def shown(value: Any) -> str:
 def _hint(kind: _Kind, value: Any) -> str:
     if "an optimizer" in kind.text and inspect.isfunction(value) and value.__module__.startswith(("jgd.", "optax.")):
         return f" {value.__name__} makes one: call it, as {value.__name__}(...)."
+    if "an optimizer" in kind.text and isinstance(value, str) and value.isidentifier():
+        return f" Call the factory: jgd.{value}(...)."
     classes = [leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, type)]
     return f" Call it: {classes[0].__name__}()." if classes and "jgd." in kind.text else ""
 
@@ -252,7 +254,8 @@ def _is_dtype(value: Any) -> bool:
 
 
 def _is_optimizer(value: Any) -> bool:
-    return isinstance(value, tuple) and hasattr(value, "init") and hasattr(value, "update")
+    # No tuple needed: optax's MultiSteps is none.
+    return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in ("init", "update"))
 
 
 def _is_function(value: Any) -> bool:

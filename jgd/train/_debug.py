@@ -15,6 +15,7 @@ from jgd.train._events import example_ids
 from jgd.train._finite import ALL_FINITE, first_bad, leaf_name
 from jgd.train._op_by_op import Origin, first_not_finite
 from jgd.train._paths import as_path
+from jgd.train._stacked import check_batch
 from jgd.train._state import TrainState
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def debug_step(step: "Step", state: TrainState, batch: PyTree, folder: str | Pat
         loss, grads, *_ = differentiate(options, at, batch, key, scale)
         return loss, grads
 
+    check_batch("debug_step", batch)
     key, scale = step_key(state), scale_of(state)
     (loss, grads), origin = first_not_finite(
         run, params=state.params, batch=batch, model_state=state.model_state, key=key, scale=scale

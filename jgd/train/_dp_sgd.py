@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, PyTree, check_choice, is_traced
+from jgd.core import Array, PyTree, Scalar, checked, is_traced
 from jgd.gradients import PoissonSample, private_grad
 from jgd.gradients._reduce import ChunkSize
 from jgd.train._step import Step, make_step
@@ -19,12 +19,13 @@ from jgd.train._step import Step, make_step
 Sampling = Literal["poisson", "own"]
 
 
+@checked
 def dp_sgd(
     loss_fn: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     *,
-    max_norm: float | Array,
-    noise_multiplier: float | Array,
+    max_norm: Scalar,
+    noise_multiplier: Scalar,
     expected_batch_size: float,
     chunk_size: ChunkSize = None,
     with_probes: bool = False,
@@ -85,17 +86,16 @@ def dp_sgd(
         with_probes=with_probes,
         random_loss=random_loss,
     )
-    check_choice("dp_sgd", "sampling", sampling, Sampling)
-    checked = _on_samples(gradient, expected_batch_size) if sampling == "poisson" else gradient
+    of_samples = _on_samples(gradient, expected_batch_size) if sampling == "poisson" else gradient
     if not with_probes:
-        return make_step(loss_fn, optimizer, gradient=checked, **options)
+        return make_step(loss_fn, optimizer, gradient=of_samples, **options)
 
     def mean_loss(params: PyTree, batch: PyTree, key: Any = None) -> Array:
         del key
         return jnp.mean(loss_fn(params, batch, None))
 
     # The step's own loss is for optimizers that evaluate it; the gradients come from the losses with their probe.
-    return make_step(mean_loss, optimizer, gradient=lambda _: checked(loss_fn), **options)
+    return make_step(mean_loss, optimizer, gradient=lambda _: of_samples(loss_fn), **options)
 
 
 def _on_samples(gradient: Callable[..., Any], expected: float) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jgd.core import PyTree
+from jgd.core import PyTree, checked
 from jgd.train._finite import ALL_FINITE, NonFiniteError, SpikeError, leaf_name
 from jgd.train._guards import LEVEL_SHIFT, LIMIT, LOSS_SPIKE, NONFINITE, NORM_SPIKE, OVERFLOW, RATE_LOWERED, STOPPED
 
@@ -15,6 +15,7 @@ EVENT_KINDS = ("nonfinite", "overflow", "spike", "level_shift", "rate_lowered", 
 Event = dict[str, Any]
 
 
+@checked
 def events_of(
     metrics: Mapping[str, Any], *, step: int, params: PyTree = None, batch: PyTree = None, bad: int | None = None
 ) -> list[Event]:
@@ -48,6 +49,8 @@ def events_of(
         >>> print(event["kind"], event["action"], event["leaf"], event["ids"])
         nonfinite skip the root [7]
     """
+    if not {"event", "finite"} & metrics.keys():
+        raise ValueError(f"events_of: expected the metrics of a step of jgd.make_step; got {', '.join(metrics)}.")
     if "event" not in metrics:
         return _without_guard(metrics, step, params, batch, bad)
     bits = int(metrics["event"])

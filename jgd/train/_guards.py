@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, PyTree, in_place_of
+from jgd.core import Array, PyTree, check_fields, in_place_of
 from jgd.train._loss_scale import LossScale, LossScaleState, next_scale, overflowed
 from jgd.train._spikes import Spikes, SpikeState, look
 
@@ -81,14 +81,11 @@ class Guard:
     spikes: Spikes | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("max_consecutive_skips", "max_skips"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise ValueError(f"Guard: {name} must be None or a whole number of at least 0; got {value!r}.")
-        for name, kind in (("loss_scale", LossScale), ("spikes", Spikes)):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise TypeError(f"Guard: {name} must be None or a jgd.{kind.__name__}; got a {type(value).__name__}.")
+            if value is not None and value < 0:
+                raise ValueError(f"Guard: {name} must be None or a whole number of at least 0; got {value}.")
 
     @property
     def has_limits(self) -> bool:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, compute_dtype, real_dtype
+from jgd.core import Array, PyTree, check_fields, compute_dtype, real_dtype
 
 
 class LossScaleState(NamedTuple):
@@ -72,6 +72,7 @@ class LossScale:
     ceiling: float = 2.0**24
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (math.isfinite(self.ceiling) and 0 < self.floor <= self.initial <= self.ceiling):
             raise ValueError(
                 "LossScale: expected 0 < floor <= initial <= ceiling, all finite; got"
@@ -81,8 +82,8 @@ class LossScale:
             raise ValueError(
                 f"LossScale: expected growth > 1 and 0 < backoff < 1; got growth={self.growth}, backoff={self.backoff}."
             )
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(f"LossScale: every must be a whole number of at least 1; got {self.every!r}.")
+        if self.every < 1:
+            raise ValueError(f"LossScale: every must be a whole number of at least 1; got {self.every}.")
 
     def settings(self) -> dict[str, Array]:
         """The numbers that a step reads, as arrays."""

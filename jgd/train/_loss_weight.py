@@ -14,19 +14,6 @@ from jgd.gradients._padding import Padded, split_mask
 LossWeight = Literal["examples", "parts"] | Callable[[PyTree], Any] | None
 
 
-def check_loss_weight(weight: Any) -> None:
-    """Refuses what is no weight.
-
-    Raises:
-        ValueError: It is none of the two words, and no function.
-    """
-    if not (weight is None or callable(weight) or (isinstance(weight, str) and weight in ("examples", "parts"))):
-        raise ValueError(
-            "make_step: loss_weight must be None, 'examples', 'parts' or a function of a part of the batch; got"
-            f" {weight!r}."
-        )
-
-
 def part_weights(weight: LossWeight, batch: PyTree, count: int) -> Array | None:
     """What each of `count` parts of a batch counts for, `[count]`; None where they are alike.
 

@@ -119,6 +119,10 @@ def gradient_run(gradient: Callable[[LossFn], GradientRun], loss_fn: LossFn) -> 
                 "make_step: the gradients of gradient(loss_fn) must be a tree like the params; got"
                 f" {jax.tree.structure(grads)}, expected {jax.tree.structure(params)}."
             )
+        for path, leaf in jax.tree_util.tree_flatten_with_path(grads)[0]:
+            if not is_array(leaf):
+                where = f"make_step: the gradient of gradient(loss_fn) at {path_text(path)}"
+                raise TypeError(f"{where} is {_describe(leaf)}; expected an array.")
         return _check_loss(loss), grads, metrics
 
     return run

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, PyTree, is_traced
+from jgd.core import Array, PyTree, checked, is_traced
 from jgd.train._advance import Metrics
+from jgd.train._stacked import check_stacked
 from jgd.train._state import TrainState
 from jgd.train._step import ALIVE, Step, check_state
 
 
+@checked
 def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
     """Many steps as one compiled program: no Python and no dispatch between them.
 
@@ -27,7 +29,8 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
 
     Raises:
         TypeError: `step` was not made by `make_step`.
-        ValueError: The leaves of `batches` do not agree in how many steps they hold, or hold none.
+        ValueError: The leaves of `batches` do not agree in how many steps they hold, or hold none; or they have
+            the axes of one batch that the step was called with.
         NonFiniteError: As for `make_step`.
 
     Examples:
@@ -39,8 +42,6 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
         >>> print(state.step, metrics["loss"].shape, state.params.round(3))
         50 (50,) 2.0
     """
-    if not isinstance(step, Step):
-        raise TypeError(f"scan_steps: expected the step that make_step returned; got a {type(step).__name__}.")
 
     def scan(state: TrainState, batches: PyTree) -> tuple[TrainState, Metrics, Array]:
         def body(carry: tuple[TrainState, Array], batch: PyTree) -> tuple[tuple[TrainState, Array], Any]:
@@ -56,7 +57,7 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
 
     def run(state: TrainState, batches: PyTree) -> tuple[TrainState, Metrics]:
         check_state(state, step.optimizer)
-        _check_batches(batches)
+        check_stacked(batches, step.known)
         go = traceable if any(map(is_traced, jax.tree.leaves(state))) else compiled
         state, metrics, bad = go(state, batches)
         if not is_traced(bad):
@@ -70,14 +71,3 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
         return state, metrics
 
     return run
-
-
-def _check_batches(batches: PyTree) -> None:
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
-    if len(lengths) != 1 or () in lengths:
-        shapes = sorted({str(jnp.shape(leaf)) for leaf in jax.tree.leaves(batches)})
-        raise ValueError(
-            f"scan_steps: every leaf of batches must have the steps as its first axis; got shapes {', '.join(shapes)}."
-        )
-    if lengths == {(0,)}:
-        raise ValueError("scan_steps: batches holds no steps; expected at least one.")

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, check_choice, get_hyperparams, set_hyperparams
+from jgd.core import Array, PyTree, check_fields, get_hyperparams, set_hyperparams
 
 SpikeAction = Literal["skip", "lower_rate", "rollback"]
 Statistic = Literal["mean", "median"]
@@ -94,15 +94,15 @@ class Spikes:
     min_factor: float = 0.01
 
     def __post_init__(self) -> None:
-        check_choice("Spikes", "action", self.action, SpikeAction)
-        check_choice("Spikes", "statistic", self.statistic, Statistic)
-        object.__setattr__(self, "watch", (self.watch,) if isinstance(self.watch, str) else tuple(self.watch))
+        if isinstance(self.watch, str | list):
+            object.__setattr__(self, "watch", (self.watch,) if isinstance(self.watch, str) else tuple(self.watch))
+        check_fields(self)
         if not self.watch or not set(self.watch) <= set(WATCHED):
             raise ValueError(f"Spikes: watch must name some of {', '.join(WATCHED)}; got {self.watch!r}.")
         for name, low in (("window", 4), ("max_in_a_row", 1), ("cooldown", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"Spikes: {name} must be a whole number of at least {low}; got {value!r}.")
+            if value < low:
+                raise ValueError(f"Spikes: {name} must be a whole number of at least {low}; got {value}.")
         if not (self.threshold > 0 and math.isfinite(self.threshold) and 0 <= self.min_spread < math.inf):
             raise ValueError(
                 "Spikes: expected a finite threshold > 0 and min_spread >= 0; got"

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, PyTree, check_arrays, check_transform, random_key
+from jgd.core import Array, ArrayTree, PyTree, check_arrays, checked, random_key
 from jgd.train._guards import Guard
 from jgd.train._same_optimizer import remember
+from jgd.train._stacked import check_batch
 
 
 class TrainState(NamedTuple):
@@ -25,13 +26,14 @@ class TrainState(NamedTuple):
     guard: PyTree = None  # what a `jgd.Guard` remembers: counters, the loss scale, windows
 
     @classmethod
+    @checked
     def create(
         cls,
         params: PyTree,
         optimizer: optax.GradientTransformation,
         *,
         key: Array | int | None = None,
-        model_state: PyTree = None,
+        model_state: ArrayTree = None,
         guard: Guard | None = None,
     ) -> "TrainState":
         """The state before the first step.
@@ -59,10 +61,8 @@ class TrainState(NamedTuple):
             >>> print(state.step, list(state.opt_state.slots))
             0 ['mu', 'nu']
         """
-        check_optimizer("TrainState.create", optimizer)
-        if guard is not None and not isinstance(guard, Guard):
-            raise TypeError(f"TrainState.create: guard must be None or a jgd.Guard; got a {type(guard).__name__}.")
         check_arrays("TrainState.create", params)
+        check_batch("TrainState.create", params, "params")  # integers that no array holds
         params = _copy(params)
         step = jnp.zeros((), jnp.int32)
         remember(step, optimizer)
@@ -74,17 +74,6 @@ class TrainState(NamedTuple):
             model_state=_copy(model_state),
             guard=None if guard is None else _copy(guard.init()),
         )
-
-
-def check_optimizer(owner: str, optimizer: Any) -> None:
-    """Refuses what has no `init` and `update`.
-
-    Raises:
-        TypeError: It is something else, such as a factory that was not called.
-    """
-    parts = (getattr(optimizer, name, None) for name in ("init", "update"))
-    if isinstance(optimizer, type) or not all(map(callable, parts)):
-        check_transform(owner, optimizer)
 
 
 def _copy(tree: PyTree) -> PyTree:

@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import PyTree, check_choice, is_traced
+from jgd.core import PyTree, checked, is_traced
 from jgd.train._advance import Metrics, OnNonfinite, Options, make_advance
 from jgd.train._debug import add_report
 from jgd.train._events import error_of_events, events_of
 from jgd.train._finite import ALL_FINITE, NonFiniteError, leaf_name
 from jgd.train._guards import STOPPED, Guard
-from jgd.train._loss_weight import LossWeight, check_loss_weight
+from jgd.train._loss_weight import LossWeight
 from jgd.train._objective import GradientRun, LossFn, gradient_run
 from jgd.train._paths import as_path
 from jgd.train._same_optimizer import check_same_optimizer
-from jgd.train._state import TrainState, check_optimizer
+from jgd.train._stacked import check_batch, ranks_of
+from jgd.train._state import TrainState
 
 ALIVE = np.array(True)  # NumPy's, so that importing this module starts no device
 
@@ -41,10 +42,15 @@ class Step:
         self.options, self.donate, self.debug = options, donate, debug
         self.optimizer = optimizer
         self.advance = make_advance(optimizer, options)
-        self.compiled = jax.jit(self.advance, donate_argnums=(0,) if donate else ())
-        self.traceable = jax.jit(self.advance)
+        self.compiled = jax.jit(self._noted, donate_argnums=(0,) if donate else ())
+        self.traceable = jax.jit(self._noted)
         self._waits = options.guard is not None or options.on_nonfinite == "raise"
         self._alive: Any = None
+        self.known: set[tuple[int, ...]] = set()  # the ranks of batches so far, for `scan_steps` to compare with
+
+    def _noted(self, state: TrainState, batch: PyTree, alive: Any) -> Any:
+        self.known.add(ranks_of(batch))  # while it is traced; the program has no part in it
+        return self.advance(state, batch, alive)
 
     @property
     def on_nonfinite(self) -> OnNonfinite:
@@ -70,7 +76,11 @@ class Step:
         if self._alive is None:  # on the device, so that it need not be brought there at each call
             with jax.ensure_compile_time_eval():
                 self._alive = jnp.asarray(ALIVE)
-        state, metrics, bad, _ = self.compiled(state, batch, self._alive)
+        try:
+            state, metrics, bad, _ = self.compiled(state, batch, self._alive)
+        except (TypeError, OverflowError):  # from JAX, where a leaf is no array
+            check_batch("step", batch)
+            raise
         if self._waits and not is_traced(bad):
             # Waits for the device. `int` would do, and take twice as long as the way by NumPy.
             word = np.asarray(bad if self.options.guard is None else metrics["event"]).item()
@@ -113,6 +123,7 @@ class Step:
         return error
 
 
+@checked
 def make_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
@@ -143,7 +154,9 @@ def make_step(
         on_nonfinite: What is done when a loss or gradient is NaN or infinite. `"raise"`: the step raises and nothing
             of the state has moved. `"skip"`: nothing of the state moves but `step`. `"ignore"`: the update is
             made all the same. `"raise"` waits for the device after each call; `fit` and `scan_steps`
-            raise as well, but look only now and then.
+            raise as well, but look only now and then. Where the step is itself traced, under `jax.vmap`, `jax.jit`,
+            `jax.grad` or a scan of yours, nothing can be raised: a bad step then moves nothing, `step` included, and
+            `metrics["finite"]` says so.
         donate: Whether the step reuses the memory of the state that it is given. That state is then gone: keep the one
             that is returned.
         norms: Whether the metrics hold the three norms. Each of them reads all gradients, moments or params once more;
@@ -194,14 +207,9 @@ def make_step(
         >>> print(state.params["w"].round(2), metrics["loss"].round(4))
         [ 1. -1.] 0.0
     """
-    check_choice("make_step", "on_nonfinite", on_nonfinite, OnNonfinite)
-    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-        raise ValueError(f"make_step: accumulate must be a whole number of at least 1; got {accumulate!r}.")
-    if not callable(loss_fn):
-        raise TypeError(f"make_step: loss_fn must be a function; got a {type(loss_fn).__name__}.")
-    check_optimizer("make_step", optimizer)
+    if accumulate < 1:
+        raise ValueError(f"make_step: accumulate must be a whole number of at least 1; got {accumulate}.")
     _check_guard(guard, on_nonfinite)
-    check_loss_weight(loss_weight)
     run = None
     if gradient is not None:
         refused = {"accumulate > 1": accumulate > 1, "has_aux=True": has_aux, "a loss scale": _scales(guard)}
@@ -220,8 +228,6 @@ def _scales(guard: Guard | None) -> bool:
 def _check_guard(guard: Any, on_nonfinite: OnNonfinite) -> None:
     if guard is None:
         return
-    if not isinstance(guard, Guard):
-        raise TypeError(f"make_step: guard must be None or a jgd.Guard; got a {type(guard).__name__}.")
     if on_nonfinite == "ignore":
         raise ValueError("make_step: a guard never lets a bad update through; expected on_nonfinite='raise' or 'skip'.")
     if guard.has_limits and on_nonfinite != "skip":

@@ -158,3 +158,13 @@ def test_a_step_that_may_stay_holds_no_second_copy_of_the_state(norms, copies):
     compiled = step.compiled.lower(state, params, np.array(True)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < copies * params.nbytes  # the gradient is the batch here
     assert " copy(f32[512,512]" not in compiled.as_text()
+
+
+def test_under_vmap_nothing_is_raised_and_the_bad_one_stays_where_it_was():
+    optimizer = jgd.sgd(0.1)
+    step = jgd.make_step(lambda w, batch: jnp.mean(batch * w), optimizer, on_nonfinite="raise")
+    states = jax.vmap(lambda w: jgd.TrainState.create(w, optimizer))(jnp.ones(3))
+    new, metrics = jax.vmap(step)(states, jnp.array([1.0, jnp.nan, 2.0]))
+    np.testing.assert_array_equal(metrics["finite"], [True, False, True])
+    np.testing.assert_array_equal(new.step, [1, 0, 1])
+    np.testing.assert_allclose(new.params, [0.9, 1.0, 0.8], rtol=1e-6)

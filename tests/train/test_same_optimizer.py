@@ -114,19 +114,19 @@ def test_a_state_of_unknown_origin_with_the_parts_of_another_rule(of_state, of_s
 
 def test_what_is_no_optimizer_is_told_what_to_write():
     with pytest.raises(
-        TypeError, match=r"TrainState\.create: expected an optimizer.*got a function\. If adam makes one"
+        TypeError, match=r"TrainState\.create: optimizer must be an optimizer; got the function adam\. adam"
     ):
         jgd.TrainState.create(jnp.ones(3), jgd.adam)
-    with pytest.raises(
-        TypeError, match=r"make_step: expected an optimizer or transform; got a function.*adam\(\.\.\.\)"
-    ):
+    with pytest.raises(TypeError, match=r"make_step: optimizer must be .* adam makes one: call it, as adam\(\.\.\.\)"):
         jgd.make_step(loss_fn, jgd.adam)
-    with pytest.raises(TypeError, match=r"make_step: expected .* got a str\. .* call the factory, such as jgd\.adam\("):
+    with pytest.raises(TypeError, match=r"make_step: .* got 'adam'\. Call the factory: jgd\.adam\(\.\.\.\)"):
         jgd.make_step(loss_fn, "adam")
-    with pytest.raises(TypeError, match=r"got a type\. If MultiSteps makes one, call it"):
+    with pytest.raises(TypeError, match=r"make_step: optimizer must be an optimizer; got the class MultiSteps"):
         jgd.make_step(loss_fn, jgd.MultiSteps)
     with pytest.raises(TypeError, match=r"mars: expected an optimizer or transform; got a function\. If adam makes"):
         jgd.mars(jgd.adam)
+    calls = optax.MultiSteps(optax.sgd(0.1), 2)  # no tuple, and an optimizer all the same
+    jgd.make_step(loss_fn, calls)(jgd.TrainState.create(jnp.ones(3), calls), jnp.zeros(3))
 
 
 @pytest.mark.parametrize(
@@ -134,15 +134,13 @@ def test_what_is_no_optimizer_is_told_what_to_write():
     [
         (1.5, r"1\.5"),
         (True, "True"),
-        ("seed", "'seed'"),
-        (jnp.ones(2), r"float32\[2\]"),
-        (jnp.zeros((3, 2), jnp.uint32), r"uint32\[3, 2\]"),
+        (jnp.ones(2), r"an array of shape \(2,\)"),
+        (jnp.zeros((3, 2), jnp.uint32), r"an array of shape \(3, 2\)"),
     ],
 )
 def test_a_key_that_cannot_be(key, found):
-    with pytest.raises(
-        TypeError, match=rf"TrainState\.create: key must be an integer or one key of jax\.random; got {found}"
-    ):
+    message = rf"TrainState\.create: key must be an integer or one key of jax\.random; got {found}"
+    with pytest.raises(TypeError, match=message):
         jgd.TrainState.create(jnp.ones(3), jgd.sgd(0.1), key=key)
     with pytest.raises(TypeError, match=r"reduce_per_example: key must be an integer or one key"):
         jgd.gradients.reduce_per_example(loss_fn, jgd.gradients.Mean())(jnp.ones(3), jnp.ones((2, 3)), key=key)

@@ -164,12 +164,41 @@ def test_batches_that_do_not_agree():
     optimizer = jgd.sgd(0.1)
     run = jgd.scan_steps(jgd.make_step(lambda w, batch: w * 1.0, optimizer, donate=False))
     state = jgd.TrainState.create(jnp.ones(()), optimizer)
-    with pytest.raises(ValueError, match=r"must have the steps as its first axis; got shapes \(2,\), \(3,\)"):
+    with pytest.raises(ValueError, match=r"must have the steps as its first axis; got \[0\] \[2\], \[1\] \[3\]"):
         run(state, (jnp.ones(2), jnp.ones(3)))
     with pytest.raises(ValueError, match=r"batches holds no steps"):
         run(state, jnp.ones((0, 4)))
-    with pytest.raises(TypeError, match=r"expected the step that make_step returned; got a function"):
+    with pytest.raises(ValueError, match=r"must have the steps as its first axis; got no leaves"):
+        run(state, {})
+    with pytest.raises(TypeError, match=r"scan_steps: step must be a jgd\.Step; got the function <lambda>"):
         jgd.scan_steps(lambda state, batch: (state, {}))
+
+
+def test_one_batch_in_the_place_of_a_stack_of_them():
+    def loss(w, batch):
+        return jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+
+    optimizer, batch = jgd.sgd(0.1), {"x": np.ones((8, 3), np.float32), "y": np.ones(8, np.float32)}
+    step = jgd.make_step(loss, optimizer, donate=False)
+    state = jgd.TrainState.create(jnp.zeros(3), optimizer)
+    once, _ = step(state, batch)
+    with pytest.raises(ValueError, match=r"has the axes of one batch.*\['x'\] \[8, 3\], \['y'\] \[8\].*leaf\[None\]"):
+        jgd.scan_steps(step)(state, batch)
+    scanned, _ = jgd.scan_steps(step)(state, jax.tree.map(lambda leaf: leaf[None], batch))
+    np.testing.assert_array_equal(scanned.params, once.params)
+    jax.vmap(step, (None, 0))(state, jax.tree.map(lambda leaf: np.stack([leaf, leaf]), batch))  # a part is no stack
+    jgd.scan_steps(step)(state, jax.tree.map(lambda leaf: leaf[None], batch))
+
+
+def test_batches_that_are_no_arrays():
+    step = jgd.make_step(lambda w, batch: jnp.mean((w - batch["x"]) ** 2), jgd.sgd(0.1), donate=False)
+    state = jgd.TrainState.create(jnp.zeros(3), jgd.sgd(0.1))
+    for leaf, found in (("text", "'text'"), (np.array(["a"]), "an array of shape"), (object, "the class object")):
+        for run, name in ((step, "step: the leaf of batch"), (jgd.scan_steps(step), "scan_steps: the leaf of batches")):
+            with pytest.raises(TypeError, match=rf"{name} at \['x'\] is {found}.*expected an array of NumPy or JAX"):
+                run(state, {"x": leaf})
+    with pytest.raises(ValueError, match=r"step: the leaf of batch at \['x'\] is 10+, which int32 does not hold"):
+        step(state, {"x": 10**30})
 
 
 def test_parts_tell_the_noise_scale():

@@ -280,11 +280,14 @@ def test_a_model_state_of_another_shape_and_a_loss_that_returns_none():
     [
         ({"on_nonfinite": "stop"}, r"on_nonfinite must be one of 'raise', 'skip', 'ignore'; got 'stop'"),
         ({"accumulate": 0}, r"accumulate must be a whole number of at least 1; got 0"),
-        ({"accumulate": 2.0}, r"accumulate must be a whole number of at least 1; got 2\.0"),
+        ({"accumulate": 2.0}, r"accumulate must be an integer; got 2\.0"),
+        ({"accumulate": 1.5}, r"accumulate must be an integer; got 1\.5"),
+        ({"has_aux": np.ones(2)}, r"has_aux must be True or False; got an array"),
+        ({"gradient": "clipped"}, r"gradient must be a function or None; got 'clipped'"),
     ],
 )
 def test_an_option_that_cannot_be(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         jgd.make_step(loss_fn, jgd.sgd(0.1), **options)
 
 
@@ -293,3 +296,18 @@ def test_a_state_that_is_none():
         jgd.make_step(loss_fn, jgd.sgd(0.1))({"params": params()}, BATCH)
     with pytest.raises(TypeError, match=r"TrainState\.create: the leaf at \['act'\] is a .* not an array"):
         jgd.TrainState.create({"act": jax.nn.relu}, jgd.sgd(0.1))
+
+
+def test_gradients_and_metrics_of_ones_own_that_are_none():
+    optimizer, state = jgd.sgd(0.1), jgd.TrainState.create(params(), jgd.sgd(0.1))
+    text = jgd.make_step(
+        loss_fn, optimizer, gradient=lambda loss: lambda p, batch, key: (loss(p, batch), p | {"w": "g"}, {})
+    )
+    with pytest.raises(TypeError, match=r"the gradient of gradient\(loss_fn\) at \['w'\] is a str; expected an array"):
+        text(state, BATCH)
+    with pytest.raises(ValueError, match=r"events_of: expected the metrics of a step of jgd\.make_step; got loss"):
+        jgd.events_of({"loss": 1.0}, step=0)
+    with pytest.raises(ValueError, match=r"the leaf of params at \['n'\] is 10+, which int32 does not hold"):
+        jgd.TrainState.create({"n": 10**30}, optimizer)
+    with pytest.raises(TypeError, match=r"TrainState\.create: model_state must be a tree of arrays; got"):
+        jgd.TrainState.create(params(), optimizer, model_state={"act": jax.nn.relu})
