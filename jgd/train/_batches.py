@@ -1,5 +1,6 @@
 """What is no data, what is no batch, and batches that a step cannot divide: seen before the first step."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ def check_data(data: Any) -> None:
         raise _no_batches(f"an array of shape {tuple(data.shape)}, whose rows would be taken for batches", "the_array")
     if not callable(data) and not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise TypeError(f"fit: data must be batches or a function of the epoch; got a {type(data).__name__}.")
+    if callable(data):
+        _check_function(data)
     if isinstance(data, str | bytes):
         raise TypeError(f"fit: data must be batches; got the text {data!r}.")
     if isinstance(data, list | tuple) and len(data) > 1 and all(map(_is_array, data)):
@@ -39,6 +42,21 @@ def check_data(data: Any) -> None:
             raise _no_batches(
                 "a tuple of arrays, each of which would be taken for a batch; batches go into a list", "the_tuple"
             )
+
+
+def _check_function(data: Any) -> None:
+    if isinstance(data, type):
+        raise TypeError(f"fit: data must be batches or a function of the epoch; got the class {data.__name__}.")
+    try:
+        signature = inspect.signature(data)
+    except (TypeError, ValueError):  # of a function in C
+        return
+    try:
+        signature.bind(0)
+    except TypeError:
+        raise TypeError(
+            f"fit: data is a function and is called with the epoch, data(0); this one takes {signature}."
+        ) from None
 
 
 def check_batch(batch: PyTree) -> bool:

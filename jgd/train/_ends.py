@@ -8,6 +8,7 @@ from jgd.train._cursor import Place
 from jgd.train._history import History
 from jgd.train._interrupt import OnInterrupt
 from jgd.train._plateau import Watched
+from jgd.train._resume import rule_of, told_of_rules
 from jgd.train._run import Run
 from jgd.train._state import TrainState
 
@@ -32,7 +33,7 @@ def pick_up(run: Run, memory: Mapping[str, Any], path: Path, told: list[str]) ->
     run.log.cut_back(run.position, run.place.epoch, events=True)
     run.log.write("resumed", {"epoch": run.place.epoch, "step": run.position, "checkpoint": path.name})
     run.notices.tell(f"resumed from {run.where}, as saved in {path}")
-    for text in told:
+    for text in [*told, *told_of_rules(rule_of(run.step.optimizer), memory.get("optimizer", ""))]:
         run.notices.warn(text)
     run.saver.recall_best(run)
     if run.stopped or run.place.epoch >= run.settings.end:

@@ -1,5 +1,6 @@
 """Going on from a checkpoint: what was given to `fit`, what the checkpoint holds, and which of the two is used."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -133,11 +134,39 @@ def told(found: list[Difference], uses_given: bool) -> list[str]:
     return parts
 
 
+def rule_of(optimizer: Any) -> str:
+    """An optimizer's rules as text, without the numbers, which lie in the state; empty where the text tells nothing."""
+    text = re.sub(r"=(-?[\d.]+(e[-+]?\d+)?|<schedule>)", "=...", repr(optimizer))
+    return "" if "<" in text else text
+
+
+def told_of_rules(now: str, before: str) -> list[str]:
+    """A sentence where a run goes on with another optimizer, of a state that fits."""
+    if not now or not before or now == before:
+        return []
+    return [f"the optimizer is {now}, and was {before}: it goes on with the state that the other one has left."]
+
+
 def _settings(state: TrainState) -> dict[str, Any]:
-    found = get_hyperparams(state)
+    found = get_hyperparams(_without_schedules(state))
     own = {name: value for name, value in found.items() if f"{name}_scale" not in found and _is_number(value)}
     guard: PyTree = state.guard
     return own | {f"{_GUARD}{name}": leaf for name, leaf in named_leaves(guard).items() if _is_setting(name)}
+
+
+def _without_schedules(state: TrainState) -> TrainState:
+    """The state without the numbers that `optax.inject_hyperparams` has from a schedule, which stand among the rest."""
+
+    def follows(node: Any) -> bool:
+        return isinstance(getattr(node, "hyperparams_states", None), dict)
+
+    def plain(node: Any) -> Any:
+        if not follows(node):
+            return node
+        scheduled = dict.fromkeys(node.hyperparams_states.keys() & node.hyperparams.keys())
+        return node._replace(hyperparams=dict(node.hyperparams) | scheduled)
+
+    return state._replace(opt_state=jax.tree.map(plain, state.opt_state, is_leaf=follows))
 
 
 def _is_setting(name: str) -> bool:
@@ -145,8 +174,10 @@ def _is_setting(name: str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.number) and not jnp.issubdtype(
-        jnp.result_type(value), jnp.complexfloating
+    return (
+        value is not None
+        and jnp.issubdtype(jnp.result_type(value), jnp.number)
+        and not jnp.issubdtype(jnp.result_type(value), jnp.complexfloating)
     )
 
 

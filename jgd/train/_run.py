@@ -19,6 +19,7 @@ from jgd.train._log import JsonlLog
 from jgd.train._notices import Notices
 from jgd.train._plateau import Plateau, Watched
 from jgd.train._progress import Progress
+from jgd.train._resume import rule_of
 from jgd.train._rollback import Rollback, StateKeeper
 from jgd.train._saving import Saver
 from jgd.train._state import TrainState
@@ -154,6 +155,7 @@ class Run:
             "place": list(self.place),
             "first_epoch": self.settings.first_epoch,
             "numbers": self.settings.numbers,
+            "optimizer": rule_of(self.step.optimizer),
             "monitor": self.plateau.monitor,
             "watched": list(self.plateau.watched),
             "left_out": sorted(self.left_out),

@@ -39,7 +39,13 @@ class Saver:
         if self._checkpoints is None:
             return None
         self._checkpoints.open()
-        found = self._checkpoints.restore(state) if resume else None
+        try:
+            found = self._checkpoints.restore(state) if resume else None
+        except ValueError as error:
+            error.add_note(
+                "jgd.fit: another model or optimizer starts anew with another checkpoint_dir, or with resume=False."
+            )
+            raise
         if found is not None:
             if "place" not in found.record["extra"]:
                 raise ValueError(

@@ -53,6 +53,8 @@ class Tensor:
     ([{"x": X, "y": "label"}], r"the batch's leaf at \['y'\] is a str; expected an array"),
     ([{"x": X, "y": np.array(["a"] * 12)}], r"the batch's leaf at \['y'\] is an array of dtype <U1"),
     (lambda epoch: [{"x": X, "y": np.array([None] * 12)}], r"the batch's leaf at \['y'\] is an array of dtype object"),
+    (lambda: [BATCH], r"data is a function and is called with the epoch, data\(0\); this one takes \(\)"),
+    (dict, r"got the class dict"),
     (lambda epoch: None, r"data\(0\) returned a NoneType; expected batches"),
 ])  # fmt: skip
 def test_what_is_no_data(data, message):

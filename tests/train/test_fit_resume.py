@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jgd
@@ -123,6 +124,40 @@ def test_a_schedule_is_code_and_no_difference_where_it_was_followed(tmp_path):
     state, history = fit(tmp_path, scaled, step, epochs=3, resume="hyperparams")
     assert "hyperparameters are those of the state given: learning_rate_scale 2, was 1." in history["notices"]
     assert float(jgd.get_hyperparams(state)["learning_rate_scale"]) == 2
+
+
+def test_a_schedule_of_optax_is_none_either(tmp_path):
+    def run(rate, epochs, **options):
+        optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=optax.exponential_decay(rate, 10, 0.5), b1=rate)
+        state = jgd.TrainState.create(np.float32(5), optimizer)
+        step = jgd.make_step(loss_fn, optimizer)
+        return fit(tmp_path, state, step, epochs=epochs, **options)[1].get("notices", [])
+
+    run(0.1, 1)
+    (text,) = run(0.5, 2)[1:]
+    assert text.startswith("the checkpoint's hyperparameters are used, not those of the state given: b1 0.1, not 0.5. ")
+    (text,) = run(0.5, 3, resume="hyperparams")[1:]
+    assert text == "hyperparameters are those of the state given: b1 0.5, was 0.1."
+
+
+def test_another_optimizer_whose_state_fits_is_told_of(tmp_path):
+    def run(optimizer, epochs):
+        state = jgd.TrainState.create(np.float32(5), optimizer)
+        return fit(tmp_path, state, jgd.make_step(loss_fn, optimizer), epochs=epochs)[1].get("notices", [])
+
+    assert run(jgd.adam(0.1), 1) == []
+    (text,) = run(jgd.nadam(0.1), 2)[1:]
+    assert text.startswith(
+        "the optimizer is jgd.nadam(learning_rate=..., b1=..., b2=..., eps=..., eps_root=...), and was"
+    )
+    assert text.endswith(
+        "and was jgd.adam(learning_rate=..., b1=..., b2=..., eps=..., eps_root=...): it goes on with the"
+        " state that the other one has left."
+    )
+    assert len(run(jgd.nadam(0.1), 3)) == 1
+    with pytest.raises(ValueError, match="does not fit the state given") as caught:
+        run(jgd.lion(0.1), 4)
+    assert "another checkpoint_dir, or with resume=False" in caught.value.__notes__[0]
 
 
 def test_another_seed_is_told_of(tmp_path):
