@@ -77,6 +77,7 @@ from jgd.core._ranges import first_outside as first_outside
 from jgd.core._rule import Rule as Rule
 from jgd.core._rule import TreeRule as TreeRule
 from jgd.core._rule import under_prefix as under_prefix
+from jgd.core._same import Cached as Cached
 from jgd.core._state_bytes import StateBytes as StateBytes
 from jgd.core._state_bytes import state_bytes as state_bytes
 from jgd.core._storage import Int8Slot as Int8Slot

@@ -20,9 +20,22 @@ from jgd.core._ranges import SCALE_SUFFIX, SHORT, Range, check_hyperparam, is_de
 from jgd.core._rounding import SIXTEEN_BITS
 from jgd.core._types import Array, PyTree, ScalarOrSchedule, is_traced
 
+_OF_THE_CALL = ("_of_this_update", "_made_a_state")  # what `Hyperparams` knows of who called the factory
 
+
+class _Settings(dict[str, Any]):
+    """What of `Hyperparams` is no number: settings to compare."""
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
+@jax.tree_util.register_pytree_node_class
 class Hyperparams:
     """The hyperparameters that a factory was given, ready to become arrays.
+
+    A pytree of its numbers and schedules: a program compiled for an optimizer takes them as its arguments, where its
+    library looks for them (optimistix does).
 
     Args:
         owner: The factory's name, for messages.
@@ -51,6 +64,20 @@ class Hyperparams:
         injected = arrays_given and called_by_injection()
         self._of_this_update = {name: value for name, value in self.values.items() if injected or is_traced(value)}
         self._made_a_state = False
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """For JAX."""
+        numbers = ("values", "schedules")
+        settings = {name: value for name, value in vars(self).items() if name not in (*numbers, *_OF_THE_CALL)}
+        return tuple(getattr(self, name) for name in numbers), _Settings(settings)
+
+    @classmethod
+    def tree_unflatten(cls, settings: Any, children: Any) -> "Hyperparams":
+        """For JAX. What was flattened may have been traced on the way: the state's numbers are what counts."""
+        made = object.__new__(cls)
+        of_the_call = dict(zip(_OF_THE_CALL, ({}, True), strict=True))
+        vars(made).update(settings, values=children[0], schedules=children[1], **of_the_call)
+        return made
 
     def text(self) -> str:
         """As one would write them in the factory's call."""

@@ -21,6 +21,7 @@ from jgd.core._packing import refuse_packed
 from jgd.core._ranges import Range
 from jgd.core._rule import Rule, TreeRule
 from jgd.core._run import leaf_update, run_block, run_tree, update_dtype, widest_dtype
+from jgd.core._same import Cached
 from jgd.core._storage import Storage, resolve_storages
 from jgd.core._types import Hyper, PyTree, ScalarOrSchedule
 
@@ -82,7 +83,7 @@ def lift(
     whole = any(rule.kind != "elementwise" for rule in all_rules) or any(store.by_row for store in storages.values())
     lay_out = resolve_layout(layout)
     # One jitted function a rule: leaves of one shape and dtype share its trace, and its text in the compiled program.
-    runs = functools.cache(lambda rule, moves: jax.jit(leaf_update(rule, moves)))
+    runs = Cached(lambda rule, moves: jax.jit(leaf_update(rule, moves)))
 
     def init(params: PyTree) -> OptState:
         if whole:
@@ -131,7 +132,7 @@ def lift(
         still = [leaf if moves else zero_update(leaf) for leaf in leaves]
         found = [leaf if rule is None else None for leaf, rule in zip(still, leaf_rules, strict=True)]
         for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
-            members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule]
+            members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule or leaf_rule == rule]
             for i in members:
                 for slot in rule.slots:
                     new_slot = functools.partial(_new_slot, rule, slot, storages[slot])

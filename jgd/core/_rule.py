@@ -1,9 +1,11 @@
 """Update rules: what is done to one leaf, or to all leaves at once, and nothing about layouts or storage."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from jgd.core._same import fingerprint
 from jgd.core._types import Array, Hyper, Slots
 
 Kind = Literal["elementwise", "matrix", "leaf"]
@@ -34,7 +36,7 @@ class TreeUpdate(Protocol):
     ) -> tuple[list[Array], Mapping[str, Any]]: ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rule:
     """One update rule, as the lift (`jgd.core.lift`) takes it.
 
@@ -66,10 +68,19 @@ class Rule:
     nonnegative: Sequence[str] = ()
     exact: Sequence[str] = ()
 
-    __hash__ = object.__hash__  # a rule is itself; its slots are a dict, which has no hash
+    @functools.cached_property
+    def _fingerprint(self) -> Any:
+        return fingerprint(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both do the same, though one may be made anew."""
+        return self is other or (isinstance(other, type(self)) and self._fingerprint == other._fingerprint)
+
+    def __hash__(self) -> int:
+        return hash(self._fingerprint)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TreeRule:
     """An update rule that sees all leaves at once, such as one whose step follows from a norm over the whole tree.
 
@@ -97,7 +108,7 @@ class TreeRule:
     exact: Sequence[str] = ()
     kind = "tree"
 
-    __hash__ = object.__hash__
+    _fingerprint, __eq__, __hash__ = Rule._fingerprint, Rule.__eq__, Rule.__hash__
 
 
 def under_prefix(rule: Rule, prefix: str) -> Rule:

@@ -64,7 +64,10 @@ def adagrad_norm(
         >>> print(updates["a"].round(3), updates["b"].round(3))
         [-0.6] [-0.8]
     """
-    first = jnp.asarray(initial_accumulator_value, float)
-    rule = TreeRule(adagrad_norm_update, scalars={"sum_of_squares": lambda _: first})
+
+    def first(_: list[Array]) -> Array:
+        return jnp.asarray(initial_accumulator_value, float)
+
+    rule = TreeRule(adagrad_norm_update, scalars={"sum_of_squares": first})
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
     return lift(rule, hyperparams, name="adagrad_norm", state_dtype=state_dtype, layout=layout)

@@ -18,7 +18,6 @@ References:
       Algorithms 1 and 3.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -27,6 +26,7 @@ import jax.numpy as jnp
 
 from jgd.core import (
     Array,
+    Cached,
     Hyper,
     Mask,
     Optimizer,
@@ -116,7 +116,7 @@ def adam_mini(
          [-0.1   -0.1  ]] (2, 1)
     """
 
-    @functools.cache
+    @Cached
     def rule(leaf_blocks: Blocks, decays: bool) -> Rule:
         plain = adam_mini_rule(leaf_blocks)
         return decayed(plain, decay_form) if decays else plain

@@ -19,13 +19,12 @@ References:
       https://arxiv.org/abs/2006.08217, 2020, Algorithm 2.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
+from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
 from jgd.core._fixed import fixed_int
 from jgd.rules._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 
@@ -78,7 +77,7 @@ def lift_projected(
 ) -> Optimizer:
     """Lifts the rules that `make_rule(decays, nesterov, axis)` makes, each leaf's as the mask says."""
     axis = fixed_int(name, "channel_axis", axis)
-    rule = functools.cache(lambda decays: make_rule(decays, nesterov, axis))
+    rule = Cached(lambda decays: make_rule(decays, nesterov, axis))
 
     def choose(params: PyTree) -> PyTree:
         return jax.tree.map(rule, broadcast_mask(name, mask, params))

@@ -23,7 +23,6 @@ References:
       Algorithm 1.
 """
 
-import functools
 import math
 from typing import Any, Literal
 
@@ -31,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift
+from jgd.core import Array, Cached, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift
 from jgd.core._fixed import fixed_int
 from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
 from jgd.rules._matrix_lift import choose_matrices, plain_adam
@@ -134,7 +133,7 @@ def apollo(
     rank = fixed_int("apollo", "rank", rank, least=1)
     adam = plain_adam(eps_uncorrected=True)
 
-    @functools.cache
+    @Cached
     def make_rule(axes: MuonDimensionNumbers | None, decays: bool) -> Rule:
         rule = adam if axes is None else apollo_rule(axes, rank, update_proj_gap, scale_type == "channel", seed)
         return decayed(rule, "after") if decays else rule

@@ -1,7 +1,6 @@
 """Optimizers of two rules: one for matrices, one for all other leaves."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, broadcast_mask, debias, lift, under_prefix
+from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, broadcast_mask, debias, lift, under_prefix
 from jgd.rules._adam import ADAM
 from jgd.rules._matrix_axes import axes_of
 from jgd.rules._nesterov import NADAM
@@ -68,7 +67,7 @@ def lift_beside_adamw(
     **more: Any,
 ) -> Optimizer:
     """Lifts a rule for matrices, with AdamW for the other leaves; hyperparameters that are None are left out."""
-    make_rule, auxiliary = functools.cache(make_rule), auxiliary or adamw_beside()
+    make_rule, auxiliary = Cached(make_rule), auxiliary or adamw_beside()
     return lift(
         (make_rule(MuonDimensionNumbers(), True), auxiliary),
         {key: value for key, value in hyperparams.items() if value is not None},

@@ -22,14 +22,13 @@ References:
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, lift, zeros
+from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, lift, zeros
 from jgd.rules._matrix_axes import as_matrices, from_matrices, matrix_axes_for
 from jgd.rules._matrix_lift import choose_matrices
 from jgd.rules._muon_rule import Form, matrix_rule, shape_scale
@@ -50,7 +49,7 @@ def musgd_rules(form: Form) -> Any:
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         return form.prepare(hyper | {"beta": hyper["momentum"], "1-beta": hyper["1-momentum"]}, step)
 
-    @functools.cache
+    @Cached
     def matrix(axes: MuonDimensionNumbers, decays: bool) -> Rule:
         second = half_sgd(decays)
 
@@ -66,7 +65,7 @@ def musgd_rules(form: Form) -> Any:
 
         return dataclasses.replace(matrix_rule(update, form, trace=zeros), prepare=prepare)
 
-    return matrix, functools.cache(half_sgd)
+    return matrix, Cached(half_sgd)
 
 
 def weights_of_layers(params: PyTree) -> PyTree:

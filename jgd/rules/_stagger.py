@@ -1,14 +1,13 @@
 """Costly refreshes of preconditioners in different steps for different leaves, so that no step has them all."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, broadcast_mask, lift
+from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, broadcast_mask, lift
 
 _PHASES = 10  # as many groups of leaves, spread evenly over a cycle, however long that is
 
@@ -61,7 +60,7 @@ def lift_staggered(
         name: The factory's name.
         more: Further arguments of `lift`.
     """
-    variant = functools.cache(lambda decays, phase: _in_phase(decaying if decays else rule, phase / _PHASES))
+    variant = Cached(lambda decays, phase: _in_phase(decaying if decays else rule, phase / _PHASES))
 
     def choose(params: PyTree) -> PyTree:
         leaves, treedef = jax.tree.flatten(params)

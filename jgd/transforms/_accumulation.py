@@ -37,6 +37,7 @@ class MultiStepsState(NamedTuple):
     skip_state: PyTree = ()
 
 
+@jax.tree_util.register_pytree_node_class
 class MultiSteps:
     """optax's accumulation, by its names, with an inner optimizer that runs once in `k` calls.
 
@@ -80,6 +81,18 @@ class MultiSteps:
         self._use_grad_mean = use_grad_mean
         self._skip = should_skip_update_fn or (lambda *_: (jnp.array(False), ()))
         self._dtype = accumulator_dtype
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """For JAX: numbers that the optimizer inside holds are arguments of a program compiled for this one."""
+        return (self.inner_opt, self._every, self._skip), (self._use_grad_mean, self._dtype)
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, children: Any) -> "MultiSteps":
+        """For JAX."""
+        made = object.__new__(cls)
+        made.inner_opt, made._every, made._skip = children
+        made._use_grad_mean, made._dtype = static
+        return made
 
     def init(self, params: PyTree) -> MultiStepsState:
         """The state before the first call."""
@@ -129,7 +142,7 @@ class MultiSteps:
 
     def gradient_transformation(self) -> Optimizer:
         """The same as an optimizer, for chains and wrappers."""
-        return make_optimizer(self.init, self.update, f"jgd.MultiSteps({transform_text(self.inner_opt)})")
+        return _as_optimizer(self, f"jgd.MultiSteps({transform_text(self.inner_opt)})")
 
     def _accumulator(self, leaf: Any) -> Any:
         dtype = jnp.result_type(leaf)
@@ -180,4 +193,14 @@ def accumulate(optimizer: optax.GradientTransformation, every: int | Callable[[A
     check_transform("accumulate", optimizer)
     _check_every("accumulate", "every", every)
     steps = MultiSteps(optimizer, every, should_skip_update_fn=skip_not_finite)
-    return make_optimizer(steps.init, steps.update, f"jgd.accumulate({transform_text(optimizer)}, {every})")
+    return _as_optimizer(steps, f"jgd.accumulate({transform_text(optimizer)}, {every})")
+
+
+def _as_optimizer(steps: MultiSteps, label: str) -> Optimizer:
+    def init(params: PyTree) -> MultiStepsState:
+        return steps.init(params)
+
+    def update(grads: PyTree, state: MultiStepsState, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
+        return steps.update(grads, state, params, **extra)
+
+    return make_optimizer(init, update, label)
