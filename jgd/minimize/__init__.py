@@ -10,6 +10,7 @@ from jgd.minimize._explain import stable_step as stable_step
 from jgd.minimize._gradient_descent import ExactDescent as ExactDescent
 from jgd.minimize._gradient_descent import GradientDescent as GradientDescent
 from jgd.minimize._gradient_descent import Polyak as Polyak
+from jgd.minimize._lagrangian import Multipliers as Multipliers
 from jgd.minimize._lbfgs import LBFGS as LBFGS
 from jgd.minimize._lbfgsb import LBFGSB as LBFGSB
 from jgd.minimize._least_squares import GaussNewton as GaussNewton

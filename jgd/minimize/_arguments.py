@@ -105,6 +105,26 @@ def check_flags(**flags: Any) -> None:
             raise TypeError(f"minimize: {name} must be True or False; got {_text(flag)}.")
 
 
+def check_constraints(method: Any, equality: Any, inequality: Any, differentiate: str, progress: bool) -> None:
+    """Checks what goes with constraints.
+
+    Raises:
+        TypeError: A constraint is no function.
+        ValueError: The method or an option knows none.
+    """
+    for name, fun in (("equality", equality), ("inequality", inequality)):
+        if fun is not None and not callable(fun):
+            raise TypeError(f"minimize: {name} must be a function of params; got {_text(fun)}.")
+    if getattr(method, "least_squares", False):
+        raise ValueError(
+            "minimize: methods for least squares know no constraints; let fun return the sum, and use 'lbfgs'."
+        )
+    if differentiate == "unroll":
+        raise ValueError('minimize: with constraints expected differentiate="implicit"; got "unroll".')
+    if progress:
+        raise ValueError("minimize: with constraints there is no progress bar; expected progress=False.")
+
+
 def value_dtype_of(value_dtype: Any) -> Any:
     """The dtype that the value is summed in, or None.
 

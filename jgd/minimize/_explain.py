@@ -67,8 +67,14 @@ def explain(result: MinimizeResult) -> str:
             f" last ones where both were finite: {here}."
         ),
         Status.UNBOUNDED: f"Unbounded below: the value fell from {first} to {last} in {made}.",
+        Status.INFEASIBLE: (
+            f"Infeasible: after {made} the constraints are violated by {_text(_or_zero(result.violation))}, however"
+            f" large the penalty: {here}. Check their signs (inequality <= 0), or start elsewhere."
+        ),
     }
     sentence = sentences[status]
+    if result.violation is not None and status != Status.INFEASIBLE:
+        sentence += f" The constraints are violated by at most {_text(result.violation)}."
     if status == Status.NON_FINITE and int(result.steps) == 0:
         sentence = "Not started: the value or the gradient at the start is infinite or NaN."
     advice = _overshoot(result) if status in (Status.DIVERGED, Status.NON_FINITE, Status.MAX_STEPS) else ""
@@ -134,6 +140,10 @@ def _crawl(result: MinimizeResult) -> str:
     if 0 < step < largest / 20:
         sentence += f" Steps of size {_text(step)} crawl: up to 2/L = {_text(largest)} seems stable."
     return sentence
+
+
+def _or_zero(number: Any) -> Any:
+    return 0.0 if number is None else number
 
 
 def _text(number: Any) -> str:

@@ -8,9 +8,10 @@ $$
 $$
 
 where the matrix is known by its products alone. Where $F$ is the gradient it is the Hessian, and conjugate gradients
-solve the system; else GMRES does. The matrix may be singular, as where several params give one solution: then the
-derivative is one of least norm, and in reverse that of what all solutions share; it is NaN where there is none. How the
-solution was found does not matter, nor does the start.
+solve the system; else GMRES does. With constraints the multipliers are unknowns, too, and the conditions of a solution
+more equations. The matrix may be singular, as where several params give one solution: then the derivative is one of
+least norm, and in reverse that of what all solutions share; it is NaN where there is none. How the solution was found
+does not matter, nor does the start.
 
 References:
     - Blondel et al., "Efficient and modular implicit differentiation", https://arxiv.org/abs/2105.15183, 2021.
@@ -22,10 +23,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from jgd.core import Array, PyTree
 from jgd.minimize._flatten import Flattener
 from jgd.minimize._krylov import solve
+from jgd.minimize._lagrangian import Constraints, conditions
 from jgd.minimize._method import BaseMethod
 from jgd.minimize._problem import Problem
 from jgd.minimize._result import MinimizeResult
@@ -45,6 +48,7 @@ def implicit_tangents(
     result: MinimizeResult,
     inputs: Any,
     moves: Any,
+    held_by: Callable[[Any], Constraints] | None = None,
 ) -> MinimizeResult:
     """The tangents of a result.
 
@@ -55,29 +59,35 @@ def implicit_tangents(
         result: The result.
         inputs: The inputs.
         moves: Their tangents.
+        held_by: From the inputs to the constraints, where there are some.
 
     Returns:
-        Tangents of `params`, `value` and `aux`, and zeros.
+        Tangents of `params`, `value`, `aux` and `multipliers`, and zeros.
     """
     params = flat.ravel(result.params)
     problem, method = case_of(inputs)
-    symmetric = type(method).residual is BaseMethod.residual
+    symmetric = held_by is None and type(method).residual is BaseMethod.residual
 
-    def residual(params: Array, inputs: Any) -> Array:
+    def residual(unknowns: tuple[Array, Any], inputs: Any) -> tuple[Array, Any]:
         problem, method = case_of(inputs)
-        return method.residual(problem, params, jax.grad(problem.fun)(params))
+        if held_by is not None:
+            return conditions(problem, method, held_by(inputs), unknowns)
+        return method.residual(problem, unknowns[0], jax.grad(problem.fun)(unknowns[0])), ()
+
+    forces = () if held_by is None else held_by(inputs).forces(result.multipliers)
+    flat_unknowns, unravel = ravel_pytree((params, forces))
 
     def product(vector: Array) -> Array:
         if symmetric:
             return problem.product(params, vector)
-        return jax.jvp(lambda x: residual(x, inputs), (params,), (vector,))[1]
+        return jax.jvp(lambda u: ravel_pytree(residual(unravel(u), inputs))[0], (flat_unknowns,), (vector,))[1]
 
     def value(params: Array, inputs: Any) -> Array:
         problem, method = case_of(inputs)
         return method.point(problem, params).value
 
-    cross = jax.jvp(lambda inputs: residual(params, inputs), (inputs,), (moves,))[1]
-    move = -solve(product, cross, symmetric)
+    cross = jax.jvp(lambda inputs: ravel_pytree(residual((params, forces), inputs))[0], (inputs,), (moves,))[1]
+    move, force_moves = unravel(-solve(product, cross, symmetric))
     value_move = jax.jvp(value, (params, inputs), (move, moves))[1]
     zeros = jax.tree.map(_zero, result)
     moved, still = jax.tree.leaves(flat.unravel(move)), jax.tree.leaves(zeros.params)
@@ -86,4 +96,5 @@ def implicit_tangents(
     aux = None
     if result.aux is not None:
         aux = jax.jvp(aux_of, (result.params, inputs), (tree, moves))[1]
-    return zeros._replace(params=tree, value=value_move.astype(result.value.dtype), aux=aux)
+    zeros = zeros._replace(params=tree, value=value_move.astype(result.value.dtype), aux=aux)
+    return zeros if held_by is None else zeros._replace(multipliers=held_by(inputs).multipliers(force_moves))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 
 from jgd.core import PyTree, check_choice, is_traced
-from jgd.minimize._arguments import as_args, check_flags, check_numbers, refuse, value_dtype_of
+from jgd.minimize._arguments import as_args, check_constraints, check_flags, check_numbers, refuse, value_dtype_of
 from jgd.minimize._data import split
 from jgd.minimize._flatten import flattener
 from jgd.minimize._methods import flat_bounds, make_method
@@ -29,6 +29,8 @@ def minimize(
     max_steps: int = 1000,
     has_aux: bool = False,
     bounds: Any = None,
+    equality: Callable[..., Any] | None = None,
+    inequality: Callable[..., Any] | None = None,
     trace: bool = False,
     progress: bool = False,
     differentiate: Differentiate = "implicit",
@@ -66,6 +68,10 @@ def minimize(
         bounds: A pair of lower and upper bounds, each None, a number, or a tree as `params`; for `"lbfgs"`, `"lbfgsb"`
             and `"projected_gradient"`. For params that are one vector scipy's form is known, too: a list of a pair
             `(lower, upper)` for each entry, or a `scipy.optimize.Bounds`.
+        equality: `g(params, *args)`, any tree of arrays that are to be zero. Constraints are met by the method of
+            multipliers: `method` minimizes augmented Lagrangians, `max_steps` counts the steps of all, and `tol` bounds
+            the violation, too. The multipliers are in the result.
+        inequality: `h(params, *args)`, any tree of arrays that are to be at most zero.
         trace: Whether to record value, gradient norm and step size of each step, in arrays [max_steps].
         progress: Whether to show a progress bar; not inside `jit`.
         differentiate: `"implicit"`: derivatives of the solution by the implicit function theorem, whatever the number
@@ -98,7 +104,9 @@ def minimize(
     vectors = flat_bounds(bounds, params)
     made, numbers = split(make_method(method, line_search, bounds))
     inputs = Inputs(as_args(args), vectors, numbers, tol)
-    settings = Settings(fun, made, max_steps, has_aux, trace, differentiate, value_dtype)
+    if equality is not None or inequality is not None:
+        check_constraints(made, equality, inequality, differentiate, progress)
+    settings = Settings(fun, made, max_steps, has_aux, trace, differentiate, value_dtype, equality, inequality)
     if progress:
         if any(is_traced(leaf) for leaf in jax.tree.leaves((params, inputs))):
             raise ValueError("minimize: a progress bar needs values: use progress=False inside jit, vmap and grad.")

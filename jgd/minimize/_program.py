@@ -1,6 +1,7 @@
 """The compiled part of `minimize`: from settings, a start and arguments to a result."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,9 +11,11 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
 from jgd.minimize import _loop
+from jgd.minimize._augmented import solve as solve_constrained
 from jgd.minimize._data import join
 from jgd.minimize._flatten import Flattener, flattener
 from jgd.minimize._implicit import implicit_tangents
+from jgd.minimize._lagrangian import Constraints, constraints_of
 from jgd.minimize._problem import Problem
 from jgd.minimize._result import MinimizeResult, Status
 from jgd.minimize._value import half_sum_of_squares, pair_of, residual_vector, scalar, terms_of
@@ -29,6 +32,13 @@ class Settings:
     trace: bool
     differentiate: str
     value_dtype: Any
+    equality: Any = None
+    inequality: Any = None
+
+    @property
+    def constrained(self) -> bool:
+        """Whether there are constraints besides bounds."""
+        return self.equality is not None or self.inequality is not None
 
 
 class Inputs(NamedTuple):
@@ -135,16 +145,24 @@ def finish(settings: Settings, params: PyTree, inputs: Inputs, run: _loop.Run) -
 
 def whole(settings: Settings, params: PyTree, inputs: Inputs) -> MinimizeResult:
     """A whole run, whose solution can be differentiated."""
-    # values that fun closes over become arguments, so that derivatives with respect to them are known, too
-    fun, consts = jax.closure_convert(settings.fun, params, *inputs.args)
-    settings = dataclasses.replace(settings, fun=fun)
-    inputs = inputs._replace(args=(*inputs.args, *consts))
-    flat = flattener(params)
+    settings, inputs = _closed(settings, params, inputs)
+    fun, flat = settings.fun, flattener(params)
     if settings.differentiate == "unroll":
         return _unrolled(settings, params, inputs)
 
+    def case_of(inputs: Inputs) -> tuple[Problem, Any]:
+        return problem_of(settings, flat, inputs), method_of(settings, inputs)
+
+    def held_by(inputs: Inputs) -> Constraints:
+        return constraints_of(flat, settings.equality, settings.inequality, inputs.args)
+
+    def aux_of(params: PyTree, inputs: Inputs) -> Any:
+        return fun(params, *inputs.args)[1] if settings.has_aux else None
+
     @jax.custom_jvp
     def solve(params: PyTree, inputs: Inputs) -> MinimizeResult:
+        if settings.constrained:
+            return _constrained(settings, params, inputs, held_by(inputs))
         run = begin(settings, params, inputs)
         return finish(settings, params, inputs, go_on(settings, params, inputs, run, settings.max_steps))
 
@@ -152,16 +170,37 @@ def whole(settings: Settings, params: PyTree, inputs: Inputs) -> MinimizeResult:
     def _(primals: tuple, tangents: tuple) -> tuple[MinimizeResult, MinimizeResult]:
         inputs, moves = primals[1], tangents[1]
         result = solve(*primals)
-
-        def case_of(inputs: Inputs) -> tuple[Problem, Any]:
-            return problem_of(settings, flat, inputs), method_of(settings, inputs)
-
-        def aux_of(params: PyTree, inputs: Inputs) -> Any:
-            return fun(params, *inputs.args)[1] if settings.has_aux else None
-
-        return result, implicit_tangents(flat, case_of, aux_of, result, inputs, moves)
+        held = held_by if settings.constrained else None
+        return result, implicit_tangents(flat, case_of, aux_of, result, inputs, moves, held)
 
     return solve(params, inputs)
+
+
+def _closed(settings: Settings, params: PyTree, inputs: Inputs) -> tuple[Settings, Inputs]:
+    """With values that functions close over as arguments, so that derivatives with respect to them are known, too."""
+    count, args, made = len(inputs.args), inputs.args, {}
+    for name in ("fun", "equality", "inequality"):
+        if getattr(settings, name) is None:
+            continue
+        fun, consts = jax.closure_convert(getattr(settings, name), params, *inputs.args)
+        made[name] = functools.partial(_with_consts, fun, count, len(args), len(args) + len(consts))
+        args = (*args, *consts)
+    return dataclasses.replace(settings, **made), inputs._replace(args=args)
+
+
+def _with_consts(fun: Any, count: int, start: int, stop: int, params: PyTree, *args: Any) -> Any:
+    return fun(params, *args[:count], *args[start:stop])
+
+
+def _constrained(settings: Settings, params: PyTree, inputs: Inputs, held: Constraints) -> MinimizeResult:
+    flat = flattener(params)
+    problem, method, tol = problem_of(settings, flat, inputs), method_of(settings, inputs), tol_of(inputs, flat.dtype)
+    end = solve_constrained(problem, method, held, flat.ravel(params), tol, settings.max_steps, settings.trace)
+    # the value of a run is that of the Lagrangian: one evaluation more for the function's own
+    cost = end.run.evaluations._replace(values=end.run.evaluations.values + 1)
+    point = end.run.point._replace(value=method.point(problem, end.run.point.params).value)
+    result = finish(settings, params, inputs, end.run._replace(point=point, evaluations=cost, status=end.status))
+    return result._replace(multipliers=held.multipliers(end.forces), violation=end.violation)
 
 
 def _unrolled(settings: Settings, params: PyTree, inputs: Inputs) -> MinimizeResult:

@@ -30,6 +30,8 @@ class Status(enum.IntEnum):
     NON_FINITE = 7
     #: The value decreases without end.
     UNBOUNDED = 8
+    #: The constraints are not fulfilled, however large the penalty: near here no params fulfill them.
+    INFEASIBLE = 9
 
     def __str__(self) -> str:
         """The name, not the code."""
@@ -108,6 +110,8 @@ class _Fields(NamedTuple):
     decrease: Array
     path: Path
     tol: Array
+    multipliers: Any = None
+    violation: Any = None
 
 
 class MinimizeResult(_Fields):
@@ -126,6 +130,8 @@ class MinimizeResult(_Fields):
         decrease: By how much the last step decreased the value.
         path: What `explain` reads.
         tol: The tolerance that the gradient norm was held against: the one given, or the one of dtype and scale.
+        multipliers: With constraints the `Multipliers`, else None.
+        violation: With constraints the largest entry by which one is not fulfilled, else None.
     """
 
     __slots__ = ()
@@ -143,7 +149,8 @@ class MinimizeResult(_Fields):
         code = self[_Fields._fields.index("status")]
         if not isinstance(code, int | np.ndarray | np.generic | jax.Array) or is_traced(code):
             return super().__repr__()
-        shown = [f"{name}={getattr(self, name)!r}" for name in ("params", "value", "grad_norm", "steps", "tol")]
+        names = ("params", "value", "grad_norm", "steps", "tol", "multipliers", "violation")
+        shown = [f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name) is not None]
         if np.ndim(code) > 0:
             codes, counts = np.unique(np.asarray(code), return_counts=True)
             ends = ", ".join(f"{count} {Status(int(c))}" for c, count in zip(codes, counts, strict=True))

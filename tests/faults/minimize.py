@@ -148,6 +148,14 @@ FAULTS = [
         "Where the value cancels to zero, the gradient is blamed.",
     ),
     Fault(
+        "multipliers_stay",
+        "jgd/minimize/_lagrangian.py",
+        "new = Forces(forces.equality + penalty * g,",
+        "new = Forces(forces.equality,",
+        ("tests/minimize/test_multipliers.py::test_published_solutions_are_found_with_their_multipliers",),
+        "Multipliers of equalities are never learned, and the penalty grows until rounding ends the run.",
+    ),
+    Fault(
         "no_solution_is_any_solution",
         "jgd/minimize/_krylov.py",
         "left = norm(residual) > float(jnp.finfo(rhs.dtype).eps) ** (1 / 6) * norm(rhs)",
