@@ -46,3 +46,5 @@ from jgd.minimize._result import MinimizeResult as MinimizeResult
 from jgd.minimize._result import Path as Path
 from jgd.minimize._result import Status as Status
 from jgd.minimize._result import Trace as Trace
+from jgd.minimize._stepper import Stepper as Stepper
+from jgd.minimize._stepper import StepperState as StepperState

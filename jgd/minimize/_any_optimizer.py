@@ -73,6 +73,10 @@ class FromOptimizer(BaseMethod):
             )
         return OptimizerState(inner, None if _average(inner, params) is None else point.params)
 
+    def warm(self, problem: Problem, point: Point, state: OptimizerState) -> OptimizerState:
+        """The optimizer's state, unless it has params of its own."""
+        return state if state.training is None else self.init(problem, point)
+
     def step(self, problem: Problem, point: Point, state: OptimizerState) -> tuple[Point, OptimizerState, StepInfo]:
         """One update."""
         trained, cost = point, Evaluations(1, 1, 0)

@@ -120,7 +120,7 @@ def _round(
     # the size of the constraints' own rounding, where the tolerance is that of the dtype
     eps = jnp.finfo(goal.dtype).eps
     room = jnp.maximum(goal, 100 * eps * jnp.maximum(1, max_norm(run.point.params))) if by_dtype else goal
-    bound = jnp.maximum(goal, gradient_floor(run.point, run.path)) if by_dtype else goal
+    bound = jnp.maximum(goal, gradient_floor(run.path)) if by_dtype else goal
     feasible = violation <= room
     gain = (violation < 0.9 * s.violation) | (run.grad_norm < 0.9 * s.run.grad_norm) | ~tight
     idle = jnp.where(gain & ~lost, 0, s.idle + 1)

@@ -52,6 +52,11 @@ class BFGS(BaseMethod):
         del problem
         return BFGSState(jnp.eye(point.params.size, dtype=point.params.dtype), jnp.array(True))
 
+    def warm(self, problem: Problem, point: Point, state: BFGSState) -> BFGSState:
+        """The matrix as it is."""
+        del problem, point
+        return state
+
     def step(self, problem: Problem, point: Point, state: BFGSState) -> tuple[Point, BFGSState, StepInfo]:
         """One step."""
         direction = -(state.inverse @ point.grad)

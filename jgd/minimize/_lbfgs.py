@@ -136,6 +136,10 @@ class LBFGS(BaseMethod):
         empty = LBFGSState(rows, rows, weights, first_step(point), jnp.array(True))
         return empty, jnp.full((), jnp.inf, rows.dtype)
 
+    def warm(self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]) -> tuple[LBFGSState, Array]:
+        """The memory as it is."""
+        return state[0], self.init(problem, point)[1]
+
     def step(
         self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]
     ) -> tuple[Point, tuple[LBFGSState, Array], StepInfo]:

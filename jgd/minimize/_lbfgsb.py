@@ -159,6 +159,10 @@ class LBFGSB(BaseMethod):
         rows = jnp.zeros((self.memory, point.params.size), point.params.dtype)
         return LBFGSState(rows, rows, jnp.zeros(self.memory, rows.dtype), scale, jnp.array(True))
 
+    def warm(self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]) -> tuple[LBFGSState, Array]:
+        """The memory as it is."""
+        return state[0], self.init(problem, point)[1]
+
     def step(
         self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]
     ) -> tuple[Point, tuple[LBFGSState, Array], StepInfo]:

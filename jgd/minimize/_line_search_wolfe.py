@@ -35,6 +35,8 @@ class _End(NamedTuple):
 
 #: Evaluations in which a search goes on by the slopes, where rounding hides what it could gain.
 PROBES = 4
+#: The shortest step that slopes alone can show to be good, relative to the first one tried.
+SHORTEST = 1e-2
 
 
 class _State(NamedTuple):
@@ -164,6 +166,8 @@ class StrongWolfe:
             enough = change <= self.c1 * s.trial * dphi0
             nearly = (jnp.abs(drop) <= noise) & ((2 * self.c1 - 1) * dphi0 >= slope)
             at_end = (s.trial >= s.ceiling) & enough & (slope <= self.c1 * dphi0)
+            # far shorter steps than the one that was to be made are those of rounded slopes
+            flat &= ~hidden | (s.trial >= SHORTEST * first)
             success = finite & ((flat & (enough | nearly)) | at_end)
             moved = self._narrow(s, trial, enough)
             retreat = s._replace(trial=s.best.step + 0.2 * (s.trial - s.best.step), wall=s.trial)
@@ -183,7 +187,7 @@ class StrongWolfe:
             return new._replace(best=best, drop=fallen, data=kept, count=count, success=success, done=done)
 
         s = jax.lax.while_loop(lambda s: ~s.done, turn, state)
-        decreased = (s.best.step > 0) & ((s.best.value <= 0) | s.success)
+        decreased = (s.best.step > 0) & (((s.drop <= 0) & ~floor) | s.success)
         # where nothing but a value of minus infinity was found, that is the answer
         bottomless = ~decreased & s.fell
         step = jnp.where(bottomless, s.wall, s.best.step)

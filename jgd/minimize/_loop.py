@@ -10,7 +10,7 @@ from jgd.core import Array, PyTree
 from jgd.minimize._method import StepInfo
 from jgd.minimize._problem import Point, Problem, choose, dot, norm
 from jgd.minimize._result import Evaluations, Path, Status, Trace
-from jgd.minimize._stop import GROWTH, default_tol, first_status, gradient_floor, is_finite, next_status
+from jgd.minimize._stop import GROWTH, default_tol, first_status, gradient_floor, is_finite, next_status, rounding_along
 
 
 class Run(NamedTuple):
@@ -47,7 +47,7 @@ def start(problem: Problem, method: Any, params: Array, tol: Array | None, max_s
         half_norm=grad_norm,
         last_step=none,
         last_norm=grad_norm,
-        recent_curvature=zero,
+        rounding=zero,
     )
     bound = default_tol(point, grad_norm) if tol is None else tol
 
@@ -90,7 +90,7 @@ def turn(problem: Problem, method: Any, run: Run, tol: Array | None, max_steps: 
     wide = dataclasses.replace(problem, magnitude=run.magnitude)
     again = jnp.asarray(info.failed) & ~run.by_slope & wide.at_floor(before, info.predicted)
     again &= ~narrow.at_floor(before, info.predicted)
-    floor = gradient_floor(after, path) if tol is None else 0.0
+    floor = gradient_floor(path) if tol is None else 0.0
     status = next_status(
         problem,
         before,
@@ -135,6 +135,7 @@ def _follow(path: Path, before: Point, after: Point, info: StepInfo, steps: Arra
     bend = norm(after.grad - before.grad) / jnp.where(distance > 0, distance, 1)
     # far above the start the curvature is another: there it says nothing of the step that would have been stable
     near = (distance > 0) & jnp.isfinite(bend) & (before.value <= path.first_value + jnp.abs(path.first_value) + 1)
+    rounded = rounding_along(after.params, after.params - before.params, after.grad - before.grad)
     power = (steps & (steps - 1)) == 0
     slope, size = dot(after.params - before.params, before.grad), norm(before.grad)
     straight = -slope > (1 - 1e-4) * distance * size
@@ -148,7 +149,7 @@ def _follow(path: Path, before: Point, after: Point, info: StepInfo, steps: Arra
         jnp.where(power, path.last_norm, path.half_norm),
         jnp.where(power, steps, path.last_step),
         jnp.where(power, grad_norm, path.last_norm),
-        jnp.where(near, jnp.maximum(0.5 * path.recent_curvature, bend), path.recent_curvature),
+        jnp.where(near, jnp.maximum(0.5 * path.rounding, rounded), path.rounding),
     )
 
 

@@ -7,6 +7,7 @@ equal ones) with two functions, and more where the defaults of `BaseMethod` do n
 - `step(problem, point, state) -> (point, state, info)`: one step, jit- and vmap-able. `point` holds flat `params` [n],
   `value` and `grad`; the new one must hold the value and gradient *at its own params*, and stay inside constraints.
   `info` is a `StepInfo`. Inner loops must end at once where `problem.running` is false (a stopped lane of a `vmap`).
+- `warm(problem, point, state) -> state`: as `init`, from the last state of another run; by default as `init`.
 - `start(problem, params) -> params`: makes a start feasible; by default it is left as it is.
 - `point(problem, params) -> Point`: the point at params; `problem.point` by default. A proximal method adds its penalty
   to the value, so that the value is that of all that is minimized; the gradient stays that of the smooth part.
@@ -74,6 +75,11 @@ class BaseMethod:
     def point(self, problem: Problem, params: Array) -> Point:
         """The value and gradient at params."""
         return problem.point(params)
+
+    def warm(self, problem: Problem, point: Point, state: Any) -> PyTree:
+        """The state before the first step of another run, from what an earlier state knows of the function's shape."""
+        del state
+        return self.init(problem, point)  # pyright: ignore[reportAttributeAccessIssue]
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
         """What is zero at a solution [n]."""

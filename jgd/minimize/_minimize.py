@@ -61,7 +61,7 @@ def minimize(
         tol: The run has converged where the largest absolute entry of the gradient is at most this; absolute. None for
             1e-6, less where the problem's own gradients are below one, and more where the dtype asks for it: a run
             that stands still has converged, too, where rounding of the params changes the gradient as much as there is
-            of it, 4 eps max|x| times the curvature along the last steps. A number is taken as it is: where rounding
+            of it, by four spacings along the last steps. A number is taken as it is: where rounding
             does not let the gradient reach it, the run ends with `SMALL_STEP` or `SMALL_DECREASE`.
         max_steps: Steps at most.
         has_aux: Whether `fun` returns a pair; its second part at the solution is in the result.

@@ -110,6 +110,10 @@ class TrustRegion(BaseMethod):
         dtype = point.params.dtype
         return TrustState(jnp.asarray(first, dtype), jnp.full((), jnp.inf, dtype))
 
+    def warm(self, problem: Problem, point: Point, state: TrustState) -> TrustState:
+        """The radius as it is."""
+        return TrustState(state.radius, self.init(problem, point).last)
+
     def step(self, problem: Problem, point: Point, state: TrustState) -> tuple[Point, TrustState, StepInfo]:
         """One step."""
         before = state.radius

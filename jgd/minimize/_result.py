@@ -4,6 +4,7 @@ import enum
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jgd.core import Array, PyTree, is_traced
@@ -80,7 +81,7 @@ class Path(NamedTuple):
         half_norm: The gradient norm there.
         last_step: The step count at the last power of two.
         last_norm: The gradient norm there.
-        recent_curvature: The largest change of the gradient per distance in the last few steps.
+        rounding: By how much rounding of the params, by one spacing, changes the gradient along the last few steps.
     """
 
     first_value: Array
@@ -92,7 +93,7 @@ class Path(NamedTuple):
     half_norm: Array
     last_step: Array
     last_norm: Array
-    recent_curvature: Array
+    rounding: Array
 
 
 class _Fields(NamedTuple):
@@ -142,7 +143,7 @@ class MinimizeResult(_Fields):
         code = self[_Fields._fields.index("status")]
         if not isinstance(code, int | np.ndarray | np.generic | jax.Array) or is_traced(code) or np.ndim(code) > 0:
             return code
-        return Status(int(code)) if np.result_type(code).kind in "iu" else code
+        return Status(int(code)) if jnp.issubdtype(jnp.result_type(code), jnp.integer) else code
 
     def __repr__(self) -> str:
         """Why it stopped, and the numbers."""

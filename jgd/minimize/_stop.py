@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array
 from jgd.minimize._method import StepInfo
-from jgd.minimize._problem import Point, Problem, max_norm
+from jgd.minimize._problem import Point, Problem, dot, max_norm, norm
 from jgd.minimize._result import Path, Status
 
 #: Steps in a row without a decrease above rounding, after which a run ends.
@@ -27,10 +27,19 @@ def default_tol(point: Point, grad_norm: Array) -> Array:
     return TOL * jnp.minimum(1, scale).astype(grad_norm.dtype)
 
 
-def gradient_floor(point: Point, path: Path) -> Array:
+def rounding_along(params: Array, move: Array, change: Array) -> Array:
+    """By how much a change of the params [n] by their spacing, along a step, changes the gradient.
+
+    The spacing along the step is that of the params that it moves: those of other sizes do not count.
+    """
+    square = dot(move, move)
+    change_per_distance = norm(params * move) * norm(change) / jnp.where(square > 0, square, 1)
+    return jnp.where(square > 0, jnp.finfo(params.dtype).eps * change_per_distance, 0)
+
+
+def gradient_floor(path: Path) -> Array:
     """The gradient norm below which rounding of the params, by a few spacings, decides what it is."""
-    eps = jnp.finfo(point.params.dtype).eps
-    return 4 * eps * max_norm(point.params) * path.recent_curvature
+    return 4 * path.rounding
 
 
 def is_finite(point: Point) -> Array:

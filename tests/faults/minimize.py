@@ -134,7 +134,7 @@ FAULTS = [
     Fault(
         "no_floor_of_gradients",
         "jgd/minimize/_loop.py",
-        "floor = gradient_floor(after, path) if tol is None else 0.0",
+        "floor = gradient_floor(path) if tol is None else 0.0",
         "floor = 0.0",
         ("tests/minimize/test_status.py::test_by_default_a_regression_in_float32_converges_at_its_minimum",),
         "In float32 an ordinary regression does not converge at its minimum.",
