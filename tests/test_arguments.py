@@ -55,13 +55,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "values"), RIGHT, ids=str)
+@pytest.mark.parametrize(("annotation", "values"), RIGHT, ids=range(len(RIGHT)))
 def test_what_an_annotation_allows(annotation, values):
     for value in values:
         check_kind("owner", "name", value, annotation)
 
 
-@pytest.mark.parametrize(("annotation", "values"), WRONG, ids=str)
+@pytest.mark.parametrize(("annotation", "values"), WRONG, ids=range(len(WRONG)))
 def test_what_an_annotation_refuses(annotation, values):
     for value in values:
         with pytest.raises((TypeError, ValueError), match=r"^owner: name must be .*; got .*\."):
