@@ -1,5 +1,6 @@
 """A training step: one compiled function over one pytree."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 
 from jgd.core import PyTree, checked, is_traced
-from jgd.train._advance import Metrics, OnNonfinite, Options, make_advance
+from jgd.train._advance import Advance, Metrics, OnNonfinite, Options, make_advance
 from jgd.train._debug import add_report
 from jgd.train._events import error_of_events, events_of
 from jgd.train._finite import ALL_FINITE, NonFiniteError, leaf_name
@@ -42,15 +43,12 @@ class Step:
         self.options, self.donate, self.debug = options, donate, debug
         self.optimizer = optimizer
         self.advance = make_advance(optimizer, options)
-        self.compiled = jax.jit(self._noted, donate_argnums=(0,) if donate else ())
-        self.traceable = jax.jit(self._noted)
+        self.known: set[tuple[int, ...]] = set()  # the ranks of batches so far, for `scan_steps` to compare with
+        advance = _noting(self.known, self.advance)
+        self.compiled = jax.jit(advance, donate_argnums=(0,) if donate else ())
+        self.traceable = jax.jit(advance)
         self._waits = options.guard is not None or options.on_nonfinite == "raise"
         self._alive: Any = None
-        self.known: set[tuple[int, ...]] = set()  # the ranks of batches so far, for `scan_steps` to compare with
-
-    def _noted(self, state: TrainState, batch: PyTree, alive: Any) -> Any:
-        self.known.add(ranks_of(batch))  # while it is traced; the program has no part in it
-        return self.advance(state, batch, alive)
 
     @property
     def on_nonfinite(self) -> OnNonfinite:
@@ -219,6 +217,17 @@ def make_step(
     options = Options(loss_fn, has_aux, accumulate, on_nonfinite, norms, guard, run, loss_weight)
     folder = None if debug is False else as_path("make_step", "debug", "debug" if debug is True else debug)
     return Step(optimizer, options, donate, folder)
+
+
+def _noting(known: set[tuple[int, ...]], advance: Advance) -> Advance:
+    """`advance`, which notes what kind of batch it is traced with; the program has no part in it."""
+
+    @functools.wraps(advance)
+    def noted(state: TrainState, batch: PyTree, alive: Any) -> Any:
+        known.add(ranks_of(batch))
+        return advance(state, batch, alive)
+
+    return noted
 
 
 def _scales(guard: Guard | None) -> bool:

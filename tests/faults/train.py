@@ -46,8 +46,8 @@ FAULTS = [
     Fault(
         "always_donates",
         "jgd/train/_step.py",
-        "self.compiled = jax.jit(self._noted, donate_argnums=(0,) if donate else ())",
-        "self.compiled = jax.jit(self._noted, donate_argnums=(0,))",
+        "self.compiled = jax.jit(advance, donate_argnums=(0,) if donate else ())",
+        "self.compiled = jax.jit(advance, donate_argnums=(0,))",
         ("tests/train/test_step.py::test_a_donated_state_says_what_happened_and_what_to_do",),
         "donate=False takes the old state away.",
     ),
