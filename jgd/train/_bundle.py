@@ -175,7 +175,7 @@ def _describe(tree: Any) -> Any:
         return {"is": "named tuple", "class": f"{type(tree).__module__}:{type(tree).__qualname__}", "parts": parts}
     if type(tree) in (list, tuple):
         return {"is": type(tree).__name__, "parts": [_describe(part) for part in tree]}
-    if type(tree) is dict and all(type(key) in (str, int) for key in tree):
+    if type(tree) is dict and all(isinstance(key, str) or type(key) is int for key in tree):
         return {"is": "dict", "parts": [[key, _describe(part)] for key, part in tree.items()]}
     if jax.tree_util.treedef_is_leaf(jax.tree.structure(tree)):
         return {"is": "leaf"}

@@ -22,7 +22,7 @@ from jgd.core import Array, PyTree, is_array, is_traced, path_text, transform_te
 #: Arrays of more entries are compared by shape and dtype alone.
 FEW = 64
 #: What an object notes while it is used, and how leaves lie while an update runs: neither changes a result.
-IGNORED = ("_made_a_state", "lay_out")
+IGNORED = ("_made_a_state", "_found", "lay_out")
 
 
 class Difference(NamedTuple):
@@ -168,8 +168,11 @@ def _parts(name: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, tuple | list):
         fields = getattr(value, "_fields", None)
         return list(zip(fields or [name] * len(value), value, strict=True))
-    is_known = dataclasses.is_dataclass(value) or type(value).__module__.partition(".")[0] in ("jgd", "optax")
-    if is_known and not isinstance(value, type) and hasattr(value, "__dict__"):
+    if isinstance(value, type):
+        return []
+    if dataclasses.is_dataclass(value):  # its fields alone: what else it holds was noted while it was used
+        return [(field.name.lstrip("_"), getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if type(value).__module__.partition(".")[0] in ("jgd", "optax") and hasattr(value, "__dict__"):
         return [(key.lstrip("_"), item) for key, item in vars(value).items() if key not in IGNORED]
     return []
 

@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -41,6 +42,9 @@ def test_an_optimizer_made_twice_is_the_same():
     assert len(unlike) > 60
     assert {name: found for name, found in unlike.items() if found} == {}
     assert differences(jgd.adam(0.1), jgd.adam(jnp.float32(0.1))) == []
+    used = jgd.adam(0.1)  # what an optimizer notes while it is used is no difference
+    jax.eval_shape(lambda w: used.update(w, used.init(w), w), jnp.ones(3))
+    assert differences(used, jgd.adam(0.1)) == []
     assert differences(jgd.adam(0.1), jgd.adam(0.1, layout="packed")) == []  # no result depends on it
 
 
