@@ -39,7 +39,9 @@ def test_several_steps_at_once_inside_jit():
 
 
 @pytest.mark.parametrize(
-    ("method", "bounds"), [("lbfgs", (None, 5.0)), ("bfgs", None), (optax.adam(0.05), None)], ids=str
+    ("method", "bounds"),
+    [("lbfgs", (None, 5.0)), ("bfgs", None), (optax.adam(0.05), None)],
+    ids=["lbfgs", "bfgs", "adam"],
 )
 def test_a_warm_start_keeps_what_the_method_knows(method, bounds):
     stepper = Stepper(valley, method=method, bounds=bounds, tol=1e-3)
