@@ -86,7 +86,7 @@ def ftrl(
         >>> params = jnp.zeros(2)
         >>> optimizer = jgd.ftrl(0.1, l1=1.0)
         >>> updates, state = optimizer.update(jnp.array([3.0, -0.5]), optimizer.init(params), params)
-        >>> print(updates.round(3))  # the second gradient is below l1
+        >>> print(jgd.apply_updates(params, updates).round(3))  # the second gradient is below l1
         [-0.066  0.   ]
     """
     # The sign that soft thresholding needs has no one meaning for a complex number.
