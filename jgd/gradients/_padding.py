@@ -53,7 +53,7 @@ jax.tree_util.register_pytree_with_keys(
         ((jax.tree_util.GetAttrKey("batch"), sample.batch), (jax.tree_util.GetAttrKey("mask"), sample.mask)),
         sample.expected_batch_size,
     ),
-    lambda expected, parts: PoissonSample.drawn(parts[0], parts[1], expected),
+    lambda expected, parts: PoissonSample.drawn(*parts, expected),
 )
 
 
