@@ -47,13 +47,18 @@ class PoissonSample(Padded):
         return made
 
 
+def _as_drawn(expected_batch_size: float | None, parts: Any) -> PoissonSample:
+    batch, mask = parts
+    return PoissonSample.drawn(batch, mask, expected_batch_size)
+
+
 jax.tree_util.register_pytree_with_keys(
     PoissonSample,
     lambda sample: (
         ((jax.tree_util.GetAttrKey("batch"), sample.batch), (jax.tree_util.GetAttrKey("mask"), sample.mask)),
         sample.expected_batch_size,
     ),
-    lambda expected, parts: PoissonSample.drawn(*parts, expected),
+    _as_drawn,
 )
 
 
