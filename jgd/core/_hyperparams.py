@@ -23,6 +23,10 @@ from jgd.core._types import Array, PyTree, ScalarOrSchedule, is_traced
 _OF_THE_CALL = ("_of_this_update", "_made_a_state")  # what `Hyperparams` knows of who called the factory
 
 
+def _is_schedule(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
+
+
 class _Settings(dict[str, Any]):
     """What of `Hyperparams` is no number: settings to compare."""
 
@@ -53,8 +57,8 @@ class Hyperparams:
     ):
         self.owner = owner
         self.names = tuple(named(name, (ranges or {}).get(name, range_of(name))) for name in given)
-        self.schedules: dict[str, Any] = {name: given[name] for name in self.names if callable(given[name])}
-        self.values: dict[str, Any] = {name: given[name] for name in self.names if not callable(given[name])}
+        self.schedules: dict[str, Any] = {name: given[name] for name in self.names if _is_schedule(given[name])}
+        self.values: dict[str, Any] = {name: given[name] for name in self.names if not _is_schedule(given[name])}
         for name, value in self.values.items():
             shape = np.shape(value) if name in arrays else ()
             check_hyperparam(owner, name, value, shape=shape)

@@ -19,7 +19,10 @@ def path_matches(path: str, pattern: str) -> bool:
         True False
     """
     if pattern.startswith("re:"):
-        return re.fullmatch(pattern[3:], path) is not None
+        try:
+            return re.fullmatch(pattern[3:], path) is not None
+        except re.error as error:
+            raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}.") from None
     return fnmatch.fnmatchcase(path, pattern)
 
 

@@ -44,7 +44,10 @@ _RANGES: dict[str, Range] = {
     **dict.fromkeys(("trust_coefficient", "min_norm", "estim_lr_coef", "delta", "wd_ratio"), NOT_NEGATIVE),
     **dict.fromkeys(("patience", "cooldown", "min_scale"), NOT_NEGATIVE),
     **dict.fromkeys(("consistent_rms", "max_norm", "threshold", "clip_threshold", "max_delta", "clipping"), POSITIVE),
-    **dict.fromkeys(("clipping_threshold", "s_init"), POSITIVE),
+    **dict.fromkeys(
+        ("clipping_threshold", "s_init", "estim_lr0", "init_estim_sq_dist", "precond_init_scale"), POSITIVE
+    ),
+    **dict.fromkeys(("initial_accumulator_value", "initial_scale"), NOT_NEGATIVE),
     **dict.fromkeys(("update_interval", "update_proj_gap", "accumulation_size"), AT_LEAST_ONE),
     **dict.fromkeys(("momentum", "beta", "b1", "b2", "b3", "rho", "decay", "shampoo_beta"), DECAY_RATE),
 }
@@ -96,28 +99,35 @@ def is_decay_rate(name: str) -> bool:
 
 
 def check_hyperparam(
-    owner: str, name: str, value: Any, *, shape: tuple[int, ...] = (), shown: str | None = None, at: Any = None
+    owner: str,
+    name: str,
+    value: Any,
+    *,
+    shape: tuple[int, ...] = (),
+    shown: str | None = None,
+    at: Any = None,
+    changes: bool = True,
 ) -> None:
     """Refuses a value that cannot be right; a traced value is checked for its shape and dtype alone.
 
     The range is that of the name. `shown` is how messages call it, where that is not the name alone; `at` which value
-    of a schedule it is.
+    of a schedule it is. `changes` says whether it is one that may change: a schedule, a number to be set.
 
     Raises:
         TypeError: It is no real number.
         ValueError: It has another shape than `shape`, is not finite, or lies outside the range of its name.
     """
     where = f"{owner}: {shown or name}"
+    once = "a number or a scalar array, which is read once, when the state is made"
+    kinds = "a number, a scalar array or a schedule" if changes else once
     if isinstance(value, str | bytes) or value is None:
-        raise TypeError(f"{where} must be a number, a scalar array or a schedule; got {value!r}.")
+        raise TypeError(f"{where} must be {kinds}; got {value!r}.")
     try:
         if isinstance(value, type | dict) or (isinstance(value, int) and abs(value) >= 2**63):
             raise TypeError  # NumPy would take them for a dtype, or for objects
         dtype, found_shape = jnp.result_type(value), jnp.shape(value)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"{where} must be a number, a scalar array or a schedule; got {value!r} of type {type(value).__name__}."
-        ) from None
+        raise TypeError(f"{where} must be {kinds}; got {value!r} of type {type(value).__name__}.") from None
     if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(f"{where} must be a real number; got dtype {dtype}.")
     if found_shape != shape:

@@ -32,6 +32,7 @@ from jgd.rules._dion import dion as dion
 from jgd.rules._dog import dog as dog
 from jgd.rules._dog import dowg as dowg
 from jgd.rules._dog import ldog as ldog
+from jgd.rules._door import behind_doors as _behind_doors
 from jgd.rules._fromage import fromage as fromage
 from jgd.rules._ftrl import ftrl as ftrl
 from jgd.rules._galore import galore as galore
@@ -81,3 +82,5 @@ from jgd.rules._stable_adamw import stable_adamw as stable_adamw
 from jgd.rules._weight_decay import decayed as decayed
 from jgd.rules._weight_decay import lift_decayed as lift_decayed
 from jgd.rules._yogi import yogi as yogi
+
+globals().update(_behind_doors(globals()))

@@ -92,8 +92,6 @@ def galore(
         >>> print(state.own.slots["projector"].shape, updates[0].round(3))
         (4, 1) [-0.05 -0.05 -0.05]
     """
-    if not isinstance(rank, int | jax.Array):
-        raise TypeError(f"galore: `rank` must be an int, got {type(rank)}.")
     if isinstance(rank, int) and rank <= 0:
         raise ValueError(f"galore: `rank` must be positive, got {rank}.")
     base = optax.with_extra_args_support(optax.scale_by_adam() if base_optimizer is None else base_optimizer)

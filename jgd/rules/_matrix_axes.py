@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, PyTree, path_text, tree_from
+from jgd.core import Array, PyTree, path_text, shown, tree_from
 
 MatrixAxes = Literal["matrices", "stacks", "conv", "torch", "torch_stacks"]
 
@@ -65,7 +65,8 @@ def axes_of(owner: str, params: PyTree, given: Any) -> list[MuonDimensionNumbers
             params or a prefix; a function from params to one; or None: then leaves of two axes are matrices.
 
     Raises:
-        ValueError: The axes overlap, the leaf has too few, or there is no such preset.
+        TypeError: They are of another kind.
+        ValueError: The axes overlap, the leaf has too few, there is no such preset, or the tree is no prefix.
     """
     tree = "matrices" if given is None else tree_from(given, params)
 
@@ -73,6 +74,10 @@ def axes_of(owner: str, params: PyTree, given: Any) -> list[MuonDimensionNumbers
         leaves = jax.tree.leaves(subtree)
         return [_by_preset(jnp.ndim(leaf), axes) if isinstance(axes, str) else axes for leaf in leaves]
 
+    try:
+        jax.tree.map(lambda *_: None, tree, params, is_leaf=_is_axes)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{owner}: the tree of matrix axes is no prefix of the params: {error}") from None
     axes = jax.tree.leaves(jax.tree.map(spread, tree, params, is_leaf=_is_axes), is_leaf=_is_axes)
     for (path, leaf), leaf_axes in zip(jax.tree_util.tree_flatten_with_path(params)[0], axes, strict=True):
         if leaf_axes is not None:
@@ -81,6 +86,11 @@ def axes_of(owner: str, params: PyTree, given: Any) -> list[MuonDimensionNumbers
 
 
 def _check_axes(owner: str, where: str, shape: tuple[int, ...], axes: MuonDimensionNumbers) -> None:
+    if not isinstance(axes, MuonDimensionNumbers):
+        raise TypeError(
+            f"{owner}: the matrix axes of the leaf at {where} must be MuonDimensionNumbers, None or the name of a"
+            f" preset; got {shown(axes)}."
+        )
     rows, columns = as_tuple(axes.reduction_axis), as_tuple(axes.output_axis)
     outside = [axis for axis in rows + columns if not -len(shape) <= axis < len(shape)]
     if outside or len({axis % len(shape) for axis in rows + columns}) != len(rows + columns):

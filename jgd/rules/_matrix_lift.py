@@ -56,6 +56,10 @@ def adamw_beside(nesterov: bool = False, eps_uncorrected: bool = False) -> Rule:
     return under_prefix(decayed(plain_adam(nesterov, eps_uncorrected)), "adam_")
 
 
+# Numbers that may be None: where there is none of their own, the matrices' one counts, or another form is taken.
+_LEFT_OUT = ("adam_learning_rate", "adam_eps", "consistent_rms", "b2")
+
+
 def lift_beside_adamw(
     make_rule: Callable[[MuonDimensionNumbers, bool], Rule],
     hyperparams: Mapping[str, Any],
@@ -66,11 +70,12 @@ def lift_beside_adamw(
     name: str,
     **more: Any,
 ) -> Optimizer:
-    """Lifts a rule for matrices, with AdamW for the other leaves; hyperparameters that are None are left out."""
+    """Lifts a rule for matrices, with AdamW for the other leaves; some may be None, and are left out then."""
     make_rule, auxiliary = Cached(make_rule), auxiliary or adamw_beside()
+    given: dict[str, Any] = {k: v for k, v in hyperparams.items() if v is not None or k not in _LEFT_OUT}
     return lift(
         (make_rule(MuonDimensionNumbers(), True), auxiliary),
-        {key: value for key, value in hyperparams.items() if value is not None},
+        given,
         name=name,
         choose=choose_matrices(name, matrix_axes, mask, make_rule, lambda _: auxiliary),
         arrays=("ns_coeffs",),

@@ -110,7 +110,8 @@ def rmsprop(
         `mu` where centered, `trace` with momentum: one to three numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or `nesterov` comes
+            without `momentum`.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -119,6 +120,8 @@ def rmsprop(
         [-0.316  0.316]
     """
     check_choice("rmsprop", "like", like, Literal["optax", "torch"])
+    if nesterov and momentum is None:
+        raise ValueError("rmsprop: nesterov=True looks ahead along the momentum; give one, such as momentum=0.9.")
     torch = like == "torch"
     hyperparams = {"learning_rate": learning_rate, "decay": decay, "eps": eps}
     if momentum is not None:

@@ -95,7 +95,7 @@ def rprop(
         [-0.12]
     """
     check_choice("rprop", "like", like, Literal["optax", "torch"])
-    check_hyperparam("rprop", "learning_rate", learning_rate)
+    check_hyperparam("rprop", "learning_rate", learning_rate, changes=False)
     rule = rprop_rule(like == "optax", learning_rate)
     hyperparams = {
         "eta_minus": eta_minus,

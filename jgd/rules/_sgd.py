@@ -67,7 +67,8 @@ def sgd(
         parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or `nesterov` comes
+            without `momentum`.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -78,6 +79,8 @@ def sgd(
         >>> print(updates, state.slots["trace"])
         [-0.19  0.38] [ 1.9 -3.8]
     """
+    if nesterov and momentum is None:
+        raise ValueError("sgd: nesterov=True looks ahead along the momentum; give one, such as momentum=0.9.")
     if momentum is None:
         rule, hyperparams = DESCENT, {"learning_rate": learning_rate}
     else:

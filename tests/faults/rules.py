@@ -245,7 +245,7 @@ FAULTS = [
     ),
     Fault(
         "lbfgs_memory_turned",
-        "jgd/rules/_lbfgs.py",
+        "jgd/rules/_lbfgs_rule.py",
         "order = (now + jnp.arange(memory_size)) % memory_size",
         "order = (now + 1 + jnp.arange(memory_size)) % memory_size",
         golden("lbfgs"),
