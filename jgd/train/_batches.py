@@ -1,6 +1,5 @@
 """What is no data, what is no batch, and batches that a step cannot divide: seen before the first step."""
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from jgd.core import PyTree, path_text
 from jgd.train._data import ArrayLoader
+from jgd.train._options import check_takes
 from jgd.train._poisson import PoissonLoader
 
 _LOADER = "jgd.ArrayLoader({}, batch_size)"
@@ -26,6 +26,8 @@ def check_data(data: Any) -> None:
         raise _no_batches(f"an array of shape {tuple(data.shape)}, whose rows would be taken for batches", "the_array")
     if not callable(data) and not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise TypeError(f"fit: data must be batches or a function of the epoch; got a {type(data).__name__}.")
+    if isinstance(data, ArrayLoader):
+        check_batch(data.arrays)
     if callable(data):
         _check_function(data)
     if isinstance(data, str | bytes):
@@ -47,16 +49,7 @@ def check_data(data: Any) -> None:
 def _check_function(data: Any) -> None:
     if isinstance(data, type):
         raise TypeError(f"fit: data must be batches or a function of the epoch; got the class {data.__name__}.")
-    try:
-        signature = inspect.signature(data)
-    except (TypeError, ValueError):  # of a function in C
-        return
-    try:
-        signature.bind(0)
-    except TypeError:
-        raise TypeError(
-            f"fit: data is a function and is called with the epoch, data(0); this one takes {signature}."
-        ) from None
+    check_takes("data", data, "data(0), with the epoch", 0)
 
 
 def check_batch(batch: PyTree) -> bool:

@@ -18,6 +18,8 @@ from jgd.core import PyTree, path_text
 
 Remainder = Literal["keep", "drop", "pad"]
 
+LARGEST = 1 << 63  # epochs and batches are numbers of 64 bits to the generator
+
 
 class ArrayLoader:
     """Batches of arrays that are in memory, each epoch in an order of its own.
@@ -63,7 +65,7 @@ class ArrayLoader:
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"ArrayLoader: {name} must be a whole number of at least {least}; got {value!r}.")
-        if remainder not in get_args(Remainder):
+        if not isinstance(remainder, str) or remainder not in get_args(Remainder):
             known = ", ".join(repr(name) for name in get_args(Remainder))
             raise ValueError(f"ArrayLoader: remainder must be one of {known}; got {remainder!r}.")
         if not isinstance(shuffle, bool | np.bool_):
@@ -95,6 +97,7 @@ class ArrayLoader:
 
     def order(self, epoch: int) -> np.ndarray:
         """The indices of the examples in the order of an epoch, int64 [N]."""
+        self._check_place(epoch, 0)
         if not self.shuffle:
             return np.arange(self.size)
         if self._order[0] != epoch:
@@ -104,6 +107,7 @@ class ArrayLoader:
 
     def indices(self, epoch: int, batch: int) -> np.ndarray:
         """The indices of the examples of one batch, int64 [B] or fewer."""
+        self._check_place(epoch, batch)
         return self.order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def batch(self, epoch: int, batch: int) -> PyTree:
@@ -127,14 +131,7 @@ class ArrayLoader:
             TypeError: No whole numbers.
             ValueError: There is no such position.
         """
-        numbers = (epoch, batch)
-        if any(isinstance(number, bool) or not isinstance(number, int | np.integer) for number in numbers):
-            raise TypeError(f"ArrayLoader: epoch and batch must be whole numbers; got {epoch!r} and {batch!r}.")
-        if epoch < 0 or not 0 <= batch <= len(self):
-            raise ValueError(
-                f"ArrayLoader: no batch {batch} in epoch {epoch}; expected an epoch from 0 and a batch from 0 to"
-                f" {len(self)}."
-            )
+        self._check_place(epoch, batch)
         self._epoch, self._batch, self._is_sought = int(epoch), int(batch), True
 
     @property
@@ -165,6 +162,15 @@ class ArrayLoader:
             listed = ", ".join(f"{name} is {value!r} and was {state.get(name)!r}" for name, value in wrong.items())
             raise ValueError(f"ArrayLoader: the position saved is that of another order: {listed}.")
         self.seek(state["epoch"], state["batch"])
+
+    def _check_place(self, epoch: Any, batch: Any, most: int | None = None) -> None:
+        owner, most = type(self).__name__, len(self) if most is None else most
+        if any(isinstance(number, bool) or not isinstance(number, int | np.integer) for number in (epoch, batch)):
+            raise TypeError(f"{owner}: epoch and batch must be whole numbers; got {epoch!r} and {batch!r}.")
+        if not 0 <= epoch < LARGEST or not 0 <= batch <= most:
+            raise ValueError(
+                f"{owner}: no batch {batch} in epoch {epoch}; expected an epoch from 0 and a batch from 0 to {most}."
+            )
 
     def _identity(self) -> dict[str, Any]:
         names = ("size", "batch_size", "seed", "shuffle", "remainder")

@@ -1,5 +1,6 @@
 """What `fit` was asked for, looked at before anything is done."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +67,22 @@ def check_options(step: Step, options: Mapping[str, Any]) -> None:
         raise ValueError("fit: tol is compared with the gradient norm, which this step leaves out (norms=False).")
 
 
+def check_takes(name: str, function: Any, call: str, *arguments: Any) -> None:
+    """Sees that a function can be called as it will be.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a function in C
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(f"fit: {name} is called as {call}; this function takes {signature}.") from None
+
+
 def _check_kinds(options: Mapping[str, Any]) -> None:
     known: dict[str, tuple[tuple[type, ...], str]] = {
         "checkpoint_dir": ((str, Path, Checkpoints), "None, a folder or a jgd.Checkpoints"),
@@ -81,6 +98,10 @@ def _check_kinds(options: Mapping[str, Any]) -> None:
     if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
         got = f"a {type(callbacks).__name__}" + (" with other entries" if isinstance(callbacks, list | tuple) else "")
         raise TypeError(f"fit: callbacks must be a list of functions, callback(state, summary); got {got}.")
+    for callback in callbacks:
+        check_takes("a callback", callback, "callback(state, summary)", None, {})
+    if eval_fn is not None:
+        check_takes("eval_fn", eval_fn, "eval_fn(state)", None)
 
 
 def _is_whole(value: Any) -> bool:

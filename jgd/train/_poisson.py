@@ -14,7 +14,7 @@ import numpy as np
 
 from jgd.core import PyTree
 from jgd.gradients import PoissonSample
-from jgd.train._data import ArrayLoader
+from jgd.train._data import LARGEST, ArrayLoader
 
 _DEVIATIONS = 8  # a batch that is larger than the mean by so many standard deviations does not happen
 
@@ -83,6 +83,7 @@ class PoissonLoader(ArrayLoader):
         Raises:
             RuntimeError: There are more than `max_batch_size` of them.
         """
+        self._check_place(epoch, batch, most=LARGEST - 2)  # a sample is one, beyond the epoch's last batch too
         bits = np.random.Philox(key=np.array([self.seed, epoch], np.uint64), counter=[0, 0, 0, batch + 1])
         uniform = (bits.random_raw(self.size) >> np.uint64(11)) * 2.0**-53
         drawn = np.flatnonzero(uniform < self.sampling_rate)

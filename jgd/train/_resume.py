@@ -57,7 +57,7 @@ def check_resume(resume: Any) -> None:
     Raises:
         ValueError: It is none of them.
     """
-    if not any(resume is known for known in (True, False)) and resume not in ("state", "hyperparams"):
+    if not isinstance(resume, bool) and not (isinstance(resume, str) and resume in ("state", "hyperparams")):
         raise ValueError(f"fit: resume must be True, False, 'state' or 'hyperparams'; got {resume!r}.")
 
 
