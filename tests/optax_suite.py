@@ -210,7 +210,7 @@ class Lookup(types.ModuleType):
     def __getattr__(self, name: str):
         theirs = getattr(self.original, name)
         required = self.required and name not in self.run.suite.beside
-        homes = [home for home in HOMES if hasattr(home, name)]
+        homes = [home for home in HOMES if name in vars(home)]  # not what is handed on when asked for
         # Constants, modules, types of states and what is private to optax stay optax's.
         is_state = isinstance(theirs, type) and issubclass(theirs, tuple)
         if name.startswith("_") or not callable(theirs) or (is_state and not homes):
