@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import _checks
+from jgd.core._authored import check_prepared, first_of_tree, first_value, looking_up, telling
 from jgd.core._containers import as_found, as_made
+from jgd.core._declared import check_blocks, check_chosen, check_lifted
 from jgd.core._floats import zero_update
 from jgd.core._hyperparams import Hyperparams
 from jgd.core._layouts import Layout, resolve_layout
@@ -62,7 +64,9 @@ def lift(
         An optimizer whose state is `OptState(count, hyperparams, slots)`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter, dtype or layout that cannot be right.
+        TypeError, ValueError: A hyperparameter, dtype or layout that cannot be right. `init` and `update` raise them
+            for a rule whose functions return other things than they must: a delta or a slot of another shape or dtype,
+            a slot too few or too many. The message names the rule, the leaf and the slot.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -74,6 +78,7 @@ def lift(
         >>> print(updates)
         [-0.5  0.5]
     """
+    check_lifted(name, rules, (Rule, TreeRule), hyperparams)
     all_rules: tuple[Any, ...] = (rules,) if isinstance(rules, Rule | TreeRule) else tuple(rules)
     given = Hyperparams(name, hyperparams, arrays, ranges)
     slot_names = tuple(dict.fromkeys(slot for rule in all_rules for slot in rule.slots))
@@ -92,13 +97,15 @@ def lift(
         leaf_rules = _rules_of(name, all_rules, choose, params, paths, leaves)
         slots: dict[str, Any] = {
             slot: treedef.unflatten(
-                _new_slot(rule, slot, storages[slot], leaf) for rule, leaf in zip(leaf_rules, leaves, strict=True)
+                _new_slot(name, path, rule, slot, storages[slot], leaf)
+                for path, rule, leaf in zip(paths, leaf_rules, leaves, strict=True)
             )
             for slot in slot_names
         }
         trained = [wide_copy(leaf) for leaf, rule in zip(leaves, leaf_rules, strict=True) if rule is not None]
         for slot, make in scalars.items():
-            value = jnp.asarray(make(trained))
+            with telling(name, f"the slot {slot!r} of the whole tree"):
+                value = first_of_tree(make, trained)
             is_number = jnp.issubdtype(value.dtype, jnp.inexact)
             slots[slot] = jnp.array(value, widest_dtype(trained) if is_number else value.dtype, copy=True)
         return OptState(count=jnp.zeros((), jnp.int32), hyperparams=given.init(), slots=slots)
@@ -127,7 +134,8 @@ def lift(
         def prepared(rule: Rule, dtype: Any) -> Hyper:
             full = hyper | given.complements(hyper) | given_numbers
             cast = {key: value.astype(real_dtype(dtype)) for key, value in full.items()}
-            return rule.prepare(cast, count)
+            with telling(name, "prepare"), looking_up(cast, {}):
+                return check_prepared(rule.prepare(cast, count))
 
         still = [leaf if moves else zero_update(leaf) for leaf in leaves]
         found = [leaf if rule is None else None for leaf, rule in zip(still, leaf_rules, strict=True)]
@@ -135,7 +143,7 @@ def lift(
             members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule or leaf_rule == rule]
             for i in members:
                 for slot in rule.slots:
-                    new_slot = functools.partial(_new_slot, rule, slot, storages[slot])
+                    new_slot = functools.partial(_new_slot, name, paths[i], rule, slot, storages[slot])
                     stored[slot][i] = as_made(stored[slot][i], functools.partial(jax.eval_shape, new_slot, leaves[i]))
                 own = {slot: stored[slot][i] for slot in rule.slots}
                 _check_leaf(name, rule, paths[i], grad_leaves[i], leaves[i], own)
@@ -144,12 +152,21 @@ def lift(
             loaded = {slot: [storages[slot].load(stored[slot][i]) for i in members] for slot in rule.slots}
             ready = functools.partial(prepared, rule)
             if isinstance(rule, TreeRule):
-                given_back, new = run_tree(rule, ready, count, member_grads, loaded | shared, member_params, moves)
+                with telling(name, "the update", [paths[i] for i in members]):
+                    given_back, new = run_tree(rule, ready, count, member_grads, loaded | shared, member_params, moves)
                 shared = {slot: _stored_scalar(new[slot], value) for slot, value in shared.items()}
                 by_leaf = [(leaf, {slot: new[slot][j] for slot in rule.slots}) for j, leaf in enumerate(given_back)]
             else:
                 by_leaf = _run_blocks(
-                    lay_out, rule, runs(rule, moves), ready, count, member_grads, loaded, member_params
+                    lay_out,
+                    rule,
+                    runs(rule, moves),
+                    ready,
+                    count,
+                    member_grads,
+                    loaded,
+                    member_params,
+                    lambda what, block, of=members: telling(name, what, [paths[of[i]] for i in block]),
                 )
             for i, (leaf, new) in zip(members, by_leaf, strict=True):
                 found[i] = leaf
@@ -178,6 +195,7 @@ def _run_blocks(
     grads: Sequence[jax.Array],
     slots: Mapping[str, Sequence[PyTree]],
     params: Sequence[jax.Array] | None,
+    telling_of: Callable[[str, Sequence[int]], Any],
 ) -> list[Any]:
     """Each leaf's update and slots, the leaves laid out in blocks while they run."""
     by_leaf: list[Any] = [None] * len(grads)
@@ -185,16 +203,19 @@ def _run_blocks(
         jax.ShapeDtypeStruct(grad.shape, update_dtype(grad, param), sharding=_sharding(grad))
         for grad, param in zip(grads, [None] * len(grads) if params is None else params, strict=True)
     ]
-    for block in lay_out(rule, like):
-        found = run_block(
-            block,
-            run,
-            prepared,
-            step,
-            [grads[i] for i in block.indices],
-            {slot: [values[i] for i in block.indices] for slot, values in slots.items()},
-            None if params is None else [params[i] for i in block.indices],
-        )
+    with telling_of("the layout", ()):
+        blocks = check_blocks(lay_out(rule, like), len(like))
+    for block in blocks:
+        with telling_of("the update", block.indices):
+            found = run_block(
+                block,
+                run,
+                prepared,
+                step,
+                [grads[i] for i in block.indices],
+                {slot: [values[i] for i in block.indices] for slot, values in slots.items()},
+                None if params is None else [params[i] for i in block.indices],
+            )
         for i, result in zip(block.indices, found, strict=True):
             by_leaf[i] = result
     return by_leaf
@@ -215,7 +236,9 @@ def _rules_of(
     leaves: Sequence[Any],
 ) -> list[Any]:
     """Each leaf's rule; None for leaves that are no floats, which are left alone."""
-    chosen = [rules[0]] * len(leaves) if choose is None or not leaves else jax.tree.leaves(choose(tree))
+    chosen = (
+        [rules[0]] * len(leaves) if choose is None or not leaves else check_chosen(name, rules, choose(tree), paths)
+    )
     trainable = [_checks.is_trainable(name, path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
     for path, leaf, rule in zip(paths, leaves, chosen, strict=True):
         if not rule.supports_complex:
@@ -223,11 +246,13 @@ def _rules_of(
     return [rule if moves else None for rule, moves in zip(chosen, trainable, strict=True)]
 
 
-def _new_slot(rule: Rule | None, slot: str, storage: Storage, leaf: Any) -> Any:
+def _new_slot(name: str, path: Any, rule: Rule | None, slot: str, storage: Storage, leaf: Any) -> Any:
     """The first value of one leaf's slot, a marker without arrays where the leaf has no such slot."""
     if rule is None or slot not in rule.slots:
         return optax.MaskedNode()
-    return storage.create(rule.slots[slot](wide_copy(leaf)), jnp.result_type(leaf))
+    with telling(name, f"the slot {slot!r}", [path]):
+        value = first_value(rule.slots[slot], wide_copy(leaf), rule.kind == "elementwise")
+    return storage.create(value, jnp.result_type(leaf))
 
 
 def wide_copy(leaf: Any) -> jax.Array:

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from jgd.core._declared import check_declared
 from jgd.core._same import fingerprint
 from jgd.core._types import Array, Hyper, Slots
 
@@ -56,6 +57,10 @@ class Rule:
             then have twice as many codes, and what is not zero stays so: a step may be divided by it.
         exact: Names of slots that must not be rounded to 16 bits or fewer, such as copies of params and bases of
             projections. A `state_dtype` for all slots passes them over.
+
+    Raises:
+        TypeError, ValueError: A field that cannot be right: an unknown kind, a function that takes other arguments, a
+            slot without a function that makes it.
     """
 
     update: LeafUpdate
@@ -67,6 +72,9 @@ class Rule:
     needs: Sequence[str] = ()
     nonnegative: Sequence[str] = ()
     exact: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_declared(self, Kind)
 
     @functools.cached_property
     def _fingerprint(self) -> Any:
@@ -107,6 +115,9 @@ class TreeRule:
     nonnegative: Sequence[str] = ()
     exact: Sequence[str] = ()
     kind = "tree"
+
+    def __post_init__(self) -> None:
+        check_declared(self)
 
     _fingerprint, __eq__, __hash__ = Rule._fingerprint, Rule.__eq__, Rule.__hash__
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jgd.core._authored import check_all_returned, check_returned, looking_up
 from jgd.core._layouts import Block, pack_trees, unpack_trees
 from jgd.core._numerics import compute_dtype, real_dtype
 from jgd.core._rule import Rule, TreeRule
@@ -28,8 +29,11 @@ def leaf_update(rule: Rule, moves: bool) -> Callable[..., tuple[Array, Slots]]:
         dtype = compute_dtype(update_dtype(grad, param))
         slots = {name: _widen(value, dtype) for name, value in slots.items()}
         wide_param = None if param is None else param.astype(dtype)
-        delta, slots = rule.update(grad.astype(dtype), slots, wide_param, hyper, step)  # pyright: ignore[reportArgumentType]
-        return _given_back(delta, grad, param, moves), slots
+        wide_grad = grad.astype(dtype)
+        with looking_up(hyper, slots):
+            found = rule.update(wide_grad, dict(slots), wide_param, hyper, step)  # pyright: ignore[reportArgumentType]
+        delta, slots = check_returned(found, wide_grad, slots)
+        return _given_back(delta, grad, param, moves), dict(slots)
 
     return run
 
@@ -75,7 +79,10 @@ def run_tree(
     }
     wide_grads = [grad.astype(dtype) for grad, dtype in zip(grads, wide, strict=True)]
     wide_params = None if params is None else [param.astype(dtype) for param, dtype in zip(params, wide, strict=True)]
-    deltas, new = rule.update(wide_grads, loaded, wide_params, prepared(common), step)  # pyright: ignore[reportArgumentType]
+    hyper = prepared(common)
+    with looking_up(hyper, loaded):
+        found = rule.update(wide_grads, dict(loaded), wide_params, hyper, step)  # pyright: ignore[reportArgumentType]
+    deltas, new = check_all_returned(found, wide_grads, loaded, tuple(rule.scalars))
     return [_given_back(*leaf, moves) for leaf in zip(deltas, grads, own, strict=True)], new
 
 

@@ -126,7 +126,7 @@ def dion(
     """
     rank_multiple_of = fixed_int("dion", "rank_multiple_of", rank_multiple_of, least=1)
     power_iters = fixed_int("dion", "power_iters", power_iters, least=1)
-    if not 0 < fixed("dion", "rank_fraction", rank_fraction) <= 1:
+    if not 0 < (rank_fraction := float(fixed("dion", "rank_fraction", rank_fraction))) <= 1:
         raise ValueError(f"dion: rank_fraction must be above 0 and at most 1; got {rank_fraction}.")
     hyperparams = {
         "learning_rate": learning_rate,

@@ -71,7 +71,8 @@ def laprop_rule(amsgrad: bool = False, centered: bool = False) -> Rule:
     slots |= {"mean": zeros} if centered else {}
     slots |= {"nu_max": real_zeros} if amsgrad else {}
     exact = ("nu", "mean") if centered else ()  # their difference may be far smaller than either
-    return Rule(update, slots=slots, kind="leaf", prepare=_correction, nonnegative=("nu", "nu_max"), exact=exact)
+    squares = tuple(slot for slot in ("nu", "nu_max") if slot in slots)
+    return Rule(update, slots=slots, kind="leaf", prepare=_correction, nonnegative=squares, exact=exact)
 
 
 def _correction(hyper: Hyper, step: Array) -> Hyper:

@@ -77,5 +77,5 @@ def momo_rule(adapts: bool, adam: bool, first_bound: Any) -> TreeRule:
         needs_params=True,
         supports_complex=False,
         needs=("value",),
-        nonnegative=("exp_avg_sq",),
+        nonnegative=("exp_avg_sq",) if adam else (),
     )

@@ -97,7 +97,8 @@ def during(what: str) -> Iterator[None]:
     except Exception as error:
         first_line = (str(error).strip().splitlines() or [""])[0]
         text = textwrap.shorten(first_line, 200, placeholder=" ...")
-        raise OptimizerCheckError(f"{what} raised {type(error).__name__}: {text}") from error
+        notes = "".join(f" {note}" for note in getattr(error, "__notes__", []) if not note.startswith("---"))
+        raise OptimizerCheckError(f"{what} raised {type(error).__name__}: {text}{notes}") from error
 
 
 def default_params() -> PyTree:

@@ -4,6 +4,14 @@ from faults.fault import Fault, golden
 
 FAULTS = [
     Fault(
+        "a_slot_may_change_its_shape",
+        "jgd/core/_authored.py",
+        "if jnp.shape(value) != like.shape:",
+        "if jnp.ndim(value) != jnp.ndim(like):",
+        ("tests/test_rule_authors.py::test_what_an_update_returns[slot_longer-jit]",),
+        "A rule that returns a slot of another shape is let pass, and the next step fails or compiles anew.",
+    ),
+    Fault(
         "ranges_of_names_alone",
         "jgd/core/_ranges.py",
         "return name.bounds if isinstance(name, HyperparamName) else _usual_range(name)",
