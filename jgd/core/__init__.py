@@ -32,6 +32,11 @@ from jgd.core._hyperparams import in_place_of as in_place_of
 from jgd.core._hyperparams import set_hyperparams as set_hyperparams
 from jgd.core._layouts import Block as Block
 from jgd.core._layouts import Layout as Layout
+from jgd.core._lengths import Squares as Squares
+from jgd.core._lengths import global_norm as global_norm
+from jgd.core._lengths import shortening as shortening
+from jgd.core._lengths import squares as squares
+from jgd.core._lengths import tree_squares as tree_squares
 from jgd.core._lift import lift as lift
 from jgd.core._lift import wide_copy as wide_copy
 from jgd.core._masks import Mask as Mask
@@ -43,13 +48,14 @@ from jgd.core._numerics import compute_dtype as compute_dtype
 from jgd.core._numerics import debias as debias
 from jgd.core._numerics import full as full
 from jgd.core._numerics import gaussian_noise as gaussian_noise
-from jgd.core._numerics import global_norm as global_norm
 from jgd.core._numerics import increment as increment
+from jgd.core._numerics import plain_norm as plain_norm
 from jgd.core._numerics import random_key as random_key
 from jgd.core._numerics import random_like as random_like
 from jgd.core._numerics import real_dtype as real_dtype
 from jgd.core._numerics import real_zero as real_zero
 from jgd.core._numerics import real_zeros as real_zeros
+from jgd.core._numerics import root as root
 from jgd.core._numerics import scale_tree as scale_tree
 from jgd.core._numerics import sum_of_squares as sum_of_squares
 from jgd.core._numerics import tree_size as tree_size

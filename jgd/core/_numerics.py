@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core._arguments import checked, shown
-from jgd.core._types import Array, ArrayTree, PyTree, is_array
+from jgd.core._arguments import shown
+from jgd.core._types import Array, PyTree, is_array
 
 
 def default_float() -> jnp.dtype:
@@ -51,6 +51,12 @@ def abs_sq(x: Array) -> Array:
     if jnp.iscomplexobj(x):
         return jnp.square(x.real) + jnp.square(x.imag)
     return jnp.square(x)
+
+
+def root(x: Array) -> Array:
+    """The square root, with derivative 0 at 0."""
+    is_zero = x == 0
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, x)))
 
 
 def ascent_direction(grads: PyTree) -> PyTree:
@@ -115,27 +121,13 @@ def sum_of_squares(leaves: Iterable[Array]) -> Array:
     return total
 
 
-@checked
-def global_norm(tree: ArrayTree) -> Array:
-    """The Euclidean norm over every entry of a tree: `sqrt(sum |x|^2)`.
+def plain_norm(tree: PyTree) -> Array:
+    """The root of `sum_of_squares`, of float leaves: infinite where a square is, and with derivative 0 at 0.
 
-    Args:
-        tree: Arrays of any real or complex float dtype; integer leaves are left out.
-
-    Returns:
-        A scalar, float32 or wider, whatever the dtype of the leaves: float16 leaves do not overflow in the sum. Its
-        derivative at a zero tree is zero, not NaN.
-
-    Examples:
-        >>> import jax.numpy as jnp
-        >>> from jgd.core import global_norm
-        >>> print(global_norm({"a": jnp.array([3.0]), "b": jnp.array(4.0)}))
-        5.0
+    `jgd.core.global_norm` is right there too, for more sums; this is for numbers that are only shown.
     """
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    total = sum_of_squares(leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
-    is_zero = total == 0
-    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, total)))
+    return root(sum_of_squares(leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)))
 
 
 def tree_size(tree: PyTree) -> int:
@@ -143,15 +135,18 @@ def tree_size(tree: PyTree) -> int:
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
-def scale_tree(tree: PyTree, factor: Array) -> PyTree:
-    """`factor * leaf` for every float leaf, the product taken in float32 or wider; each leaf keeps its dtype."""
+def scale_tree(tree: PyTree, *factors: Array) -> PyTree:
+    """Every float leaf times each factor in turn, in float32 or wider; each leaf keeps its dtype."""
 
     def scale(leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
         dtype = compute_dtype(leaf.dtype)
-        return (factor.astype(real_dtype(dtype)) * leaf.astype(dtype)).astype(leaf.dtype)
+        wide = leaf.astype(dtype)
+        for factor in factors:
+            wide = factor.astype(real_dtype(dtype)) * wide
+        return wide.astype(leaf.dtype)
 
     return jax.tree.map(scale, tree)
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, abs_sq, compute_dtype, global_norm, is_float, real_dtype
+from jgd.core import Array, PyTree, abs_sq, compute_dtype, global_norm, is_float, real_dtype, root
 from jgd.gradients._chunk import Chunk, wide_zeros
 from jgd.gradients._patterns import groups_of_floats
 
@@ -136,7 +136,7 @@ class Norms(Reduction):
     def each(self, chunk: Chunk) -> PyTree:
         """The norms."""
         if self.per == "all":
-            return safe_sqrt(chunk.squared_norms)
+            return root(chunk.squared_norms)
         squares = chunk.leaf_squared_norms
         if self.per == "leaf":
             zeros = jax.tree.map(lambda _: jnp.zeros(chunk.real.shape), chunk.params)
@@ -144,10 +144,10 @@ class Norms(Reduction):
             own = iter(squares)
             floats = [is_float(leaf) for leaf in jax.tree.leaves(chunk.params)]
             return treedef.unflatten(
-                safe_sqrt(next(own)) if known else zero for known, zero in zip(floats, leaves, strict=True)
+                root(next(own)) if known else zero for known, zero in zip(floats, leaves, strict=True)
             )
         names = groups_of_floats("Norms", self.per, chunk.params)
-        return {name: safe_sqrt(square) for name, square in by_group(self.per, names, squares).items()}
+        return {name: root(square) for name, square in by_group(self.per, names, squares).items()}
 
 
 class SecondMoment(Reduction):
@@ -224,7 +224,7 @@ class CosineToMean(Mean):
 
     def each(self, chunk: Chunk) -> PyTree:
         """The norms."""
-        return safe_sqrt(chunk.squared_norms)
+        return root(chunk.squared_norms)
 
     def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
         """The products with the mean, over both norms."""
@@ -241,12 +241,6 @@ def by_group(groups: Sequence[str], names: Sequence[str], squares: Sequence[Arra
         group: sum((square for name, square in zip(names, squares, strict=True) if name == group), zero)
         for group in groups
     }
-
-
-def safe_sqrt(x: Array) -> Array:
-    """The square root, with derivative 0 at 0."""
-    is_zero = x == 0
-    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, x)))
 
 
 def over(tree: PyTree, count: Array) -> PyTree:

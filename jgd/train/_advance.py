@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, PyTree, apply_updates, ascent_direction, get_hyperparams, global_norm, update_params
+from jgd.core import Array, PyTree, apply_updates, ascent_direction, get_hyperparams, plain_norm, update_params
 from jgd.train._finite import ALL_FINITE, either, first_bad
 from jgd.train._guards import Guard, check_guard_state, judge
 from jgd.train._loss_weight import LossWeight
@@ -45,7 +45,7 @@ def make_advance(optimizer: optax.GradientTransformation, options: Options) -> A
         key = step_key(state)
         scale = scale_of(state)
         loss, grads, model_state, aux, own = differentiate(options, state, batch, key, scale)
-        grad_norm = global_norm(grads)
+        grad_norm = plain_norm(grads)
         unmoved = jnp.zeros_like(grad_norm)
         objective = loss_of_params(loss_fn, state.model_state, batch, key, has_aux=has_aux)
         again = {
@@ -61,7 +61,7 @@ def make_advance(optimizer: optax.GradientTransformation, options: Options) -> A
                 if not options.norms:
                     return *update_params(optimizer, grads, state.opt_state, state.params, **again), unmoved
                 updates, opt_state = transform.update(grads, state.opt_state, state.params, **again)
-            return apply_updates(state.params, updates), opt_state, global_norm(updates).astype(unmoved.dtype)
+            return apply_updates(state.params, updates), opt_state, plain_norm(updates).astype(unmoved.dtype)
 
         def stay() -> tuple[PyTree, PyTree, Array]:
             return state.params, state.opt_state, unmoved
@@ -88,7 +88,7 @@ def make_advance(optimizer: optax.GradientTransformation, options: Options) -> A
         new_state = TrainState(count, params, opt_state, state.key, model_state, guard_state)
         metrics: Metrics = {"loss": loss}
         if options.norms:
-            metrics |= {"grad_norm": grad_norm, "update_norm": update_norm, "param_norm": global_norm(params)}
+            metrics |= {"grad_norm": grad_norm, "update_norm": update_norm, "param_norm": plain_norm(params)}
         metrics |= _learning_rates(opt_state) | {"finite": finite}
         metrics |= {} if verdict is None else verdict.metrics
         return new_state, _merged(metrics if aux is None else metrics | {"aux": aux}, own), bad, alive

@@ -12,9 +12,7 @@ References:
       https://arxiv.org/abs/1211.5063, 2012, Algorithm 1.
 """
 
-import jax.numpy as jnp
-
-from jgd.core import Hyper, Optimizer, PyTree, ScalarOrSchedule, global_norm, lift_transform, scale_tree
+from jgd.core import Hyper, Optimizer, PyTree, ScalarOrSchedule, lift_transform, scale_tree, shortening, tree_squares
 
 
 def clip_by_global_norm(max_norm: ScalarOrSchedule) -> Optimizer:
@@ -24,8 +22,9 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> Optimizer:
         max_norm: The largest Euclidean norm let through, above 0; a number, a scalar array or a schedule.
 
     Returns:
-        A transform with the hyperparameter `max_norm`. The norm is taken in float32 or wider, so float16 leaves do
-        not overflow in it. A leaf that is NaN makes the whole tree NaN: it is not hidden.
+        A transform with the hyperparameter `max_norm`. The norm is taken in float32 or wider, and scaled where the
+        squares would overflow: 3e38 is cut like any other number. A leaf that is NaN makes the whole tree NaN: it is
+        not hidden.
 
     Raises:
         TypeError, ValueError: `max_norm` is no finite number, or not above 0.
@@ -40,8 +39,7 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> Optimizer:
 
     def apply(updates: PyTree, params: PyTree, hyper: Hyper) -> PyTree:
         del params
-        norm = global_norm(updates)
-        limit = hyper["max_norm"].astype(norm.dtype)
-        return scale_tree(updates, limit / jnp.maximum(limit, norm))
+        found = tree_squares(updates)
+        return scale_tree(updates, *shortening(found, hyper["max_norm"].astype(found.total.dtype)))
 
     return lift_transform(apply, {"max_norm": max_norm}, name="clip_by_global_norm")

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
-import optax
 
 from jgd.core import (
     Array,
@@ -20,12 +19,17 @@ from jgd.core import (
     Rule,
     ScalarOrSchedule,
     Slots,
-    abs_sq,
-    global_norm,
     lift,
     lift_transform,
+    root,
     scale_tree,
+    squares,
+    tree_squares,
 )
+
+_LEAST_NORM = 1e-6  # optax's: what a unit's norm is taken for at least
+
+_MOST_AXES = 5
 
 
 def _transform(
@@ -87,8 +91,9 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> Optimizer:
 
     def formula(grad: Array, param: Array, hyper: Hyper) -> Array:
         del param
-        rms = jnp.sqrt(jnp.sum(abs_sq(grad)) / max(grad.size, 1))
-        return grad / jnp.maximum(1, rms / hyper["threshold"])
+        found = squares([grad])
+        rms = root(found.total / max(grad.size, 1))
+        return found.scale * grad / jnp.maximum(found.scale, rms / hyper["threshold"])
 
     return _transform(formula, {"threshold": threshold}, "clip_by_block_rms")
 
@@ -119,11 +124,25 @@ def adaptive_grad_clip(clipping: ScalarOrSchedule, eps: ScalarOrSchedule = 1e-3,
     """
 
     def formula(grad: Array, param: Array, hyper: Hyper) -> Array:
-        norm = optax.transforms.unitwise_norm(grad, axis)
-        limit = hyper["clipping"] * jnp.maximum(optax.transforms.unitwise_norm(param, axis), hyper["eps"])
-        return jnp.where(norm < limit, grad, grad * (limit / jnp.maximum(norm, 1e-6)))
+        found, of_param = (squares([leaf], _unit_axes(leaf, axis)) for leaf in (grad, param))
+        limit = hyper["clipping"] * jnp.maximum(of_param.length / of_param.scale, hyper["eps"])
+        longer = found.scale * grad * (limit / jnp.maximum(found.length, _LEAST_NORM * found.scale))
+        return jnp.where(found.length < limit * found.scale, grad, longer)
 
     return _transform(formula, {"clipping": clipping, "eps": eps}, "adaptive_grad_clip", needs_params=True)
+
+
+def _unit_axes(leaf: Array, axis: Any) -> tuple[int, ...]:
+    """The axes that one unit of a leaf runs over."""
+    if axis is not None:
+        return (axis,) if isinstance(axis, int) else tuple(axis)
+    if leaf.ndim > _MOST_AXES:
+        raise ValueError(
+            f"adaptive_grad_clip: a leaf of shape {leaf.shape} has more than {_MOST_AXES} axes; say by axis= which "
+            "norms are taken over."
+        )
+    longer = [n for n in leaf.shape if n != 1]
+    return tuple(range(leaf.ndim)) if len(longer) <= 1 else (0,) if leaf.ndim <= 3 else tuple(range(leaf.ndim - 1))
 
 
 def centralize() -> Optimizer:
@@ -169,7 +188,9 @@ def normalize(eps: ScalarOrSchedule = 0.0) -> Optimizer:
 
     def apply(updates: Any, params: Any, hyper: Hyper) -> Any:
         del params
-        norm = global_norm(updates) + hyper["eps"]
-        return scale_tree(updates, jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0))
+        found = tree_squares(updates)
+        norm = found.length + hyper["eps"] * found.scale
+        is_zero = norm == 0
+        return scale_tree(updates, found.scale, jnp.where(is_zero, 0, 1 / jnp.where(is_zero, 1, norm)))
 
     return lift_transform(apply, {"eps": eps}, name="normalize")

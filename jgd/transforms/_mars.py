@@ -13,19 +13,19 @@ References:
       https://arxiv.org/abs/2411.10438, 2024, Algorithm 2.
 """
 
-import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, global_norm, wrap, zeros
+from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, shortening, squares, wrap, zeros
 
 
 def _correct(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del param, step
     factor = hyper["gamma"] * hyper["b1"] / hyper["1-b1"]
     corrected = grad + factor * (grad - slots["last_grad"])
-    limit = hyper.get("max_norm", jnp.inf)
-    scale = jnp.minimum(1, limit / jnp.maximum(global_norm(corrected), 1e-30))
-    return scale.astype(jnp.finfo(grad.dtype).dtype) * corrected, {"last_grad": grad}
+    if "max_norm" in hyper:
+        first, second = shortening(squares([corrected]), hyper["max_norm"])
+        corrected = (second * (first * corrected)).astype(grad.dtype)
+    return corrected, {"last_grad": grad}
 
 
 def mars(

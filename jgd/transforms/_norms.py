@@ -12,16 +12,29 @@ References:
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, abs_sq, global_norm, wrap
+from jgd.core import (
+    Array,
+    Hyper,
+    Optimizer,
+    ScalarOrSchedule,
+    Slots,
+    Squares,
+    Wrapper,
+    global_norm,
+    shortening,
+    squares,
+    wrap,
+)
 
 _RATE = {"learning_rate": 1.0}
 
 
 def _clip_rms(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del grad, slots, param, step
-    rms = jnp.sqrt(jnp.sum(abs_sq(delta)) / max(delta.size, 1))
-    limit = hyper["threshold"] * hyper["learning_rate"]
-    return delta * jnp.where(rms > limit, limit / jnp.where(rms > 0, rms, 1), 1), {}
+    found = squares([delta])
+    mean = Squares(found.total / max(delta.size, 1), found.scale)
+    first, second = shortening(mean, hyper["threshold"] * hyper["learning_rate"])
+    return second * (first * delta), {}
 
 
 def clip_update_rms(optimizer: optax.GradientTransformation, threshold: ScalarOrSchedule = 1.0) -> Optimizer:
@@ -51,11 +64,12 @@ def clip_update_rms(optimizer: optax.GradientTransformation, threshold: ScalarOr
 
 def _trust(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del grad, slots, step
-    rate = hyper["learning_rate"]
-    size, length = global_norm(param), global_norm(delta)
-    usable = (size > 0) & (length > 0)
-    ratio = hyper["trust_coefficient"] * size * rate / jnp.where(usable, length, 1)
-    return delta * jnp.where(usable, ratio, 1).astype(jnp.finfo(delta.dtype).dtype), {}
+    rate, dtype = hyper["learning_rate"], jnp.finfo(delta.dtype).dtype
+    size, found = global_norm(param), squares([delta])
+    unusable = (size == 0) | (found.total == 0)
+    ratio = hyper["trust_coefficient"] * size * rate / jnp.where(unusable, 1, found.length)
+    scaled = jnp.where(unusable, 1, found.scale).astype(dtype) * delta
+    return jnp.where(unusable, 1, ratio).astype(dtype) * scaled, {}
 
 
 def trust_ratio(optimizer: optax.GradientTransformation, trust_coefficient: ScalarOrSchedule = 1.0) -> Optimizer:
@@ -91,12 +105,19 @@ def _norm(param: Array) -> Array:
 
 def _hyperball(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del grad, step
-    radius, length = slots["radius"], global_norm(delta).astype(slots["radius"].dtype)
-    moved = param + hyper["learning_rate"] * radius * delta / jnp.maximum(length, 1e-12)
-    after = global_norm(moved).astype(radius.dtype)
-    on_the_ball = moved * (radius / jnp.maximum(after, 1e-12)) - param
+    radius = slots["radius"]
+    scaled, length = _scaled(delta)
+    moved = param + hyper["learning_rate"] * radius * scaled / length
+    scaled, length = _scaled(moved)
+    on_the_ball = scaled * (radius / length) - param
     # A leaf that starts at zero has no ball to stay on.
     return jnp.where(radius > 0, on_the_ball, delta), slots
+
+
+def _scaled(x: Array) -> tuple[Array, Array]:
+    """An array and its norm, or both times the same power of two."""
+    found, dtype = squares([x]), jnp.finfo(x.dtype).dtype
+    return found.scale.astype(dtype) * x, jnp.maximum(found.length, 1e-12 * found.scale).astype(dtype)
 
 
 def hyperball(optimizer: optax.GradientTransformation) -> Optimizer:
@@ -128,12 +149,16 @@ def hyperball(optimizer: optax.GradientTransformation) -> Optimizer:
 
 def _orthogonal(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del slots, step
-    along = jnp.sum(param.conj() * grad) / (jnp.sum(abs_sq(param)) + hyper["eps"])
-    across = grad - along * param
-    length, left = global_norm(grad), global_norm(across)
-    gone = left <= 4 * jnp.finfo(grad.dtype).eps * length  # what is left is rounding
-    scale = jnp.where(gone, 0, length / (left + hyper["eps"]))
-    return scale.astype(jnp.finfo(grad.dtype).dtype) * across, {}
+    dtype = jnp.finfo(grad.dtype).dtype
+    of_grad, of_param = squares([grad]), squares([param])
+    grad, param = of_grad.scale.astype(dtype) * grad, of_param.scale.astype(dtype) * param
+    square = of_param.total + hyper["eps"] * of_param.scale * of_param.scale
+    across = grad - jnp.sum(param.conj() * grad) / jnp.where(square == 0, 1, square).astype(dtype) * param
+    left = squares([across])
+    length = left.length + hyper["eps"] * of_grad.scale * left.scale
+    gone = left.length <= 4 * jnp.finfo(grad.dtype).eps * of_grad.length * left.scale  # what is left is rounding
+    ratio = jnp.where(gone, 0, of_grad.length / jnp.where(gone, 1, length)).astype(dtype)
+    return ratio * (left.scale.astype(dtype) * across) / of_grad.scale.astype(dtype), {}
 
 
 def orthogonal_gradient(optimizer: optax.GradientTransformation, eps: ScalarOrSchedule = 1e-30) -> Optimizer:

@@ -36,7 +36,8 @@ def differentially_private_aggregate(
     r"""The mean of per-example gradients, each clipped, with Gaussian noise on the sum.
 
     $\frac1B \bigl( \sum_i g_i \min(1, c / \lVert g_i \rVert) + \mathcal N(0, \sigma^2 c^2) \bigr)$. Every leaf of the
-    updates has the examples on its first axis, as `jax.vmap(jax.grad(loss), (None, 0))` gives them.
+    updates has the examples on its first axis, as `jax.vmap(jax.grad(loss), (None, 0))` gives them. What
+    is not finite makes the mean NaN, and so does a norm above 8e37 times $c$ (float32): no example is left out unseen.
 
     Args:
         l2_norm_clip: The largest norm $c$ of one example's gradient, above 0.
@@ -76,7 +77,9 @@ def differentially_private_aggregate(
         if len(sizes) != 1 or () in sizes:
             raise ValueError(f"{name}: expected the examples on the first axis of every leaf; got {sorted(sizes)}.")
         norms = jax.vmap(global_norm)(leaves)
-        shares = jnp.where(norms > 0, jnp.minimum(hyper["l2_norm_clip"] / jnp.where(norms > 0, norms, 1), 1), 1)
+        longer = ~(norms <= hyper["l2_norm_clip"])
+        shares = jnp.where(longer, hyper["l2_norm_clip"] / jnp.where(longer, norms, 1), 1)
+        shares = jnp.where(shares < jnp.finfo(shares.dtype).tiny, jnp.nan, shares)  # too small to be a number
         key, *keys = jax.random.split(state.slots["rng_key"], len(leaves) + 1)
         deviation, count = hyper["l2_norm_clip"] * hyper["noise_multiplier"], len(norms)
 

@@ -6,8 +6,8 @@ FAULTS = [
     Fault(
         "param_norm_before_the_step",
         "jgd/train/_advance.py",
-        '"param_norm": global_norm(params)',
-        '"param_norm": global_norm(state.params)',
+        '"param_norm": plain_norm(params)',
+        '"param_norm": plain_norm(state.params)',
         ("tests/train/test_step.py::test_the_metrics_are_those_of_the_step",),
         "The norm of the params is that before the step.",
     ),

@@ -13,9 +13,9 @@ FAULTS = [
     ),
     Fault(
         "clip_with_an_eps",
-        "jgd/transforms/_clipping.py",
-        "limit / jnp.maximum(limit, norm)",
-        "jnp.minimum(1, limit / (norm + 1e-6))",
+        "jgd/core/_lengths.py",
+        "limit / jnp.where(inside, 1, found.length)",
+        "limit / (found.length + 1e-6)",
         ("tests/test_transforms.py::test_clipping_equals_optax",),
         "Gradients are clipped below the limit, far below where it is small.",
     ),
@@ -134,8 +134,8 @@ FAULTS = [
     Fault(
         "trust_in_no_step",
         "jgd/transforms/_norms.py",
-        "usable = (size > 0) & (length > 0)",
-        "usable = size > 0",
+        "unusable = (size == 0) | (found.total == 0)",
+        "unusable = size == 0",
         ("tests/test_wrappers.py::test_a_step_of_length_zero_has_no_ratio",),
         "A zero update times an infinite trust ratio is NaN.",
     ),
