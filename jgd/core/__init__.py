@@ -15,6 +15,7 @@ from jgd.core._checks import check_complex as check_complex
 from jgd.core._checks import check_same_tree as check_same_tree
 from jgd.core._checks import given_numbers as given_numbers
 from jgd.core._checks import path_text as path_text
+from jgd.core._door import behind_doors as behind_doors
 from jgd.core._evaluation import eval_params as eval_params
 from jgd.core._evaluation import has_eval_params as has_eval_params
 from jgd.core._extras import require as require

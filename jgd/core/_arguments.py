@@ -1,7 +1,7 @@
 """The door of the public functions: an argument that cannot be what its annotation says is refused in words.
 
 `checked` reads a function's annotations once and looks at what is given: its kind, not its worth. Ranges, shapes and
-structures are the function's own affair. What an annotation leaves open (`Any`, a number or a schedule) passes.
+structures are the function's own affair. What an annotation leaves open (`Any`, a number or a schedule) passes, and so do defaults.
 """
 
 import collections.abc
@@ -41,6 +41,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         ValueError: It is none of the choices of its `Literal`.
     """
     signature, owner = inspect.signature(function), function.__qualname__.removesuffix(".__init__")
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -50,7 +51,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)  # which says itself what is missing or unknown
         kinds = kinds_of(function)
         for name in given.keys() & kinds.keys():
-            _refuse(owner, name, kinds[name], given[name])
+            if given[name] is not defaults[name]:
+                _refuse(owner, name, kinds[name], given[name])
         return function(*args, **kwargs)
 
     return call
@@ -138,7 +140,7 @@ def _evaluated(owner: Any, annotation: Any) -> Any:
 
 def _kind(annotation: Any) -> _Kind | None:
     """None where the annotation leaves it open."""
-    if annotation is Any or annotation is ScalarOrSchedule or annotation is inspect.Parameter.empty:
+    if annotation is inspect.Parameter.empty or annotation in (Any, ScalarOrSchedule, jax.typing.ArrayLike):
         return None
     if annotation in _PLAIN:
         return _PLAIN[annotation]

@@ -1,5 +1,6 @@
 """Full-batch minimization to convergence: methods, line searches, and why a run stopped."""
 
+from jgd.core import behind_doors as _behind_doors
 from jgd.minimize._any_optimizer import FromOptimizer as FromOptimizer
 from jgd.minimize._barzilai_borwein import BarzilaiBorwein as BarzilaiBorwein
 from jgd.minimize._bfgs import BFGS as BFGS
@@ -48,3 +49,5 @@ from jgd.minimize._result import Status as Status
 from jgd.minimize._result import Trace as Trace
 from jgd.minimize._stepper import Stepper as Stepper
 from jgd.minimize._stepper import StepperState as StepperState
+
+globals().update(_behind_doors(globals()))

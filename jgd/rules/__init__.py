@@ -1,5 +1,6 @@
 """Update rules, one file each or one tight family; all read alike: the formula, the leaf update, the factory."""
 
+from jgd.core import behind_doors as _behind_doors
 from jgd.rules._acprop import acprop as acprop
 from jgd.rules._adabelief import adabelief as adabelief
 from jgd.rules._adadelta import adadelta as adadelta
@@ -32,7 +33,6 @@ from jgd.rules._dion import dion as dion
 from jgd.rules._dog import dog as dog
 from jgd.rules._dog import dowg as dowg
 from jgd.rules._dog import ldog as ldog
-from jgd.rules._door import behind_doors as _behind_doors
 from jgd.rules._fromage import fromage as fromage
 from jgd.rules._ftrl import ftrl as ftrl
 from jgd.rules._galore import galore as galore

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jgd.core import behind_doors as _behind_doors
 from jgd.core._from_optax import from_optax as _from_optax
 from jgd.transforms._accumulation import MultiSteps as MultiSteps
 from jgd.transforms._accumulation import accumulate as accumulate
@@ -49,6 +50,7 @@ from jgd.transforms._schedule_free_rules import schedule_free_eval_params as sch
 from jgd.transforms._schedule_free_rules import schedule_free_sgd as schedule_free_sgd
 from jgd.transforms._skip import skip_nonfinite as skip_nonfinite
 
+globals().update(_behind_doors(globals()))
 multi_transform = partition  # optax's older name
 
 
