@@ -38,6 +38,7 @@ RIGHT = [
 ]
 WRONG = [
     (bool, [1, "yes", None, np.ones(2), jnp.bool_(True)]),
+    (ScalarOrSchedule, [None]),
     (int, [True, 1.0, "1", None, 10**30, np.ones(2)]),
     (float, [True, "1", 1j, None, np.ones(2), dict]),
     (Reals, [1j, "a", [1, "two"], (), None, jax.random.key(0)]),
@@ -64,7 +65,7 @@ def test_what_an_annotation_allows(annotation, values):
 @pytest.mark.parametrize(("annotation", "values"), WRONG, ids=range(len(WRONG)))
 def test_what_an_annotation_refuses(annotation, values):
     for value in values:
-        with pytest.raises((TypeError, ValueError), match=r"^owner: name must be .*; got .*\."):
+        with pytest.raises((TypeError, ValueError), match=r"^owner: name(\[.*\])? must be .*; got .*\."):
             check_kind("owner", "name", value, annotation)
 
 

@@ -38,7 +38,10 @@ PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
         (lambda: LOOSE.dion(0.1, rank_fraction="all"), "dion: rank_fraction must be a number; got 'all'"),
         (lambda: LOOSE.dion(0.1, weight_decay=None), "dion: weight_decay must be a number.*got None"),
         (lambda: LOOSE.galore(0.1, rank=2.5), "galore: rank must be an integer; got 2.5"),
-        (lambda: LOOSE.lbfgs(linesearch="wolfe"), "lbfgs: linesearch must be one of 'zoom'; got 'wolfe'"),
+        (
+            lambda: LOOSE.lbfgs(linesearch="wolfe"),
+            "lbfgs: linesearch must be an optimizer or 'zoom' or None; got 'wolfe'",
+        ),
         (lambda: LOOSE.soap(0.1, init_basis=["qr"]), "soap: init_basis must be .*'identity'; got \\['qr'\\]"),
         (lambda: LOOSE.adopt(0.1, clip_value_fn=3), "adopt: clip_value_fn must be a function"),
         (lambda: LOOSE.muon(0.1, muon_weight_dimension_numbers=3).init(PARAMS), "matrix axes of the leaf at .* got 3"),

@@ -184,7 +184,9 @@ class TestGroups:
             assert (float(updates["dense"].value[0]), float(updates["head"].value[0])) == (pytest.approx(-0.1), -1.0)
 
     def test_what_is_no_dict_or_no_pattern_is_refused_in_words(self):
-        with pytest.raises(TypeError, match=r"groups: expected a dict from .* to optimizer.*; got a list"):
+        with pytest.raises(
+            TypeError, match=r"groups: optimizers must be a dict whose entries are each an optimizer or None; got \["
+        ):
             jgd.groups([jgd.sgd(1.0)])
         with pytest.raises(TypeError, match="groups: a pattern must be text; got 1"):
             jgd.groups({1: jgd.sgd(1.0)})
@@ -284,7 +286,7 @@ def test_dog_decays_the_leaves_of_its_mask_alone():
 
 
 def test_wrappers_refuse_what_is_no_optimizer():
-    with pytest.raises(TypeError, match="cautious: expected an optimizer or transform; got a float"):
+    with pytest.raises(TypeError, match=r"cautious: optimizer must be an optimizer; got 0\.1"):
         jgd.cautious(0.1)
     two_rates = jgd.chain(jgd.sgd(1.0), jgd.sgd(0.5))
     optimizer = jgd.trust_ratio(two_rates)

@@ -1,7 +1,8 @@
 """The door of the public functions: an argument that cannot be what its annotation says is refused in words.
 
 `checked` reads a function's annotations once and looks at what is given: its kind, not its worth. Ranges, shapes and
-structures are the function's own affair. What an annotation leaves open (`Any`, a number or a schedule) passes, and so do defaults.
+structures are the function's own affair. What an annotation leaves open (`Any`) passes, and so do defaults; of numbers
+that may be schedules `check_hyperparam` has more to say.
 """
 
 import collections.abc
@@ -11,7 +12,7 @@ import operator
 import pathlib
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import jax
@@ -31,6 +32,7 @@ class _Kind(NamedTuple):
     allows: Callable[[Any], bool]
     text: str
     error: type[Exception] = TypeError
+    inside: Any = None  # of a container: the kind of its entries
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -84,7 +86,16 @@ def _refuse(owner: str, name: str, kind: _Kind, value: Any) -> None:
     if kind is _TREE:
         _refuse_leaves(owner, name, value)
     elif not kind.allows(value):
+        for key, entry in _entries(kind, value):
+            _refuse(owner, f"{name}[{key!r}]", kind.inside, entry)
         raise kind.error(f"{owner}: {name} must be {kind.text}; got {shown(value)}.{_hint(kind, value)}")
+
+
+def _entries(kind: _Kind, value: Any) -> Iterable[tuple[Any, Any]]:
+    """The entries of a container, by key or place, where it is what is in it that must be of a kind."""
+    if kind.inside is None or not isinstance(value, Mapping | list | tuple):
+        return ()
+    return value.items() if isinstance(value, Mapping) else enumerate(value)
 
 
 def _refuse_leaves(owner: str, name: str, tree: Any) -> None:
@@ -111,7 +122,7 @@ def shown(value: Any) -> str:
 def _hint(kind: _Kind, value: Any) -> str:
     if "an optimizer" in kind.text and inspect.isfunction(value) and value.__module__.startswith(("jgd.", "optax.")):
         return f" {value.__name__} makes one: call it, as {value.__name__}(...)."
-    if "an optimizer" in kind.text and isinstance(value, str) and value.isidentifier():
+    if kind.text.removesuffix(" or None") == "an optimizer" and isinstance(value, str) and value.isidentifier():
         return f" Call the factory: jgd.{value}(...)."
     classes = [leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, type)]
     return f" Call it: {classes[0].__name__}()." if classes and "jgd." in kind.text else ""
@@ -140,7 +151,7 @@ def _evaluated(owner: Any, annotation: Any) -> Any:
 
 def _kind(annotation: Any) -> _Kind | None:
     """None where the annotation leaves it open."""
-    if annotation is inspect.Parameter.empty or annotation in (Any, ScalarOrSchedule, jax.typing.ArrayLike):
+    if annotation is inspect.Parameter.empty or annotation in (Any, jax.typing.ArrayLike):
         return None
     if annotation in _PLAIN:
         return _PLAIN[annotation]
@@ -187,9 +198,9 @@ def _container(origin: Any, arguments: tuple[Any, ...]) -> _Kind | None:
         return _Kind(allows, text)
 
     def all_inside(value: Any) -> bool:
-        return allows(value) and all(map(inside.allows, value.values() if isinstance(value, dict) else value))
+        return allows(value) and all(map(inside.allows, value.values() if isinstance(value, Mapping) else value))
 
-    return _Kind(all_inside, f"{text} whose entries are each {inside.text}")
+    return _Kind(all_inside, f"{text} whose entries are each {inside.text}", inside=inside)
 
 
 def _pair(arguments: tuple[Any, ...]) -> _Kind:
@@ -278,6 +289,7 @@ _TREE = _Kind(lambda value: all(map(_is_array, jax.tree.leaves(value))), "a tree
 _PLAIN: dict[Any, _Kind] = {
     ArrayTree: _TREE,
     Scalar: _Kind(_is_number, "a number"),
+    ScalarOrSchedule: _Kind(lambda value: value is not None, "a number, a scalar array or a schedule"),
     Reals: _Kind(_is_real, "real numbers"),
     None: _Kind(lambda value: value is None, "None"),
     types.NoneType: _Kind(lambda value: value is None, "None"),

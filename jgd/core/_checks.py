@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jgd.core._types import PyTree
 
@@ -96,8 +97,10 @@ def check_same_tree(owner: str, found_name: str, found: PyTree, expected_name: s
     raise ValueError(f"{owner}: the trees of {found_name} and {expected_name} differ: {detail}.")
 
 
-def flatten_slot(owner: str, slot: str, tree: PyTree, grads: PyTree) -> list[Any]:
-    """What a slot holds for each leaf of the gradients: an array, a storage's own tree, or the marker of no slot.
+def flatten_slot(owner: str, slot: str, tree: PyTree, grads: PyTree, name: str = "grads") -> list[Any]:
+    """What a slot holds for each leaf of the gradients, or of the tree of that name.
+
+    It is an array, a storage's own tree, or the marker of no slot.
 
     Raises:
         ValueError: The slot is another tree's.
@@ -105,8 +108,25 @@ def flatten_slot(owner: str, slot: str, tree: PyTree, grads: PyTree) -> list[Any
     try:
         return jax.tree.structure(grads).flatten_up_to(tree)
     except (ValueError, TypeError, KeyError) as error:
-        check_same_tree(owner, "grads", grads, f"the state's slot {slot!r}", tree)
-        raise ValueError(f"{owner}: grads do not fit the state's slot {slot!r}: {error}") from error
+        check_same_tree(owner, name, grads, f"the state's slot {slot!r}", tree)
+        raise ValueError(f"{owner}: {name} do not fit the state's slot {slot!r}: {error}") from error
+
+
+def check_params_of(owner: str, slot: str, tree: PyTree, params: PyTree) -> None:
+    """Refuses params that a slot does not belong to.
+
+    Raises:
+        ValueError: Their trees differ, or a leaf is no array of the slot's shape.
+    """
+    stored = flatten_slot(owner, slot, tree, params, "params")
+    for (path, leaf), kept in zip(jax.tree_util.tree_flatten_with_path(params)[0], stored, strict=True):
+        if isinstance(kept, optax.MaskedNode) or (is_array(leaf) and jnp.shape(leaf) == jnp.shape(kept)):
+            continue
+        found = f"of shape {jnp.shape(leaf)}" if is_array(leaf) else f"a {type(leaf).__name__}"
+        raise ValueError(
+            f"{owner}: the param at {path_text(path)} is {found}; the state's slot {slot!r} has shape"
+            f" {jnp.shape(kept)} there."
+        )
 
 
 def check_grad(owner: str, path: tuple[Any, ...], grad: Any, param: Any, param_name: str = "param") -> None:

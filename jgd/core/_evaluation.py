@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jgd.core._checks import check_params_of
 from jgd.core._containers import boxed_like, unboxed
 from jgd.core._optimizer import OptState, is_state
 from jgd.core._types import PyTree
@@ -24,6 +25,7 @@ def eval_params(opt_state: PyTree, params: PyTree) -> PyTree:
 
     Raises:
         TypeError: The arguments are in the other order.
+        ValueError: The params are not those of the state.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -39,7 +41,11 @@ def eval_params(opt_state: PyTree, params: PyTree) -> PyTree:
     if not nodes:
         return params
     node, bare = unboxed(nodes[0]), unboxed(params)
-    found = node.eval_params(bare) if hasattr(node, "eval_params") else jax.tree.map(_as_param, bare, _slot(node))
+    if hasattr(node, "eval_params"):
+        return boxed_like(params, node.eval_params(bare))
+    name, average = _slot(node)
+    check_params_of("eval_params", name, average, bare)
+    found = jax.tree.map(_as_param, bare, average)
     return boxed_like(params, found)
 
 
@@ -50,12 +56,12 @@ def has_eval_params(opt_state: PyTree) -> bool:
     return any(any(map(has_eval_params, node.values())) if isinstance(node, dict) else True for node in nodes)
 
 
-def _slot(node: Any) -> PyTree:
-    return next((node.slots[name] for name in ("average", "slow") if name in node.slots), None)
+def _slot(node: Any) -> tuple[str, PyTree]:
+    return next(((name, node.slots[name]) for name in ("average", "slow") if name in node.slots), ("", None))
 
 
 def _averages(node: Any) -> bool:
-    return hasattr(node, "eval_params") or (isinstance(node, OptState) and _slot(node) is not None)
+    return hasattr(node, "eval_params") or (isinstance(node, OptState) and _slot(node)[1] is not None)
 
 
 def _as_param(param: Any, average: Any) -> Any:

@@ -28,7 +28,7 @@ def fixed_int(owner: str, name: str, value: Any, least: int | None = None) -> in
 
     Raises:
         TypeError: It is traced, or no integer.
-        ValueError: It is below `least`.
+        ValueError: It is below `least`, or no int32.
     """
     try:
         number = operator.index(fixed(owner, name, value))
@@ -38,6 +38,8 @@ def fixed_int(owner: str, name: str, value: Any, least: int | None = None) -> in
         raise TypeError(f"{owner}: {name} must be an integer; got {value!r}.") from None
     if least is not None and number < least:
         raise ValueError(f"{owner}: {name} must be >= {least}; got {number}.")
+    if abs(number) >= 2**31:
+        raise ValueError(f"{owner}: {name} must be an int32, as counts are; got {number}.")
     return number
 
 

@@ -174,7 +174,8 @@ def random_key(key: Any, owner: str = "") -> Array:
         return jnp.array(key, copy=True)
     if dtype == jnp.uint32 and jnp.ndim(key) == 1:  # of jax.random.PRNGKey
         return jnp.array(key, copy=True)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or jnp.ndim(key):
+    too_large = isinstance(key, int) and abs(key) >= 2**63
+    if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or jnp.ndim(key) or too_large:
         where = f"{owner}: " if owner else ""
         raise TypeError(f"{where}key must be an integer or one key of jax.random; got {shown(key)}.")
     return jax.random.key(key)

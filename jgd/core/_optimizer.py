@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import optax
 
 from jgd.core._apply import apply_updates
+from jgd.core._arguments import check_kind
 from jgd.core._fitting import guarded_init, guarded_update
 from jgd.core._types import Array, PyTree
 
@@ -111,7 +112,7 @@ def update_params(
         `update` are rounded before they are added.
 
     Raises:
-        ValueError, TypeError: As the optimizer's `update`.
+        ValueError, TypeError: As the optimizer's `update`; `optimizer` is none.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -123,5 +124,6 @@ def update_params(
     in_one_pass = getattr(optimizer, "in_one_pass", None)
     if in_one_pass is not None:
         return in_one_pass(grads, opt_state, params, **extra)
+    check_kind("update_params", "optimizer", optimizer, optax.GradientTransformation)
     updates, opt_state = optax.with_extra_args_support(optimizer).update(grads, opt_state, params, **extra)
     return apply_updates(params, updates), opt_state

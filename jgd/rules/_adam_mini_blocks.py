@@ -73,12 +73,15 @@ def blocks_of(owner: str, params: PyTree, given: Any) -> list[Blocks]:
         ValueError: Blocks of an unknown kind, or that do not fit their leaf.
     """
     tree = tree_from(adam_mini_blocks if given is None else given, params)
-    spread = jax.tree.map(
-        lambda blocks, subtree: [blocks] * len(jax.tree.leaves(subtree)),
-        tree,
-        params,
-        is_leaf=lambda node: isinstance(node, AdamMiniBlocks),
-    )
+    try:
+        spread = jax.tree.map(
+            lambda blocks, subtree: [blocks] * len(jax.tree.leaves(subtree)),
+            tree,
+            params,
+            is_leaf=lambda node: isinstance(node, AdamMiniBlocks),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{owner}: the tree of blocks is no prefix of the params: {error}") from None
     found = jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, AdamMiniBlocks))
     for (path, leaf), blocks in zip(jax.tree_util.tree_flatten_with_path(params)[0], found, strict=True):
         _check(owner, path_text(path), jnp.shape(leaf), blocks)
@@ -88,7 +91,7 @@ def blocks_of(owner: str, params: PyTree, given: Any) -> list[Blocks]:
 def _check(owner: str, where: str, shape: Shape, blocks: Any) -> None:
     message = f"{owner}: the blocks of the leaf at {where}, of shape {shape}, are {blocks!r};"
     if not isinstance(blocks, AdamMiniBlocks):
-        if blocks not in ("tensor", "element"):
+        if not isinstance(blocks, str) or blocks not in ("tensor", "element"):
             raise ValueError(f"{message} expected 'tensor', 'element' or AdamMiniBlocks(axis, count).")
         return
     if not -len(shape) <= blocks.axis < len(shape):

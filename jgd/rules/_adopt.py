@@ -21,7 +21,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq
+from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, check_kind
 from jgd.rules._moments import MOMENT_SLOTS
 from jgd.rules._weight_decay import DecayForm, lift_decayed
 
@@ -41,6 +41,7 @@ def adopt_rule(nesterov: bool, bound: Callable[[Array], Array] | None) -> Rule:
         direction = grad / jnp.where(root > 0, root, 1)
         if bound is not None:
             limit = bound((step - 1).astype(root.dtype))
+            check_kind("adopt", "what clip_value_fn returns", limit, float)
             # A complex direction is cut in its length.
             direction = direction * jnp.minimum(1, limit / jnp.maximum(jnp.abs(direction), 1e-30))
         direction = jnp.where(first, 0, direction)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import DECAY_RATE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
+from jgd.core import DECAY_RATE, Array, Hyper, Mask, Optimizer, Reals, Rule, ScalarOrSchedule, Slots, check_kind, zeros
 from jgd.rules._weight_decay import DecayForm, lift_decayed
 
 
@@ -70,6 +70,7 @@ def aggmo(
         >>> print(updates.round(4))  # the mean of 1 and 1.5
         [-0.125]
     """
+    check_kind("aggmo", "betas", betas, Reals)
     rates: Any = betas if isinstance(betas, jax.Array) else np.asarray(betas, float)
     if jnp.ndim(rates) != 1 or rates.size == 0:
         raise ValueError(f"aggmo: betas must be a vector of decay rates; got {betas!r}.")

@@ -20,7 +20,20 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import POSITIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, full, lift, zeros
+from jgd.core import (
+    POSITIVE,
+    Array,
+    Hyper,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    check_hyperparam,
+    full,
+    lift,
+    zeros,
+)
 from jgd.rules._weight_decay import coupled_decay
 
 
@@ -83,6 +96,7 @@ def cocob(
         >>> print(bool(jnp.abs(params[0] - 2.0) < 0.3))
         True
     """
+    check_hyperparam("cocob", "eps", eps, changes=False)
     slots = dict.fromkeys(("cumulative_gradients", "subgradients", "reward"), zeros)
     slots |= {"init_particles": lambda param: param, "scale": full(eps)}
     # the params are made from the slots anew at each step, and an error in these is one in them

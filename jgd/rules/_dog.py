@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from jgd.core import Mask, Optimizer, ScalarOrSchedule, lift
+from jgd.core import Mask, Optimizer, Scalar, ScalarOrSchedule, check_hyperparam, lift
 from jgd.rules._distance import dog_rule, dowg_rule, ldog_rule
 from jgd.rules._weight_decay import coupled_decay
 
@@ -50,6 +50,8 @@ def dog(
     if kind not in _KINDS:
         known = ", ".join(map(repr, _KINDS))
         raise ValueError(f"dog: init_step must be a pair of one of {known} and a number; got {init_step!r}.")
+    if kind != "learning_rate":
+        check_hyperparam("dog", "init_step", first, changes=False)
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
     hyperparams |= {"init_step": first} if kind == "learning_rate" else {}
     hyperparams |= {} if weight_decay is None else {"weight_decay": weight_decay}
@@ -60,7 +62,7 @@ def dog(
 
 def ldog(
     learning_rate: ScalarOrSchedule = 1.0,
-    init_step: Any = 1e-6,
+    init_step: Scalar = 1e-6,
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
@@ -97,6 +99,7 @@ def ldog(
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
     hyperparams |= {} if weight_decay is None else {"weight_decay": weight_decay}
     before = None if weight_decay is None else coupled_decay("ldog", mask)
+    check_hyperparam("ldog", "init_step", init_step, changes=False)
     rule = ldog_rule(init_step)
     return lift(rule, hyperparams, name="ldog", before=before, state_dtype=state_dtype, layout=layout)
 
@@ -138,6 +141,8 @@ def dowg(
         [-0.3 -0.4]
     """
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
+    if init_estim_sq_dist is None:
+        check_hyperparam("dowg", "eps", eps, changes=False)
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
     hyperparams |= {} if weight_decay is None else {"weight_decay": weight_decay}
     before = None if weight_decay is None else coupled_decay("dowg", mask)

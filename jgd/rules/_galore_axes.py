@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import GaLoreDimensionNumbers
 
-from jgd.core import Array, PyTree, tree_from
+from jgd.core import Array, PyTree, shown, tree_from
 
 
 def _is_axes(node: Any) -> bool:
@@ -21,7 +21,13 @@ def axes_of_leaves(params: PyTree, given: Any) -> list[GaLoreDimensionNumbers | 
         return [GaLoreDimensionNumbers() if jnp.ndim(leaf) == 2 else None for leaf in leaves]
     if isinstance(given, GaLoreDimensionNumbers):
         return [given if jnp.ndim(leaf) >= 2 else None for leaf in leaves]
-    return jax.tree.leaves(tree_from(given, params), is_leaf=_is_axes)
+    found = jax.tree.leaves(tree_from(given, params), is_leaf=_is_axes)
+    if len(found) != len(leaves) or not all(map(_is_axes, found)):
+        raise ValueError(
+            "galore: weight_dimension_numbers must be a GaLoreDimensionNumbers or, for each leaf of the params, one or"
+            f" None; got {shown(given)}."
+        )
+    return found
 
 
 def _order(ndim: int, shape: tuple[int, ...], axes: GaLoreDimensionNumbers) -> tuple[tuple[int, ...], int]:

@@ -26,7 +26,6 @@ from jgd.core import (
     Optimizer,
     PyTree,
     ScalarOrSchedule,
-    check_choice,
     lift,
     make_optimizer,
 )
@@ -39,7 +38,7 @@ def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
-    linesearch: Any = "zoom",
+    linesearch: optax.GradientTransformation | Literal["zoom"] | None = "zoom",
     *,
     state_dtype: Any = None,
     layout: Any = "auto",
@@ -85,7 +84,6 @@ def lbfgs(
     rule = lbfgs_rule(memory_size, scale_init_precond)
     direction = lift(rule, {"learning_rate": rate}, name="lbfgs", state_dtype=state_dtype, layout=layout)
     if isinstance(linesearch, str):
-        check_choice("lbfgs", "linesearch", linesearch, Literal["zoom"])
         linesearch = optax.scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
     chained = optax.chain(direction, optax.identity() if linesearch is None else linesearch)
 

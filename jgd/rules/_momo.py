@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jgd.core import Optimizer, ScalarOrSchedule, lift
+from jgd.core import Optimizer, ScalarOrSchedule, check_hyperparam, lift
 from jgd.rules._momo_rule import momo_rule
 
 
@@ -45,7 +45,7 @@ def momo(
     """
     hyperparams = {"learning_rate": learning_rate, "b1": beta, "lower_bound": lower_bound}
     return lift(
-        momo_rule(adapt_lower_bound, False, _number(lower_bound)),
+        momo_rule(adapt_lower_bound, False, _number("momo", lower_bound)),
         hyperparams | {"weight_decay": weight_decay},
         name="momo",
         state_dtype=state_dtype,
@@ -96,7 +96,7 @@ def momo_adam(
     """
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "lower_bound": lower_bound}
     return lift(
-        momo_rule(adapt_lower_bound, True, _number(lower_bound)),
+        momo_rule(adapt_lower_bound, True, _number("momo_adam", lower_bound)),
         hyperparams | {"weight_decay": weight_decay},
         name="momo_adam",
         state_dtype=state_dtype,
@@ -104,6 +104,8 @@ def momo_adam(
     )
 
 
-def _number(lower_bound: Any) -> Any:
+def _number(owner: str, lower_bound: Any) -> Any:
     """What the bound in use starts at."""
-    return lower_bound(0) if callable(lower_bound) else lower_bound
+    first = lower_bound(0) if callable(lower_bound) and not isinstance(lower_bound, type) else lower_bound
+    check_hyperparam(owner, "lower_bound", first)
+    return first

@@ -32,7 +32,7 @@ from typing import Any
 
 from optax.contrib import MuonDimensionNumbers as MuonDimensionNumbers
 
-from jgd.core import Mask, Optimizer, ScalarOrSchedule
+from jgd.core import DTypeLike, Mask, Optimizer, ScalarOrSchedule
 from jgd.rules._matrix_lift import adamw_beside, lift_beside_adamw
 from jgd.rules._muon_rule import Form, Like, check_like, muon_rule
 from jgd.rules._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs, check_preconditioning
@@ -60,7 +60,7 @@ def muon(
     consistent_rms: ScalarOrSchedule | None = None,
     adam_eps: ScalarOrSchedule | None = None,
     like: Like | None = None,
-    ns_dtype: Any = None,
+    ns_dtype: DTypeLike | None = None,
     state_dtype: Any = None,
     layout: Any = "auto",
 ) -> Optimizer:

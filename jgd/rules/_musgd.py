@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, lift, zeros
+from jgd.core._types import DTypeLike
 from jgd.rules._matrix_axes import as_matrices, from_matrices, matrix_axes_for
 from jgd.rules._matrix_lift import choose_matrices
 from jgd.rules._muon_rule import Form, matrix_rule, shape_scale
@@ -85,7 +86,7 @@ def musgd(
     eps: ScalarOrSchedule = 1e-7,
     ns_coeffs: Any = NS_COEFFS["muon"],
     ns_steps: int = 5,
-    ns_dtype: Any = None,
+    ns_dtype: DTypeLike | None = None,
     matrix_axes: Any = None,
     state_dtype: Any = None,
     layout: Any = "auto",

@@ -26,7 +26,7 @@ from typing import Any
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_dtype
+from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_dtype
 from jgd.rules._matrix_axes import as_matrices, from_matrices
 from jgd.rules._matrix_lift import lift_beside_adamw
 from jgd.rules._muon_rule import Form, matrix_rule, shape_scale
@@ -74,7 +74,7 @@ def normuon(
     nesterov: bool = True,
     ns_coeffs: Any = NS_COEFFS["muon"],
     ns_steps: int = 5,
-    ns_dtype: Any = None,
+    ns_dtype: DTypeLike | None = None,
     consistent_rms: ScalarOrSchedule | None = None,
     matrix_axes: Any = None,
     adam_learning_rate: ScalarOrSchedule | None = None,

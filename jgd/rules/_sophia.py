@@ -24,7 +24,7 @@ def sophia(
     gamma: ScalarOrSchedule = 0.01,
     clip_threshold: ScalarOrSchedule | None = 1.0,
     update_interval: ScalarOrSchedule = 10,
-    hessian_diagonal_fn: Any = HUTCHINSON,
+    hessian_diagonal_fn: optax.GradientTransformation = HUTCHINSON,
     mu_dtype: Any = "auto",
     verbose: bool = False,
     print_win_rate_every_n_steps: ScalarOrSchedule = 0,

@@ -1,6 +1,5 @@
 """Training: the state, the step, the loop."""
 
-from jgd.core import behind_doors as _behind_doors
 from jgd.train._bundle import Bundle as Bundle
 from jgd.train._bundle import load_bundle as load_bundle
 from jgd.train._checkpoint import restore_checkpoint as restore_checkpoint
@@ -27,5 +26,3 @@ from jgd.train._scan import scan_steps as scan_steps
 from jgd.train._spikes import Spikes as Spikes
 from jgd.train._state import TrainState as TrainState
 from jgd.train._step import make_step as make_step
-
-globals().update(_behind_doors(globals()))

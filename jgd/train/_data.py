@@ -65,6 +65,8 @@ class ArrayLoader:
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"ArrayLoader: {name} must be a whole number of at least {least}; got {value!r}.")
+            if value >= 2**64:
+                raise ValueError(f"ArrayLoader: {name} must be below 2**64; got {value}.")
         if not isinstance(remainder, str) or remainder not in get_args(Remainder):
             known = ", ".join(repr(name) for name in get_args(Remainder))
             raise ValueError(f"ArrayLoader: remainder must be one of {known}; got {remainder!r}.")

@@ -59,8 +59,10 @@ class PoissonLoader(ArrayLoader):
                 f" {expected_batch_size!r}."
             )
         is_whole = isinstance(max_batch_size, int | np.integer) and not isinstance(max_batch_size, bool)
-        if not is_whole and max_batch_size is not None:
-            raise ValueError(f"PoissonLoader: max_batch_size must be None or a whole number; got {max_batch_size!r}.")
+        if max_batch_size is not None and not (is_whole and max_batch_size < 2**31):
+            raise ValueError(
+                f"PoissonLoader: max_batch_size must be None or a whole number below 2**31; got {max_batch_size!r}."
+            )
         self.expected_batch_size = float(expected_batch_size)
         self.sampling_rate = float(expected_batch_size / self.size)
         deviation = math.sqrt(expected_batch_size * (1 - self.sampling_rate))

@@ -9,10 +9,12 @@ import optax
 
 from jgd.core import (
     Array,
+    DTypeLike,
     Optimizer,
     PyTree,
     cast_like,
-    check_transform,
+    check_kind,
+    checked,
     fixed_int,
     increment,
     is_float,
@@ -53,7 +55,7 @@ class MultiSteps:
 
     Raises:
         TypeError, ValueError: `opt` is no optimizer; the number of calls is no integer above 0; the function returns no
-            boolean scalar.
+            boolean scalar, or another kind of argument is wrong.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -66,16 +68,18 @@ class MultiSteps:
         [-2.]
     """
 
+    @checked
     def __init__(
         self,
         opt: optax.GradientTransformation,
         every_k_schedule: int | Callable[[Array], Any],
         use_grad_mean: bool = True,
         should_skip_update_fn: Callable[..., Any] | None = None,
-        accumulator_dtype: Any = jnp.float32,
+        accumulator_dtype: DTypeLike = jnp.float32,
     ):
-        check_transform("MultiSteps", opt)
         _check_every("MultiSteps", "every_k_schedule", every_k_schedule)
+        if not jnp.issubdtype(accumulator_dtype, jnp.inexact):
+            raise TypeError(f"MultiSteps: accumulator_dtype must be a float dtype; got {accumulator_dtype!r}.")
         self.inner_opt = optax.with_extra_args_support(opt)
         self._every = every_k_schedule if callable(every_k_schedule) else lambda _: every_k_schedule
         self._use_grad_mean = use_grad_mean
@@ -113,6 +117,7 @@ class MultiSteps:
                 f" an array of dtype {skip.dtype} and shape {skip.shape}."
             )
         every = self._every(state.gradient_step)
+        check_kind("MultiSteps", "what the function from the number of updates returns", every, float)
         leaves, treedef = jax.tree.flatten(updates)
         pairs = zip(leaves, treedef.flatten_up_to(state.acc_grads), strict=True)
         # `where`, not a product: a bad gradient must leave no trace.
@@ -190,7 +195,6 @@ def accumulate(optimizer: optax.GradientTransformation, every: int | Callable[[A
         >>> print(updates)
         [-2.]
     """
-    check_transform("accumulate", optimizer)
     _check_every("accumulate", "every", every)
     steps = MultiSteps(optimizer, every, should_skip_update_fn=skip_not_finite)
     return _as_optimizer(steps, f"jgd.accumulate({transform_text(optimizer)}, {every})")

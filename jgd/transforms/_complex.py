@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Optimizer, PyTree, check_transform, make_optimizer, transform_text
+from jgd.core import Optimizer, PyTree, make_optimizer, transform_text
 
 
 class RealPair(NamedTuple):
@@ -48,7 +48,6 @@ def split_real_and_imaginary(inner: optax.GradientTransformation) -> Optimizer:
         >>> print(optimizer.update(jnp.array([3.0 - 5.0j]), optimizer.init(jnp.zeros(1, complex)))[0])
         [-0.1+0.1j]
     """
-    check_transform("split_real_and_imaginary", inner)
     inside = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> SplitRealAndImaginaryState:

@@ -9,16 +9,15 @@ import optax
 from jgd.core import (
     Optimizer,
     PyTree,
-    check_transform,
     eval_params,
     make_optimizer,
-    path_text,
     refuse_packed,
     transform_text,
     tree_from,
 )
 from jgd.core._checks import flatten
 from jgd.core._patterns import assigned, check_pattern, spellings
+from jgd.transforms._labels import spread_labels
 
 
 class GroupsState(dict):
@@ -76,20 +75,12 @@ def groups(
         >>> print(updates["dense"]["kernel"], updates["dense"]["bias"])
         [-0.1 -0.1] [-1. -1.]
     """
-    if not isinstance(optimizers, Mapping):
-        raise TypeError(
-            "groups: expected a dict from pattern or label to optimizer, such as {'*kernel': jgd.adamw(1e-3), '*bias':"
-            f" jgd.sgd(0.1)}}; got a {type(optimizers).__name__}."
-        )
     if not optimizers:
         raise ValueError("groups: expected at least one group; got none.")
     if default is not None and default not in optimizers:
         raise ValueError(f"groups: default={default!r} is none of the groups {sorted(optimizers)}.")
-    for key, optimizer in optimizers.items():
-        if labels is None:
-            check_pattern("groups", key)
-        if optimizer is not None:
-            check_transform(f"groups: {key!r}", optimizer)
+    for key in optimizers if labels is None else ():
+        check_pattern("groups", key)
     inside = {
         key: optax.with_extra_args_support(optax.set_to_zero() if optimizer is None else optimizer)
         for key, optimizer in optimizers.items()
@@ -100,12 +91,7 @@ def groups(
         if labels is None:
             paths, _, treedef = flatten(params)
             return treedef.unflatten(assigned("groups", [spellings(path) for path in paths], list(optimizers), default))
-        given = tree_from(labels, params)
-        try:
-            spread = jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), given, params)
-        except ValueError as error:
-            raise ValueError(f"groups: the labels are no prefix of the params: {error}") from error
-        return jax.tree_util.tree_map_with_path(lambda path, label: _known(path, label, optimizers, default), spread)
+        return spread_labels("groups", tree_from(labels, params), params, optimizers, default)
 
     def only(key: str, chosen: PyTree, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda label, part: part if label == key else optax.MaskedNode(), chosen, tree)
@@ -127,11 +113,3 @@ def groups(
 
     shown = ", ".join(f"{key!r}: {transform_text(part) if part else None}" for key, part in optimizers.items())
     return make_optimizer(init, update, f"jgd.groups({{{shown}}})")
-
-
-def _known(path: Any, label: Any, known: Mapping[str, Any], default: str | None) -> str:
-    if label in known:
-        return label
-    if default is not None:
-        return default
-    raise ValueError(f"groups: the leaf at {path_text(path)} has the label {label!r}; expected one of {sorted(known)}.")

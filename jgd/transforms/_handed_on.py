@@ -11,6 +11,7 @@ from optax import selective_transform as selective_transform
 from optax import set_to_zero as set_to_zero
 
 from jgd.core import PyTree, tree_from
+from jgd.transforms._labels import spread_labels
 
 
 def partition(
@@ -30,6 +31,9 @@ def partition(
     Returns:
         What `optax.partition` returns.
 
+    Raises:
+        TypeError, ValueError: A label has no optimizer, or the labels are no prefix of the params.
+
     Examples:
         >>> import jax.numpy as jnp, jgd
         >>> optimizer = jgd.partition({"fast": jgd.sgd(1.0), "slow": jgd.sgd(0.1)}, {"w": "fast", "b": "slow"})
@@ -40,6 +44,8 @@ def partition(
     """
 
     def labels(params: PyTree) -> PyTree:
-        return tree_from(param_labels, params)
+        given = tree_from(param_labels, params)
+        spread_labels("partition", given, params, transforms)
+        return given  # not spread: optax's state has a marker for each part that is another label's
 
     return optax.partition(transforms, labels, mask_compatible_extra_args=mask_compatible_extra_args)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 
 from jgd.core import (
     Array,
@@ -98,7 +99,9 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> Optimizer:
     return _transform(formula, {"threshold": threshold}, "clip_by_block_rms")
 
 
-def adaptive_grad_clip(clipping: ScalarOrSchedule, eps: ScalarOrSchedule = 1e-3, axis: Any = None) -> Optimizer:
+def adaptive_grad_clip(
+    clipping: ScalarOrSchedule, eps: ScalarOrSchedule = 1e-3, axis: int | tuple[int, ...] | None = None
+) -> Optimizer:
     r"""Adaptive gradient clipping: a unit's gradient is at most a share of the unit.
 
     $g \leftarrow g \min(1,\ c \max(\lVert \theta \rVert, \epsilon) / \lVert g \rVert)$ for each unit: the inputs of one
@@ -124,6 +127,8 @@ def adaptive_grad_clip(clipping: ScalarOrSchedule, eps: ScalarOrSchedule = 1e-3,
     """
 
     def formula(grad: Array, param: Array, hyper: Hyper) -> Array:
+        if any(not -grad.ndim <= each < grad.ndim for each in np.ravel([] if axis is None else axis)):
+            raise ValueError(f"adaptive_grad_clip: axis={axis} is none of a leaf of shape {grad.shape}.")
         found, of_param = (squares([leaf], _unit_axes(leaf, axis)) for leaf in (grad, param))
         limit = hyper["clipping"] * jnp.maximum(of_param.length / of_param.scale, hyper["eps"])
         longer = found.scale * grad * (limit / jnp.maximum(found.length, _LEAST_NORM * found.scale))

@@ -35,12 +35,11 @@ from jgd.core import (
     OptState,
     PyTree,
     WrapperState,
-    check_transform,
     increment,
     make_optimizer,
     transform_text,
 )
-from jgd.core._checks import check_same_tree, flatten, path_text
+from jgd.core._checks import check_params_of, check_same_tree, flatten, path_text
 from jgd.core._rounding import SIXTEEN_BITS, random_bits, stochastic_round
 
 CORRECTION = "correction"
@@ -163,6 +162,7 @@ def master_params(opt_state: PyTree, params: PyTree) -> PyTree:
     if len(states) != 1:
         raise ValueError(f"master_params: expected one state of split_master_weights; found {len(states)}.")
     leaves, treedef = jax.tree.flatten(params)
+    check_params_of("master_params", CORRECTION, states[0].slots[CORRECTION], params)
     corrections = treedef.flatten_up_to(states[0].slots[CORRECTION])
     found = (
         param if isinstance(correction, optax.MaskedNode) else join_float(jnp.asarray(param), correction)
@@ -221,7 +221,6 @@ def _around(
 
     `before(param, correction)` is the float32 param, `after(new, param, correction, seed) -> (update, correction)`.
     """
-    check_transform(name, inner)
     inside = optax.with_extra_args_support(inner)
 
     def is_split(path: Any, param: Any) -> bool:

@@ -32,7 +32,6 @@ from jgd.core import (
     PyTree,
     ScalarOrSchedule,
     WrapperState,
-    check_transform,
     fixed_int,
     global_norm,
     increment,
@@ -78,7 +77,6 @@ def mechanize(
         >>> print(bool(jnp.abs(params[0]) < 0.1))
         True
     """
-    check_transform("mechanize", base_optimizer)
     num_betas = fixed_int("mechanize", "num_betas", num_betas, least=1)
     base = optax.with_extra_args_support(base_optimizer)
     given = Hyperparams("mechanize", {"weight_decay": weight_decay, "eps": eps, "s_init": s_init})

@@ -26,7 +26,6 @@ from jgd.core import (
     PyTree,
     apply_updates,
     cast_like,
-    check_transform,
     fixed_int,
     make_optimizer,
     map_floats,
@@ -87,8 +86,6 @@ def sam(
         >>> print(updates.round(2))
         [-0.61 -0.81]
     """
-    check_transform("sam", optimizer)
-    check_transform("sam", adv_optimizer)
     sync_period = fixed_int("sam", "sync_period", sync_period, least=1)
     inner, climber = optax.with_extra_args_support(optimizer), optax.with_extra_args_support(adv_optimizer)
 

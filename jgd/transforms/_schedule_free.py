@@ -21,6 +21,7 @@ import optax
 from jgd.core import (
     NOT_NEGATIVE,
     Array,
+    DTypeLike,
     Hyperparams,
     Optimizer,
     OptState,
@@ -28,7 +29,6 @@ from jgd.core import (
     Range,
     ScalarOrSchedule,
     check_choice,
-    check_transform,
     compute_dtype,
     increment,
     make_optimizer,
@@ -36,6 +36,7 @@ from jgd.core import (
     transform_text,
     zero_update,
 )
+from jgd.core._checks import check_params_of
 
 
 class ScheduleFreeState(NamedTuple):
@@ -47,6 +48,7 @@ class ScheduleFreeState(NamedTuple):
     def eval_params(self, params: PyTree) -> PyTree:
         """The average $x$, from the params $y$ and the slot $z$."""
         b1 = self.own.hyperparams["b1"]
+        check_params_of("eval_params", "z", self.own.slots["z"], params)
         return map_floats(lambda y, z: _average(jnp.asarray(y), z, b1).astype(y.dtype), params, self.own.slots["z"])
 
 
@@ -61,7 +63,7 @@ def schedule_free(
     learning_rate: ScalarOrSchedule,
     b1: ScalarOrSchedule = 0.9,
     weight_lr_power: ScalarOrSchedule = 2.0,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
     *,
     r: ScalarOrSchedule = 0.0,
     like: Literal["optax", "author"] = "optax",
@@ -95,7 +97,6 @@ def schedule_free(
         >>> print(bool(jnp.abs(jgd.eval_params(state, params)[0]) < 0.05))
         True
     """
-    check_transform("schedule_free", base_optimizer)
     check_choice("schedule_free", "like", like, Literal["optax", "author"])
     if state_dtype is not None and not jnp.issubdtype(jnp.dtype(state_dtype), jnp.inexact):
         raise TypeError(f"schedule_free: state_dtype must be a float dtype, since z are params; got {state_dtype!r}.")

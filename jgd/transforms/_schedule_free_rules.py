@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Mask, Optimizer, PyTree, ScalarOrSchedule, eval_params, is_traced
+from jgd.core import DTypeLike, Mask, Optimizer, PyTree, ScalarOrSchedule, eval_params, is_traced
 from jgd.rules import lift_decayed, rmsprop_rule, sgd
 from jgd.transforms._chain import chain
 from jgd.transforms._decay import add_decayed_weights
@@ -20,7 +20,7 @@ def schedule_free_sgd(
     b1: ScalarOrSchedule = 0.9,
     weight_decay: ScalarOrSchedule | None = None,
     weight_lr_power: ScalarOrSchedule = 2.0,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
     *,
     r: ScalarOrSchedule = 0.0,
     like: Like = "optax",
@@ -66,7 +66,7 @@ def schedule_free_adamw(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_lr_power: ScalarOrSchedule = 2.0,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
     *,
     mask: Mask = None,
     r: ScalarOrSchedule = 0.0,

@@ -12,7 +12,6 @@ from jgd.core import (
     PyTree,
     WrapperState,
     cast_like,
-    check_transform,
     increment,
     is_float,
     make_optimizer,
@@ -41,7 +40,6 @@ def skip_nonfinite(optimizer: optax.GradientTransformation) -> Optimizer:
         >>> print(updates, state.own.slots["skipped"], state.inner.count)
         [0.] 1 0
     """
-    check_transform("skip_nonfinite", optimizer)
     inside = optax.with_extra_args_support(optimizer)
 
     def init(params: PyTree) -> WrapperState:

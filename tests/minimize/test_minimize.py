@@ -415,7 +415,7 @@ def test_a_memory_holds_something(method):
         ({"fun": lambda x: x}, TypeError, "must return a scalar; got shape \\(2,\\)"),
         ({"fun": lambda x: (bowl(x), x)}, TypeError, "has_aux=True"),
         ({"params": jnp.ones(2, jnp.complex64), "bounds": (0, 1)}, TypeError, "complex numbers have no order"),
-        ({"fun": None}, TypeError, "fun must be a function of params; got None"),
+        ({"fun": None}, TypeError, "fun must be a function; got None"),
         ({"fun": lambda x: None}, TypeError, "real scalar; got a NoneType"),
         ({"fun": lambda x: jnp.sum(x).astype(int)}, TypeError, "its gradient is zero everywhere"),
         ({"fun": lambda x: 3}, TypeError, "its gradient is zero everywhere"),

@@ -212,7 +212,7 @@ def test_derivatives_of_a_constrained_solution_and_its_multipliers(mode):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"equality": 3.0}, TypeError, "equality must be a function of params; got 3.0"),
+        ({"equality": 3.0}, TypeError, "equality must be a function or None; got 3.0"),
         ({"inequality": lambda x: None}, TypeError, "inequality must return float arrays; got NoneType"),
         ({"inequality": lambda x: x > 0}, TypeError, r"must return float arrays; got \['bool'\]"),
         ({"equality": jnp.sum, "method": "gauss_newton"}, ValueError, "methods for least squares know no constraints"),
