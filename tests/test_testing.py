@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import pytest
 
 import jgd
 from jgd import testing
+from jgd.core import Rule, lift
 
 RATE = 0.1
 
@@ -155,6 +156,24 @@ def fails_on_empty_leaves():
     return sound(update=lambda grad: delta(grad) * jnp.max(jnp.ones(grad.shape)).astype(grad.dtype))
 
 
+def of_norms(kind="elementwise", **more):
+    """A rule that divides each gradient by its norm."""
+
+    def update(grad, slots, param, hyper, step):
+        return -hyper["learning_rate"] * grad / (1e-6 + jnp.linalg.norm(grad)), slots
+
+    return lift(Rule(update, kind=kind), {"learning_rate": RATE}, name="of_norms", **more)
+
+
+def of_shapes():
+    """A rule that leaves vectors alone, and says that it sees each entry by itself."""
+
+    def update(grad, slots, param, hyper, step):
+        return -hyper["learning_rate"] * (grad if grad.ndim > 1 else 0 * grad), slots
+
+    return lift(Rule(update), {"learning_rate": RATE}, name="of_shapes")
+
+
 # Name, what makes it, the check that it is about, and what the check says.
 FAULTS = [
     (
@@ -213,6 +232,25 @@ FAULTS = [
         "check_low_precision",
         r"last of 1500\) in bfloat16 at .* furthest off: its norm",
     ),
+    (
+        "norm_of_all",
+        of_norms,
+        "check_layouts",
+        r"elementwise rule packed in one vector update 1 at \['matrix'\].* with each leaf alone; .*says kind='leaf'",
+    ),
+    (
+        "norm_in_a_chain",
+        lambda: jgd.chain(jgd.clip_by_global_norm(1.0), of_norms(layout="packed")),
+        "check_layouts",
+        r"elementwise rule packed in one vector update 1 at \['matrix'\]",
+    ),
+    (
+        "norm_behind_a_mask",
+        lambda: jgd.chain(jgd.add_decayed_weights(0.1, mask="matrices"), of_norms()),
+        "check_layouts",
+        r"elementwise rule packed in one vector update 1 at \['matrix'\]",
+    ),
+    ("shape", of_shapes, "check_layouts", r"elementwise rule packed in one vector update 1 at \['matrix'\]"),
     ("integers", touches_integers, "check_integer_leaves", r"the update of integers at \['flag'\] is 1, 0 expected"),
     ("empty", fails_on_empty_leaves, "check_none_and_empty_leaves", r"an empty one raised ValueError"),
 ]
@@ -235,13 +273,33 @@ def test_every_check_has_a_fault_that_it_finds():
     assert {row[2] for row in FAULTS} == set(testing.CHECKS)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: of_norms("leaf"),
+        lambda: of_norms("matrix", layout="stacked"),
+        lambda: jgd.adam(RATE, state_dtype="bfloat16"),
+        lambda: jgd.adamw(RATE, mask="matrices", layout="packed"),
+        lambda: jgd.groups({"matrix": jgd.lamb(RATE), "*": jgd.sgd(RATE)}),
+    ],
+)
+def test_what_says_what_it_looks_at_is_the_same_in_every_layout(make):
+    testing.check_layouts(make(), params={"matrix": jnp.ones((2, 2)), "other": jnp.eye(2), "n": jnp.arange(2)})
+
+
+def test_who_says_nothing_of_layouts_passes():
+    testing.check_layouts(optax.lamb(RATE))
+    every_second: Any = optax.MultiSteps(optax.lamb(RATE), 2)
+    testing.check_layouts(every_second)
+
+
 def test_all_failures_come_in_one_error():
     with pytest.raises(testing.OptimizerCheckError) as found:
         testing.check_optimizer(
             sound(update=lambda g: delta(g, RATE), state=becomes_weak), skip=["check_low_precision"]
         )
     assert set(found.value.failures) == {"check_one_trace", "check_state_types", "check_descends"}
-    assert str(found.value).startswith("3 of 11 checks failed\n  check_one_trace: ")
+    assert str(found.value).startswith("3 of 12 checks failed\n  check_one_trace: ")
     assert "\n  check_descends: " in str(found.value)
 
 

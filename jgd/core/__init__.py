@@ -33,6 +33,7 @@ from jgd.core._hyperparams import in_place_of as in_place_of
 from jgd.core._hyperparams import set_hyperparams as set_hyperparams
 from jgd.core._layouts import Block as Block
 from jgd.core._layouts import Layout as Layout
+from jgd.core._layouts import every_rule_laid_out as every_rule_laid_out
 from jgd.core._lengths import Squares as Squares
 from jgd.core._lengths import global_norm as global_norm
 from jgd.core._lengths import shortening as shortening
@@ -67,6 +68,7 @@ from jgd.core._optimizer import make_optimizer as make_optimizer
 from jgd.core._optimizer import update_params as update_params
 from jgd.core._over_floats import over_floats as over_floats
 from jgd.core._packing import Packed as Packed
+from jgd.core._packing import PackedError as PackedError
 from jgd.core._packing import holds_packed as holds_packed
 from jgd.core._packing import pack as pack
 from jgd.core._packing import refuse_packed as refuse_packed

@@ -21,8 +21,10 @@ about as long to compile the copies into a pack and out of it as the small loops
 leaves cost too much, keep them packed from step to step: see `jgd.pack`.
 """
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,6 +59,30 @@ SMALL = 16_384
 
 #: At most so many leaves are packed into one array: XLA's time to compile the way out grows with their square.
 LONGEST = 40
+
+
+# The layout of every rule while it is traced, whatever its own, and the kinds of those that were laid out in it.
+_ASKED: contextvars.ContextVar[tuple[Layout, set[str]] | None] = contextvars.ContextVar("layout", default=None)
+
+
+@contextlib.contextmanager
+def every_rule_laid_out(layout: str | Layout) -> Iterator[set[str]]:
+    """All that is traced inside runs in this layout, in whatever wrappers; gives the kinds of the rules that did."""
+    kinds: set[str] = set()
+    token = _ASKED.set((resolve_layout(layout), kinds))
+    try:
+        yield kinds
+    finally:
+        _ASKED.reset(token)
+
+
+def layout_of(rule: Rule, own: Layout) -> Layout:
+    """The rule's own layout, unless `every_rule_laid_out` says otherwise."""
+    asked = _ASKED.get()
+    if asked is None:
+        return own
+    asked[1].add(rule.kind)
+    return asked[0]
 
 
 def alone(rule: Rule, leaves: Sequence[jax.ShapeDtypeStruct]) -> Sequence[Block]:

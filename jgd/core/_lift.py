@@ -16,7 +16,7 @@ from jgd.core._containers import as_found, as_made
 from jgd.core._declared import check_blocks, check_chosen, check_lifted
 from jgd.core._floats import zero_update
 from jgd.core._hyperparams import Hyperparams
-from jgd.core._layouts import Layout, resolve_layout
+from jgd.core._layouts import Layout, layout_of, resolve_layout
 from jgd.core._numerics import compute_dtype, increment, real_dtype
 from jgd.core._optimizer import Optimizer, OptState, make_optimizer
 from jgd.core._packing import refuse_packed
@@ -158,7 +158,7 @@ def lift(
                 by_leaf = [(leaf, {slot: new[slot][j] for slot in rule.slots}) for j, leaf in enumerate(given_back)]
             else:
                 by_leaf = _run_blocks(
-                    lay_out,
+                    layout_of(rule, lay_out),
                     rule,
                     runs(rule, moves),
                     ready,

@@ -13,6 +13,10 @@ from jgd.core._layouts import LONGEST, SMALL
 from jgd.core._types import Array, ArrayTree, PyTree
 
 
+class PackedError(ValueError):
+    """Packed params were given to what looks at whole leaves or at their places in the tree."""
+
+
 @jax.tree_util.register_pytree_with_keys_class
 class Packed:
     """A tree with its small leaves in a few vectors; a pytree itself. Make it with `jgd.pack`.
@@ -120,9 +124,9 @@ def holds_packed(tree: PyTree) -> bool:
 
 
 def refuse_packed(owner: str, tree: PyTree, why: str) -> None:
-    """Raises ValueError for a packed tree."""
+    """Raises PackedError for a packed tree."""
     if holds_packed(tree):
-        raise ValueError(f"{owner}: {why}, which packed params hide; expected params that jgd.pack did not pack.")
+        raise PackedError(f"{owner}: {why}, which packed params hide; expected params that jgd.pack did not pack.")
 
 
 def _is_packed(node: Any) -> bool:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import PyTree, apply_updates, check_transform, path_text
+from jgd.core import Optimizer, PyTree, apply_updates, check_transform, path_text
 
 #: What `update` needs beside gradients, state and params: a dict, or a function of params and gradients that makes it.
 Extra = Mapping[str, Any] | Callable[[PyTree, PyTree], Mapping[str, Any]] | None
@@ -42,11 +42,15 @@ class Subject(optax.GradientTransformationExtraArgs):
 
     Attributes:
         params: What the checks start from.
+        of_jgd: Whether it is an optimizer of jgd's, which refuses packed params where they would change its numbers.
+        is_default: Whether nobody gave the params.
         plain_step: `(grads, state, params) -> (updates, state, params)`.
         step: The same under `jax.jit`.
     """
 
     params: PyTree
+    of_jgd: bool
+    is_default: bool
     plain_step: Callable[..., Any]
     step: Callable[..., Any]
 
@@ -55,6 +59,8 @@ def as_subject(optimizer: Any, params: PyTree = None, extra: Extra = None) -> Su
     """The optimizer as a subject; one that is a subject already stays as it is, with all that is compiled for it."""
     if isinstance(optimizer, Subject):
         return optimizer
+    if isinstance(optimizer, optax.MultiSteps):  # no transform itself, though it has both functions
+        optimizer = optimizer.gradient_transformation()
     check_transform("check_optimizer", optimizer)
     full = optax.with_extra_args_support(optimizer)
 
@@ -68,6 +74,7 @@ def as_subject(optimizer: Any, params: PyTree = None, extra: Extra = None) -> Su
 
     subject = Subject(optimizer.init, update)
     subject.params = default_params() if params is None else jax.tree.map(jnp.asarray, params)
+    subject.of_jgd, subject.is_default = isinstance(optimizer, Optimizer), params is None
     subject.plain_step, subject.step = step, jax.jit(step)
     return subject
 

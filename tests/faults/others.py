@@ -76,6 +76,14 @@ FAULTS = [
         "A rule whose params become NaN passes check_descends.",
     ),
     Fault(
+        "layouts_are_not_compared",
+        "jgd/testing/_layouts.py",
+        'together = _run(subject, start, grads, "packed")',
+        'together = _run(subject, start, grads, "alone")',
+        ("tests/test_testing.py::test_a_planted_fault_is_found_by_its_check[norm_behind_a_mask]",),
+        "A rule of norms that says it is elementwise passes every check.",
+    ),
+    Fault(
         "no_zero_gradient_is_tried",
         "jgd/testing/_numbers.py",
         "for number in range(1, 4):",
