@@ -222,7 +222,9 @@ def _can_be_asked(annotation: type) -> bool:
 
 
 def _public_name(annotation: type) -> str:
-    return f"jgd.{annotation.__name__}" if annotation.__module__.startswith("jgd.") else annotation.__name__
+    if not annotation.__module__.startswith("jgd."):
+        return annotation.__name__
+    return ("jgd.minimize." if annotation.__module__.startswith("jgd.minimize.") else "jgd.") + annotation.__name__
 
 
 def _is_integer(value: Any) -> bool:
@@ -239,7 +241,7 @@ def _is_integer(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool | str | bytes) or value is None:
         return False
-    if isinstance(value, int | float):
+    if isinstance(value, float):
         return True
     return (
         _is_array(value) and np.shape(value) == () and not jnp.issubdtype(jnp.result_type(value), jnp.complexfloating)

@@ -60,7 +60,7 @@ class FromOptimizer(BaseMethod):
         optimizer: A `jgd` or `optax` optimizer.
     """
 
-    optimizer: Any
+    optimizer: optax.GradientTransformation
 
     def init(self, problem: Problem, point: Point) -> OptimizerState:
         """The optimizer's state."""

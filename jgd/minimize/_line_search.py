@@ -11,7 +11,7 @@ accepted step is in the result, so nothing is evaluated twice. `noise` is by how
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,7 @@ class LineSearchResult(NamedTuple):
     decreased: Array
 
 
+@runtime_checkable
 class LineSearch(Protocol):
     """A line search; see the module's docstring."""
 

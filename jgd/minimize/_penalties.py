@@ -37,6 +37,7 @@ from jgd.minimize._strengths import map_floats, total
 
 
 @runtime_checkable
+@runtime_checkable
 class Penalty(Protocol):
     """What `ProximalGradient` needs of a penalty; see the module's docstring."""
 
