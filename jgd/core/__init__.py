@@ -13,6 +13,7 @@ from jgd.core._checks import check_arrays as check_arrays
 from jgd.core._checks import check_choice as check_choice
 from jgd.core._checks import check_complex as check_complex
 from jgd.core._checks import check_same_tree as check_same_tree
+from jgd.core._checks import check_takes as check_takes
 from jgd.core._checks import given_numbers as given_numbers
 from jgd.core._checks import path_text as path_text
 from jgd.core._door import behind_doors as behind_doors

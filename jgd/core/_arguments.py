@@ -291,7 +291,9 @@ _TREE = _Kind(lambda value: all(map(_is_array, jax.tree.leaves(value))), "a tree
 _PLAIN: dict[Any, _Kind] = {
     ArrayTree: _TREE,
     Scalar: _Kind(_is_number, "a number"),
-    ScalarOrSchedule: _Kind(lambda value: value is not None, "a number, a scalar array or a schedule"),
+    ScalarOrSchedule: _Kind(
+        lambda value: value is not None and not isinstance(value, type), "a number, a scalar array or a schedule"
+    ),
     Reals: _Kind(_is_real, "real numbers"),
     None: _Kind(lambda value: value is None, "None"),
     types.NoneType: _Kind(lambda value: value is None, "None"),

@@ -1,5 +1,6 @@
 """Checks at trace time. Each message says where, what was found, and what was expected."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -112,6 +113,10 @@ def flatten_slot(owner: str, slot: str, tree: PyTree, grads: PyTree, name: str =
         raise ValueError(f"{owner}: {name} do not fit the state's slot {slot!r}: {error}") from error
 
 
+def _same_shape(a: Any, b: Any) -> bool:
+    return is_array(a) and is_array(b) and jnp.shape(a) == jnp.shape(b)
+
+
 def check_params_of(owner: str, slot: str, tree: PyTree, params: PyTree) -> None:
     """Refuses params that a slot does not belong to.
 
@@ -120,8 +125,10 @@ def check_params_of(owner: str, slot: str, tree: PyTree, params: PyTree) -> None
     """
     stored = flatten_slot(owner, slot, tree, params, "params")
     for (path, leaf), kept in zip(jax.tree_util.tree_flatten_with_path(params)[0], stored, strict=True):
-        if isinstance(kept, optax.MaskedNode) or (is_array(leaf) and jnp.shape(leaf) == jnp.shape(kept)):
+        if isinstance(kept, optax.MaskedNode) or _same_shape(leaf, kept):
             continue
+        if not is_array(kept):
+            check_same_tree(owner, "params", params, f"the state's slot {slot!r}", tree)
         found = f"of shape {jnp.shape(leaf)}" if is_array(leaf) else f"a {type(leaf).__name__}"
         raise ValueError(
             f"{owner}: the param at {path_text(path)} is {found}; the state's slot {slot!r} has shape"
@@ -198,3 +205,19 @@ def check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
     if not any(type(value) is type(choice) and value == choice for choice in get_args(choices)):
         known = ", ".join(repr(choice) for choice in get_args(choices))
         raise ValueError(f"{owner}: {name} must be one of {known}; got {value!r}.")
+
+
+def check_takes(owner: str, name: str, function: Any, call: str, *arguments: Any) -> None:
+    """Refuses a function that cannot be called as it will be, which `call` shows.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a function in C
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(f"{owner}: {name} is called as {call}; this function takes {signature}.") from None

@@ -81,6 +81,8 @@ def check_numbers(fun: Any, tol: Any, max_steps: Any) -> int:
         )
     if steps < 0:
         raise ValueError(f"minimize: max_steps must be at least 0; got {steps}.")
+    if steps >= 2**31:
+        raise ValueError(f"minimize: max_steps must be an int32, as counts are; got {steps}.")
     if tol is not None:
         _check_tol(tol)
     return steps

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, check_whole
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
@@ -29,6 +29,10 @@ class BarzilaiBorwein(BaseMethod):
 
     window: int = 10
     line_search: LineSearch = dataclasses.field(default_factory=Armijo)
+
+    def __post_init__(self) -> None:
+        """Checks the window."""
+        check_whole("BarzilaiBorwein", 1, window=self.window)
 
     def init(self, problem: Problem, point: Point) -> tuple[Array, Array, Array]:
         """The step to try first, the last values, and the parity."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, ArrayTree, PyTree, check_kind
 from jgd.minimize._any_optimizer import FromOptimizer
 from jgd.minimize._barzilai_borwein import BarzilaiBorwein
 from jgd.minimize._bfgs import BFGS
@@ -135,6 +135,7 @@ def _from_scipy(bounds: Any, params: PyTree) -> Any:
             " (jnp.array(lower), jnp.array(upper)), or pairs as scipy has them, [(low, high), (low, high)]."
         )
     ends = [(-np.inf, np.inf) if pair is None else pair for pair in bounds]
+    check_kind("minimize", "bounds", ends, ArrayTree)
     lower = [-np.inf if low is None else low for low, _ in ends]
     upper = [np.inf if high is None else high for _, high in ends]
     return (jnp.stack([jnp.asarray(low) for low in lower]), jnp.stack([jnp.asarray(high) for high in upper]))
@@ -159,6 +160,7 @@ def flat_bounds(bounds: Any, params: PyTree) -> tuple[Array, Array] | None:
 
     def side(bound: Any, otherwise: float) -> Array:
         bound = otherwise if bound is None else bound
+        check_kind("minimize", "bounds", bound, ArrayTree)
         if jax.tree.structure(bound) == jax.tree.structure(0.0) and jnp.ndim(bound) == 0:
             bound = jax.tree.map(lambda leaf: jnp.full(jnp.shape(leaf), bound), params)
         try:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
-from jgd.core import PyTree, check_choice, is_traced
+from jgd.core import ArrayTree, PyTree, Scalar, check_choice, check_takes, checked, is_traced
 from jgd.minimize._arguments import as_args, check_constraints, check_flags, check_numbers, refuse, value_dtype_of
 from jgd.minimize._data import split
 from jgd.minimize._flatten import flattener
@@ -18,14 +19,15 @@ from jgd.minimize._result import MinimizeResult
 Differentiate = Literal["implicit", "unroll"]
 
 
+@checked
 def minimize(
     fun: Callable[..., Any],
     params: PyTree,
     *,
-    args: Any = (),
+    args: ArrayTree = (),
     method: Any = "lbfgs",
     line_search: Any = None,
-    tol: Any = None,
+    tol: Scalar | None = None,
     max_steps: int = 1000,
     has_aux: bool = False,
     bounds: Any = None,
@@ -103,12 +105,13 @@ def minimize(
     flattener(params)  # refuses what is no tree of arrays
     vectors = flat_bounds(bounds, params)
     made, numbers = split(make_method(method, line_search, bounds))
+    check_takes("minimize", "fun", fun, "fun(params, *args)", params, *as_args(args))
     inputs = Inputs(as_args(args), vectors, numbers, tol)
     if equality is not None or inequality is not None:
         check_constraints(made, equality, inequality, differentiate, progress)
     settings = Settings(fun, made, max_steps, has_aux, trace, differentiate, value_dtype, equality, inequality)
     if progress:
-        if any(is_traced(leaf) for leaf in jax.tree.leaves((params, inputs))):
+        if any(is_traced(leaf) for leaf in jax.tree.leaves((params, inputs, jnp.zeros(())))):
             raise ValueError("minimize: a progress bar needs values: use progress=False inside jit, vmap and grad.")
         return run_with_bar(settings, params, inputs)
     try:

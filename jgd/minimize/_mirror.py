@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, check_choice, is_float
+from jgd.core import Array, Scalar, check_choice, is_float
 from jgd.minimize._backtracking import Trial, backtrack
 from jgd.minimize._flatten import refuse_complex
 from jgd.minimize._line_search import stopped
@@ -110,7 +110,7 @@ class MirrorDescent(BaseMethod):
     """
 
     geometry: Geometry = "simplex"
-    learning_rate: float | Array | None = None
+    learning_rate: Scalar | None = None
 
     def __post_init__(self) -> None:
         """Checks the geometry."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, ArrayTree, PyTree
 from jgd.minimize._minimize import minimize
 from jgd.minimize._result import MinimizeResult
 
@@ -26,7 +26,7 @@ class MultiStart(NamedTuple):
     index: Array
 
 
-def multi_start(fun: Callable[..., Any], starts: PyTree, **options: Any) -> MultiStart:
+def multi_start(fun: Callable[..., Any], starts: ArrayTree, **options: Any) -> MultiStart:
     """Minimizes from many starts at once, by `vmap`: each run ends for itself, the program with the last of them.
 
     Args:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, Scalar
 from jgd.minimize._gain import gain_ratio
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
@@ -99,8 +99,8 @@ class TrustRegion(BaseMethod):
         max_products: Hessian-vector products in a step at most; None for 2n.
     """
 
-    radius: float | Array | None = None
-    max_radius: float | Array = float("inf")
+    radius: Scalar | None = None
+    max_radius: Scalar = float("inf")
     max_products: int | None = None
 
     def init(self, problem: Problem, point: Point) -> TrustState:

@@ -31,7 +31,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, abs_sq
+from jgd.core import Array, ArrayTree, PyTree, abs_sq
 from jgd.minimize._flatten import refuse_complex
 from jgd.minimize._strengths import map_floats, total
 
@@ -69,7 +69,7 @@ class L1:
         [ 1.5 -0.  -0.5]
     """
 
-    strength: Any
+    strength: ArrayTree
 
     def value(self, params: PyTree) -> Array:
         """The penalty, a scalar."""
@@ -88,7 +88,7 @@ class NonNegativeL1:
         strength: $\lambda \ge 0$, as in `L1`.
     """
 
-    strength: Any
+    strength: ArrayTree
 
     def value(self, params: PyTree) -> Array:
         """The penalty of params that are not negative, a scalar."""
@@ -116,8 +116,8 @@ class ElasticNet:
         l2: $\lambda_2 \ge 0$, of the same kinds.
     """
 
-    l1: Any
-    l2: Any
+    l1: ArrayTree
+    l2: ArrayTree
 
     def value(self, params: PyTree) -> Array:
         """The penalty, a scalar."""
@@ -156,7 +156,7 @@ class GroupLasso:
          [0.  0. ]]
     """
 
-    strength: Any
+    strength: ArrayTree
 
     def value(self, params: PyTree) -> Array:
         """The penalty, a scalar."""

@@ -23,7 +23,7 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, Scalar
 from jgd.minimize._line_search import stopped
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
@@ -68,7 +68,7 @@ class ProjectedGradient(BaseMethod):
     """
 
     projection: Callable[[PyTree], PyTree] | None = None
-    learning_rate: float | Array | None = None
+    learning_rate: Scalar | None = None
     window: int = 10
     handles_bounds: ClassVar[bool] = True
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, Scalar
 from jgd.minimize._backtracking import Trial, backtrack
 from jgd.minimize._line_search import stopped
 from jgd.minimize._method import BaseMethod, StepInfo
@@ -74,7 +74,7 @@ class ProximalGradient(BaseMethod):
     """
 
     penalty: Penalty
-    learning_rate: float | Array | None = None
+    learning_rate: Scalar | None = None
     accelerated: bool = True
     restart: bool = True
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, Scalar
 from jgd.minimize._arguments import as_args, check_flags, check_numbers, value_dtype_of
 from jgd.minimize._data import split
 from jgd.minimize._flatten import flattener
@@ -75,7 +75,7 @@ class Stepper:
     fun: Callable[..., Any]
     method: Any = "lbfgs"
     line_search: Any = None
-    tol: Any = None
+    tol: Scalar | None = None
     max_steps: int = 1000
     has_aux: bool = False
     bounds: Any = None

@@ -39,6 +39,8 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
         # arrays are data, of which nothing is known here
         if isinstance(strength, int | float) and not strength >= 0:
             raise ValueError(f"{what} at {path_text(path)} is {strength}; expected at least 0.")
+        if jnp.iscomplexobj(strength):
+            raise TypeError(f"{what} at {path_text(path)} is complex; expected real numbers.")
         try:
             jnp.broadcast_to(strength, jnp.shape(leaf))
         except TypeError:

@@ -106,6 +106,6 @@ def momo_adam(
 
 def _number(owner: str, lower_bound: Any) -> Any:
     """What the bound in use starts at."""
-    first = lower_bound(0) if callable(lower_bound) and not isinstance(lower_bound, type) else lower_bound
+    first = lower_bound(0) if callable(lower_bound) else lower_bound
     check_hyperparam(owner, "lower_bound", first)
     return first

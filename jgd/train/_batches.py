@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jgd.core import PyTree, path_text
+from jgd.core import PyTree, check_takes, path_text
 from jgd.train._data import ArrayLoader
-from jgd.train._options import check_takes
 from jgd.train._poisson import PoissonLoader
 
 _LOADER = "jgd.ArrayLoader({}, batch_size)"
@@ -49,7 +48,7 @@ def check_data(data: Any) -> None:
 def _check_function(data: Any) -> None:
     if isinstance(data, type):
         raise TypeError(f"fit: data must be batches or a function of the epoch; got the class {data.__name__}.")
-    check_takes("data", data, "data(0), with the epoch", 0)
+    check_takes("fit", "data", data, "data(0), with the epoch", 0)
 
 
 def check_batch(batch: PyTree) -> bool:

@@ -1,6 +1,5 @@
 """What `fit` was asked for, looked at before anything is done."""
 
-import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jgd.core import check_choice
+from jgd.core import check_choice, check_takes
 from jgd.train._checkpoints import Checkpoints
 from jgd.train._interrupt import OnInterrupt
 from jgd.train._resume import check_resume
@@ -67,22 +66,6 @@ def check_options(step: Step, options: Mapping[str, Any]) -> None:
         raise ValueError("fit: tol is compared with the gradient norm, which this step leaves out (norms=False).")
 
 
-def check_takes(name: str, function: Any, call: str, *arguments: Any) -> None:
-    """Sees that a function can be called as it will be.
-
-    Raises:
-        TypeError: It cannot.
-    """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of a function in C
-        return
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        raise TypeError(f"fit: {name} is called as {call}; this function takes {signature}.") from None
-
-
 def _check_kinds(options: Mapping[str, Any]) -> None:
     known: dict[str, tuple[tuple[type, ...], str]] = {
         "checkpoint_dir": ((str, Path, Checkpoints), "None, a folder or a jgd.Checkpoints"),
@@ -99,9 +82,9 @@ def _check_kinds(options: Mapping[str, Any]) -> None:
         got = f"a {type(callbacks).__name__}" + (" with other entries" if isinstance(callbacks, list | tuple) else "")
         raise TypeError(f"fit: callbacks must be a list of functions, callback(state, summary); got {got}.")
     for callback in callbacks:
-        check_takes("a callback", callback, "callback(state, summary)", None, {})
+        check_takes("fit", "a callback", callback, "callback(state, summary)", None, {})
     if eval_fn is not None:
-        check_takes("eval_fn", eval_fn, "eval_fn(state)", None)
+        check_takes("fit", "eval_fn", eval_fn, "eval_fn(state)", None)
 
 
 def _is_whole(value: Any) -> bool:

@@ -83,14 +83,16 @@ def lookahead(
     wrapper = Wrapper(after=_follow, slots={"slow": _same}, needs_params=True, elementwise=True)
     ranges = {"sync_period": AT_LEAST_ONE, "slow_step_size": POSITIVE}
     plain = wrap(fast_optimizer, wrapper, hyperparams, name="lookahead", ranges=ranges)
-    theirs = optax.lookahead(fast_optimizer, sync_period, slow_step_size, reset_state)  # pyright: ignore[reportArgumentType]
+
+    def theirs() -> Any:  # which takes no schedules
+        return optax.lookahead(fast_optimizer, sync_period, slow_step_size, reset_state)  # pyright: ignore[reportArgumentType]
 
     def init(params: PyTree) -> PyTree:
-        return theirs.init(params) if isinstance(params, optax.LookaheadParams) else plain.init(params)
+        return theirs().init(params) if isinstance(params, optax.LookaheadParams) else plain.init(params)
 
     def update(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
         if isinstance(params, optax.LookaheadParams):
-            return theirs.update(grads, state, params)
+            return theirs().update(grads, state, params)
         new: Any
         updates, new = plain.update(grads, state, params, **extra)
         if not reset_state:

@@ -127,7 +127,7 @@ def test_what_is_no_optimizer_is_told_what_to_write():
         jgd.make_step(loss_fn, "adam")
     with pytest.raises(TypeError, match=r"make_step: optimizer must be an optimizer; got the class MultiSteps"):
         jgd.make_step(loss_fn, jgd.MultiSteps)
-    with pytest.raises(TypeError, match=r"mars: expected an optimizer or transform; got a function\. If adam makes"):
+    with pytest.raises(TypeError, match=r"mars: optimizer must be an optimizer; got the function adam\. adam makes"):
         jgd.mars(jgd.adam)
     calls = optax.MultiSteps(optax.sgd(0.1), 2)  # no tuple, and an optimizer all the same
     jgd.make_step(loss_fn, calls)(jgd.TrainState.create(jnp.ones(3), calls), jnp.zeros(3))
