@@ -3,6 +3,7 @@
 The oracle is the same call on the same numbers in float64, whose squares are ordinary numbers.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ class Case(NamedTuple):
     make: Callable[[], Any]
     sizes: tuple[float, ...] = (1e-30, 1e-25, 1e20, 3e38)
     params: tuple[float, ...] = (1.0,)
+    leaves: tuple[str, ...] = tuple(SHAPES)
 
 
 CLIPPINGS = [
@@ -47,6 +49,27 @@ NORMS = [
         params=(1.0, 1e20, 1e-20),
     ),
 ]
+_FOR_MUON = (1e-25, 1e20, 1e38)
+RULES = [
+    Case("lars", lambda: jgd.lars(0.1, trust_coefficient=0.5), params=(1.0, 1e20)),
+    Case("lamb", lambda: jgd.lamb(0.1, weight_decay=1e-3), sizes=(1e-3, 1e15), params=(1.0, 1e22)),
+    Case("fromage", lambda: jgd.fromage(0.1, min_norm=0.0), params=(1.0, 1e20)),
+    Case("adafactor", lambda: jgd.adafactor(0.1), sizes=(1e-3, 1e15), params=(1.0, 1e20)),
+    Case("adamp", lambda: jgd.adamp(0.1, weight_decay=1e-2), sizes=(1e-3, 1e15), params=(1.0, 1e20)),
+    Case("sgd_sai", lambda: jgd.sgd_sai(0.1, eps=0.0, weight_decay=0.0), sizes=(1e-30, 1e20, 1e37)),
+    Case("muon", lambda: jgd.muon(0.1, eps=1e-32), _FOR_MUON, leaves=("matrix",)),
+    *(
+        Case(
+            f"muon_{kind}",
+            functools.partial(jgd.muon, 0.1, eps=0.0, preconditioning=kind),
+            _FOR_MUON,
+            leaves=("matrix",),
+        )
+        for kind in ("spectral", "aol", "schatten")
+    ),
+    Case("lbfgs", lambda: jgd.lbfgs(0.1, linesearch=None), sizes=(1e-3, 1e20, 1e37)),
+    Case("polyak_sgd", lambda: jgd.polyak_sgd(f_min=-1e3), sizes=(1e-3, 1e20, 1e25)),
+]
 CASES = CLIPPINGS + NORMS
 
 
@@ -58,15 +81,23 @@ def _numbers(key: int, size: float, dtype: Any) -> dict[str, np.ndarray]:
 
 
 def _update(optimizer: Any, grads: Any, params: Any) -> Any:
-    return optimizer.update(grads, optimizer.init(params), params)[0]
+    return optimizer.update(grads, optimizer.init(params), params, value=jnp.ones(()))[0]
 
 
 def _wide(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def _rows() -> list[Any]:
+    """Rules are rounded to bfloat16 by what lifts them, the same for all: for them that is slow enough to wait."""
+    rules = [pytest.param(case, "bfloat16", id=f"bfloat16-{case.name}", marks=pytest.mark.slow) for case in RULES]
+    quick = [(case, dtype) for dtype in ("float32", "bfloat16") for case in CASES] + [
+        (case, "float32") for case in RULES
+    ]
+    return [pytest.param(case, dtype, id=f"{dtype}-{case.name}") for case, dtype in quick] + rules
+
+
+@pytest.mark.parametrize(("case", "dtype"), _rows())
 def test_the_update_is_that_of_float64(case: Case, dtype: str):
     optimizer = case.make()
     jitted = jax.jit(lambda grads, params: _update(optimizer, grads, params))
@@ -75,12 +106,27 @@ def test_the_update_is_that_of_float64(case: Case, dtype: str):
         grads, params = _numbers(0, size, dtype), _numbers(1, param, dtype)
         with jax.enable_x64(True):
             expected = jax.tree.map(np.asarray, _update(case.make(), _wide(grads), _wide(params)))
-        for name, right in expected.items():
+        for name, right in ((name, expected[name]) for name in case.leaves):
             largest, found = np.max(np.abs(right)), np.asarray(jitted(grads, params)[name], np.float64)
             assert 0 < largest < np.inf
             np.testing.assert_allclose(found, right, rtol=0, atol=rtol * largest, err_msg=f"{size} {param} {name}")
     eager = _update(optimizer, grads, params)
-    jax.tree.map(np.testing.assert_array_equal, eager, jitted(grads, params))
+    for found, right in zip(*map(jax.tree.leaves, (eager, jitted(grads, params))), strict=True):
+        np.testing.assert_allclose(found, right, rtol=0, atol=rtol * float(jnp.max(jnp.abs(right))))
+
+
+@pytest.mark.parametrize(
+    ("make", "ordinary"), [(lambda: jgd.dion(0.1), 1.0), (lambda: jgd.kron(0.1), 1e8)], ids=["dion", "kron"]
+)
+@pytest.mark.parametrize("size", [1e20])
+def test_random_rules_step_as_for_ordinary_gradients(make: Callable[[], Any], ordinary: float, size: float):
+    params, optimizer = _numbers(1, 1.0, "float32"), make()
+    run = jax.jit(lambda grads, state: optimizer.update(grads, state, params))
+    state = other = optimizer.init(params)
+    for key in range(2):
+        direction, state = run(_numbers(key, size, "float32"), state)
+        expected, other = run(_numbers(key, ordinary, "float32"), other)
+        np.testing.assert_allclose(direction["matrix"], expected["matrix"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -24,7 +24,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
+from jgd.core import (
+    Array,
+    Cached,
+    Hyper,
+    Mask,
+    Optimizer,
+    PyTree,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    broadcast_mask,
+    lift,
+    squares,
+)
 from jgd.core._fixed import fixed_int
 from jgd.rules._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 
@@ -34,18 +47,17 @@ def project(direction: Array, grad: Array, param: Array, hyper: Hyper, axis: int
     if param.ndim < 2 or param.size == 0:
         return direction, 1.0
     found, ratio = direction, 1.0
-    by_channel = (param.shape[axis], -1)
-    for shape in ((1, -1), by_channel):  # the second goes before the first
+    for shape in ((1, -1), (param.shape[axis], -1)):  # that by channel goes before that of all
         x, g, d = (jnp.moveaxis(leaf, axis, 0).reshape(shape) for leaf in (param, grad, direction))
-        norm, grad_norm = (jnp.sqrt(jnp.sum(rows**2, axis=1, keepdims=True)) for rows in (x, g))
-        lengths = jnp.maximum(norm, hyper["eps"]) * jnp.maximum(grad_norm, hyper["eps"])
-        cosine = jnp.abs(jnp.sum(x * g, axis=1, keepdims=True)) / lengths
+        of_x, of_g = squares([x], (1,)), squares([g], (1,))
+        x, g = of_x.scale * x, of_g.scale * g
+        norm, grad_norm = (jnp.maximum(of.length, hyper["eps"] * of.scale) for of in (of_x, of_g))
+        cosine = jnp.abs(jnp.sum(x * g, axis=1, keepdims=True)) / (norm * grad_norm)
         invariant = jnp.max(cosine) < hyper["delta"] / x.shape[1] ** 0.5
-        unit = x / (norm + hyper["eps"])
+        unit = x / (of_x.length + hyper["eps"] * of_x.scale)
         tangent = d - unit * jnp.sum(unit * d, axis=1, keepdims=True)
         tangent = jnp.moveaxis(tangent.reshape(jnp.moveaxis(param, axis, 0).shape), 0, axis)
-        found = jnp.where(invariant, tangent, found)
-        ratio = jnp.where(invariant, hyper["wd_ratio"], ratio)
+        found, ratio = jnp.where(invariant, tangent, found), jnp.where(invariant, hyper["wd_ratio"], ratio)
     return found, ratio
 
 

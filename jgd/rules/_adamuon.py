@@ -26,7 +26,7 @@ from typing import Any
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_zeros
+from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_zeros, root
 from jgd.rules._matrix_axes import as_matrices, from_matrices
 from jgd.rules._matrix_lift import lift_beside_adamw
 from jgd.rules._muon_rule import Form, matrix_rule
@@ -47,7 +47,7 @@ def adamuon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form) -> Rule:
         b2, weight = (hyper["b2"], hyper["1-b2"]) if "b2" in hyper else (hyper["beta"], hyper["1-beta"])
         nu = b2 * as_matrices(slots["nu"], axes) + weight * abs_sq(direction)
         direction = direction / (jnp.sqrt(nu) + hyper["eps"])
-        norm = jnp.sqrt(jnp.sum(abs_sq(direction), axis=(1, 2), keepdims=True))
+        norm = root(jnp.sum(abs_sq(direction), axis=(1, 2), keepdims=True))
         size = hyper["consistent_rms"] * math.sqrt(math.prod(direction.shape[1:]))
         direction = from_matrices(direction * (size / (norm + hyper["eps"])), grad.shape, axes)
         if decays:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Cached, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift
+from jgd.core import Array, Cached, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift, root
 from jgd.core._fixed import fixed_int
 from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
 from jgd.rules._matrix_lift import choose_matrices, plain_adam
@@ -77,7 +77,7 @@ def apollo_rule(axes: MuonDimensionNumbers, rank: int, gap: int, by_channel: boo
 
 
 def _norm(x: Array, axis: Any) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x), axis=axis, keepdims=True))
+    return root(jnp.sum(jnp.square(x), axis=axis, keepdims=True))
 
 
 def apollo(

@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import POSITIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
+from jgd.core import POSITIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift, root
 from jgd.rules._weight_decay import DecayForm, decayed
 
 
@@ -60,7 +60,7 @@ def _inverse_root(row: Array, col: Array) -> Array:
 
 
 def _clipped(update: Array, hyper: Hyper) -> Array:
-    rms = jnp.sqrt(jnp.sum(update**2) / max(update.size, 1))
+    rms = root(jnp.sum(update**2) / max(update.size, 1))
     return update / jnp.maximum(rms / hyper["clip_threshold"], 1)
 
 

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, fixed, fixed_int, zeros
+from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, fixed, fixed_int, squares, zeros
 from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
 from jgd.rules._matrix_lift import lift_beside_adamw
 from jgd.rules._orthonormal import completed_basis, orthonormal_to_within
@@ -54,7 +54,7 @@ def dion_rule(
         is_zero = jnp.all(total == 0, axis=(1, 2), keepdims=True)
         p, r = jnp.where(is_zero, 0, p), jnp.where(is_zero, q, r)
         mu = total - hyper["1-momentum"] * (p @ r.mT)
-        norms = jnp.linalg.norm(r, axis=1, keepdims=True)
+        norms = (found := squares([r], (1,))).length / found.scale
         rounding = orthonormal_to_within(r.shape[2], r.dtype) * jnp.max(norms, axis=2, keepdims=True, initial=0)
         q = r / jnp.where(norms > rounding, norms + hyper["eps"], jnp.inf)
         direction = untall(p @ q.mT, shape) * math.sqrt(shape[2] / max(shape[1], 1))

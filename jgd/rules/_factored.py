@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, Hyper, Rule, Slots, abs_sq, fixed_int, real_dtype, zeros
+from jgd.core import Array, Hyper, Rule, Slots, abs_sq, fixed_int, real_dtype, root, squares, zeros
 
 _SMALLEST_SCALE = 1e-3
 
@@ -38,7 +38,8 @@ def factored_axes(shape: tuple[int, ...], factored: bool, least: Any) -> tuple[i
 
 
 def _rms(x: Array) -> Array:
-    return jnp.sqrt(jnp.mean(abs_sq(x))) if x.size else jnp.zeros((), real_dtype(x.dtype))
+    found = squares([x])
+    return root(found.total / max(x.size, 1)) / found.scale
 
 
 def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momentum: bool, decays: bool) -> Rule:
@@ -77,7 +78,7 @@ def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momen
         del step
         u, new = scaled(grad, slots, hyper)
         if clips:
-            u = u / jnp.maximum(1, _rms(u) / hyper["clipping_threshold"])
+            u = u / jnp.maximum(1, root(jnp.sum(abs_sq(u)) / max(u.size, 1)) / hyper["clipping_threshold"])
         u = hyper["learning_rate"] * u
         if by_param:
             u = jnp.maximum(_rms(param), _SMALLEST_SCALE) * u

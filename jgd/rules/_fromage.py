@@ -16,17 +16,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, global_norm, lift
+from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, global_norm, lift, squares
 
 
 def fromage_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Fromage, on one leaf."""
     del slots, step
     size = jnp.maximum(global_norm(param), hyper["min_norm"])
-    length = jnp.maximum(global_norm(grad), hyper["min_norm"])
-    usable = (size > 0) & (length > 0)
-    ratio = jnp.where(usable, size / jnp.where(usable, length, 1), 1)
-    return (hyper["shrink"] - 1) * param - hyper["shrink"] * hyper["learning_rate"] * ratio * grad, {}
+    found = squares([grad])
+    length = jnp.maximum(found.length, hyper["min_norm"] * found.scale)
+    unusable = (size == 0) | (length == 0)
+    ratio = jnp.where(unusable, 1, size / jnp.where(unusable, 1, length))
+    scaled = jnp.where(unusable, 1, found.scale) * grad
+    return (hyper["shrink"] - 1) * param - hyper["shrink"] * hyper["learning_rate"] * ratio * scaled, {}
 
 
 def shrinkage(hyper: Hyper, step: Array) -> Hyper:

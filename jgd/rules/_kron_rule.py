@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, when, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, root, squares, when, zeros
 from jgd.rules._preconditioners import along_axes, gram, solved_along_axes
 
 MemorySaveMode = Literal["smart_one_diag", "one_diag", "all_diag"] | None
@@ -105,8 +105,9 @@ def kron_rule(
 
         mu_hat, factors = when(hyper["due"], fitted, (mu_hat, tuple(slots["factors"])), (grad_, step, hyper))
         direction = along_axes(along_axes(mu_hat, factors), factors, transposed=True)
-        rms = jnp.sqrt(jnp.mean(jnp.square(direction)))
-        direction = direction * jnp.minimum(1, _LARGEST_RMS / (rms + 1e-12))
+        found = squares([direction])
+        rms = root(found.total / direction.size) + 1e-12 * found.scale
+        direction = found.scale * direction * jnp.minimum(1 / found.scale, _LARGEST_RMS / rms)
         return -hyper["learning_rate"] * direction.reshape(grad.shape), {"mu": mu, "factors": factors}
 
     slots = {"mu": zeros, "factors": factors_of}
@@ -116,14 +117,13 @@ def kron_rule(
 def _fitted(factors: Sequence[Array], pair: Array, noise: Array, rate: Array) -> tuple[Array, ...]:
     """One step of the fit on every factor."""
     seen, unseen = along_axes(pair, factors), solved_along_axes(noise, factors)
-    tiny = jnp.finfo(pair.dtype).tiny
+    down, tiny = jnp.minimum(squares([seen]).scale, 1), jnp.finfo(pair.dtype).tiny
+    seen, unseen = down * seen, down * unseen  # nothing but their ratio counts
     new = []
     for axis, factor in enumerate(factors):
-        is_diagonal = factor.ndim == 1
-        gained, lost = (gram(x, axis, diagonal=is_diagonal) for x in (seen, unseen))
-        largest = jnp.max(gained + lost)
-        if is_diagonal:
-            new.append(factor - rate * (gained - lost) * factor / jnp.maximum(largest, tiny))
+        gained, lost = (gram(x, axis, diagonal=factor.ndim == 1) for x in (seen, unseen))
+        if factor.ndim == 1:
+            new.append(factor - rate * (gained - lost) * factor / jnp.maximum(jnp.max(gained + lost), tiny))
         else:
             bound = jnp.maximum(_norm_bound(gained + lost), tiny)
             new.append(factor - jnp.triu(rate * (gained - lost)) / bound @ factor)
@@ -136,9 +136,9 @@ def _norm_bound(matrix: Array) -> Array:
     scaled = matrix / jnp.where(largest > 0, largest, 1)
     column = jnp.take(scaled, jnp.argmax(jnp.sum(jnp.square(scaled), axis=0)), axis=1)
     row = column @ scaled
-    length = jnp.sqrt(jnp.sum(jnp.square(row)))
+    length = root(jnp.sum(jnp.square(row)))
     row = row / jnp.where(length > 0, length, 1)
-    return jnp.sqrt(jnp.sum(jnp.square(scaled @ row))) * largest
+    return root(jnp.sum(jnp.square(scaled @ row))) * largest
 
 
 def _balanced(factors: tuple[Array, ...], _: tuple[()]) -> tuple[Array, ...]:
@@ -146,5 +146,5 @@ def _balanced(factors: tuple[Array, ...], _: tuple[()]) -> tuple[Array, ...]:
     if len(factors) < 2:
         return factors
     largest = jnp.stack([jnp.max(jnp.abs(factor)) for factor in factors])
-    mean = jnp.exp(jnp.mean(jnp.log(largest)))
-    return tuple(factor * (mean / top) for factor, top in zip(factors, largest, strict=True))
+    even = jnp.exp(jnp.mean(jnp.log(largest))) / largest
+    return tuple(factor * share for factor, share in zip(factors, even, strict=True))

@@ -33,15 +33,19 @@ from jgd.core import (
     broadcast_mask,
     global_norm,
     lift,
+    squares,
     zeros,
 )
 
 
-def trust_ratio(param: Array, direction: Array, coefficient: Array | float = 1.0, eps: Array | float = 0.0) -> Array:
-    """`coefficient * |param| / (|direction| + eps)`, and one where either norm is zero."""
-    size, length = global_norm(param), global_norm(direction)
-    usable = (size > 0) & (length > 0)
-    return jnp.where(usable, coefficient * size / (jnp.where(usable, length, 1) + eps), 1)
+def trust_ratio(
+    param: Array, direction: Array, coefficient: Array | float = 1.0, eps: Array | float = 0.0
+) -> tuple[Array, Array]:
+    """Two factors, of product `coefficient * |param| / (|direction| + eps)`, or one where either norm is zero."""
+    size, found = global_norm(param), squares([direction])
+    unusable = (size == 0) | (found.total == 0)
+    ratio = coefficient * size / (jnp.where(unusable, 1, found.length) + eps * found.scale)
+    return jnp.where(unusable, 1, found.scale), jnp.where(unusable, 1, ratio)
 
 
 def lars_rule(decays: bool, trusts: bool, nesterov: bool) -> Rule:
@@ -51,7 +55,8 @@ def lars_rule(decays: bool, trusts: bool, nesterov: bool) -> Rule:
         del step
         direction = grad + hyper["weight_decay"] * param if decays else grad
         if trusts:
-            direction = trust_ratio(param, direction, hyper["trust_coefficient"], hyper["eps"]) * direction
+            first, second = trust_ratio(param, direction, hyper["trust_coefficient"], hyper["eps"])
+            direction = second * (first * direction)
         move = hyper["learning_rate"] * direction
         trace = move + hyper["momentum"] * slots["trace"]
         return -(move + hyper["momentum"] * trace if nesterov else trace), {"trace": trace}

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Slots, TreeRule, zeros
+from jgd.core import Array, Hyper, Slots, TreeRule, global_norm, zeros
 
 
 def _vdot(xs: Any, ys: Any) -> Any:
@@ -44,7 +44,7 @@ def lbfgs_rule(memory_size: int, scales: bool) -> TreeRule:
         weights = slots["weights_memory"].at[last].set(weight.astype(slots["weights_memory"].dtype))
         scale: Any = 1.0
         if scales:
-            square, norm = _vdot(change, change), jnp.sqrt(_vdot(*[[jax.lax.stop_gradient(g) for g in grads]] * 2))
+            square, norm = _vdot(change, change), global_norm(jax.lax.stop_gradient(grads))
             later = jnp.where(square > 0, curvature / jnp.where(square > 0, square, 1), 1)
             scale = jnp.where(started, later, jnp.minimum(1, 1 / jnp.where(norm > 0, norm, 1)))
         order = (now + jnp.arange(memory_size)) % memory_size

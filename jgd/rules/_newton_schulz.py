@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, is_traced
+from jgd.core import Array, is_traced, squares
 
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 
@@ -67,14 +67,11 @@ def check_coeffs(owner: str, ns_coeffs: Any) -> Any:
             known = ", ".join(repr(name) for name in NS_COEFFS)
             raise ValueError(f"{owner}: ns_coeffs must be numbers or one of {known}; got {ns_coeffs!r}.")
         ns_coeffs = NS_COEFFS[ns_coeffs]
-    coeffs = jnp.asarray(ns_coeffs) if _holds_arrays(ns_coeffs) else np.asarray(ns_coeffs)
+    holds_arrays = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(ns_coeffs))
+    coeffs = jnp.asarray(ns_coeffs) if holds_arrays else np.asarray(ns_coeffs)
     if coeffs.ndim not in (1, 2) or coeffs.shape[-1] != 3:
         raise ValueError(f"{owner}: ns_coeffs must have shape (3,) or (n, 3); got {coeffs.shape}.")
     return coeffs
-
-
-def _holds_arrays(ns_coeffs: Any) -> bool:
-    return any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(ns_coeffs))
 
 
 def orthogonalize(
@@ -107,9 +104,12 @@ def orthogonalize(
     dtype = own if dtype is None else jnp.dtype(dtype)
     tall = x.shape[-2] > x.shape[-1]
     x = (x.mT if tall else x).astype(dtype)  # the Gram matrix of the shorter side is the smaller
+    axes = (x.ndim - 2, x.ndim - 1)
+    found = squares([x.astype(wide)], axes)
+    x, eps = (found.scale * x).astype(dtype), eps * found.scale
     if preconditioning in ("frobenius", "spectral"):
-        order = None if preconditioning == "frobenius" else 2
-        norm = jnp.linalg.norm(x.astype(wide), ord=order, axis=(-2, -1), keepdims=True)
+        is_plain = preconditioning == "frobenius"
+        norm = found.length if is_plain else jnp.linalg.norm(x.astype(wide), ord=2, axis=axes, keepdims=True)
         x = (x / (jnp.maximum(norm, eps) if clamp else norm + eps)).astype(dtype)
 
     def product(left: Array, right: Array) -> Array:
@@ -125,8 +125,8 @@ def orthogonalize(
     if first:
         # The scaling costs no product: it uses the first Gram matrix.
         gram = product(x, x.conj().mT)
-        scale = _gram_scale(gram, eps, preconditioning)
-        x = iterate((x * scale).astype(dtype), gram * scale * scale.mT, triples[0])
+        rows = _gram_scale(gram, eps * found.scale, preconditioning)
+        x = iterate((x * rows).astype(dtype), gram * rows * rows.mT, triples[0])
 
     def turn(x: Array, triple: Array) -> Array:
         return iterate(x, product(x, x.conj().mT), triple)
@@ -143,4 +143,5 @@ def _gram_scale(gram: Array, eps: Array, preconditioning: str) -> Array:
     """What to multiply the rows of X with, of shape `[..., rows, 1]` or `[..., 1, 1]`."""
     if preconditioning == "aol":
         return jnp.maximum(jnp.sum(jnp.abs(gram), axis=-1, keepdims=True), eps) ** -0.5
-    return jnp.maximum(jnp.linalg.norm(gram, axis=(-2, -1), keepdims=True), eps) ** -0.5
+    found = squares([gram], (gram.ndim - 2, gram.ndim - 1))
+    return jnp.maximum(found.length / found.scale, eps) ** -0.5

@@ -26,7 +26,7 @@ from typing import Any
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_dtype
+from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_dtype, root
 from jgd.rules._matrix_axes import as_matrices, from_matrices
 from jgd.rules._matrix_lift import lift_beside_adamw
 from jgd.rules._muon_rule import Form, matrix_rule, shape_scale
@@ -49,11 +49,11 @@ def normuon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form) -> Rule:
         mean = jnp.sum(square, axis=1, keepdims=True) / max(direction.shape[1], 1)
         neuron = hyper["b2"] * slots["neuron"] + hyper["1-b2"] * mean
         direction = direction / (jnp.sqrt(neuron) + TINY)
-        norm = jnp.sqrt(jnp.sum(abs_sq(direction), axis=(1, 2), keepdims=True))
+        norm = root(jnp.sum(abs_sq(direction), axis=(1, 2), keepdims=True))
         if "consistent_rms" in hyper:
             size = hyper["consistent_rms"] * math.sqrt(math.prod(direction.shape[1:]))
         else:
-            size = jnp.sqrt(jnp.sum(square, axis=(1, 2), keepdims=True))
+            size = root(jnp.sum(square, axis=(1, 2), keepdims=True))
             size = size * shape_scale(direction.shape, axes, grad.shape, "keller")
         direction = from_matrices(direction * (size / (norm + TINY)), grad.shape, axes)
         if decays:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, TreeRule, lift, sum_of_squares
+from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, TreeRule, lift, squares
 
 
 def polyak_rule(positive: bool) -> TreeRule:
@@ -27,12 +27,14 @@ def polyak_rule(positive: bool) -> TreeRule:
         grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
     ) -> tuple[list[Array], Slots]:
         del slots, params, step
-        square = hyper["scaling"] ** 2 * sum_of_squares(grads).astype(hyper["scaling"].dtype) + hyper["eps"]
+        total, scale = (part.astype(hyper["scaling"].dtype) for part in squares(grads))
+        square = hyper["scaling"] ** 2 * total + hyper["eps"] * scale * scale
         gap = hyper["value"] - hyper["f_min"]
         gap = jnp.maximum(gap, 0) if positive else gap
-        usable = square > jnp.finfo(jnp.float64).eps
-        size = jnp.where(usable, jnp.minimum(gap / jnp.where(usable, square, 1), hyper["max_learning_rate"]), 0)
-        return [-size * hyper["scaling"] * grad for grad in grads], {}
+        usable = ~(square <= jnp.finfo(jnp.float64).eps * scale * scale)
+        largest = hyper["max_learning_rate"] / scale / scale
+        size = jnp.where(usable, jnp.minimum(gap / jnp.where(usable, square, 1), largest), 0)
+        return [-size * hyper["scaling"] * scale * (scale * grad) for grad in grads], {}
 
     return TreeRule(update, needs=("value",), supports_complex=False)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, real_zero, zeros
+from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, real_zero, root, squares, zeros
 from jgd.rules._weight_decay import DecayForm, lift_decayed
 
 
@@ -40,10 +40,12 @@ def sgd_sai_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: 
 
 def signal_to_noise(grad: Array, eps: Array) -> Array:
     """The norm of a gradient over the standard deviation of its entries."""
-    mean = jnp.sum(grad) / max(grad.size, 1)
-    deviation = jnp.sqrt(jnp.sum((grad - mean) ** 2) / max(grad.size - 1, 1))
-    norm = jnp.sqrt(jnp.sum(grad**2))
-    return jnp.where(deviation > 0, norm / (deviation + jnp.where(deviation > 0, eps, 1)), norm)
+    found = squares([grad])
+    scaled = found.scale * grad
+    mean = jnp.sum(scaled) / max(grad.size, 1)
+    deviation = root(jnp.sum((scaled - mean) ** 2) / max(grad.size - 1, 1))
+    equal = deviation == 0
+    return found.length / jnp.where(equal, found.scale, deviation + eps * found.scale)
 
 
 SLOTS = {"mu": zeros, "gsnr": real_zero}

@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, root, zeros
 from jgd.rules._preconditioners import block_shapes, join_blocks, merged_shape, over_blocks, split_blocks
 from jgd.rules._shampoo_blocks import Own, by_basis, by_roots
 from jgd.rules._stagger import steps_ahead
@@ -112,4 +112,4 @@ def shampoo_rule(
 
 
 def _norm(x: Array) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x)))
+    return root(jnp.sum(jnp.square(x)))

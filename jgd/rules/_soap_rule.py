@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, when, zeros
+from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, root, when, zeros
 from jgd.rules._eigenbasis import refreshed_basis
 from jgd.rules._preconditioners import along_axes, gram, merged_shape
 from jgd.rules._stagger import steps_ahead
@@ -78,10 +78,10 @@ def soap_rule(
         rotated = turned(grad_, basis, into=True)
         mu = hyper["b1"] * slots["mu"].reshape(shape) + hyper["mu_weight"] * rotated
         nu = hyper["b2"] * slots["nu"].reshape(shape) + hyper["nu_weight"] * jnp.square(rotated)
-        root = jnp.sqrt(nu) + hyper["eps"]
-        direction = turned(mu / jnp.where(root > 0, root, 1), basis, into=False)
+        denominator = jnp.sqrt(nu) + hyper["eps"]
+        direction = turned(mu / jnp.where(denominator > 0, denominator, 1), basis, into=False)
         if normalize:
-            rms = jnp.sqrt(jnp.mean(jnp.square(direction)))
+            rms = root(jnp.mean(jnp.square(direction)))
             direction = direction / jnp.where(rms > 0, rms, 1)
         factors = tuple(
             factor + hyper["factor_weight"] * (gram(grad_, axis) - factor)

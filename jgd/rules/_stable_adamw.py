@@ -19,7 +19,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, abs_sq, broadcast_mask, lift
+from jgd.core import (
+    Array,
+    Hyper,
+    Mask,
+    Optimizer,
+    PyTree,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    abs_sq,
+    broadcast_mask,
+    lift,
+    root,
+)
 from jgd.rules._moments import MOMENT_SLOTS, adam_scales, moments
 
 
@@ -31,7 +44,7 @@ def stable_adamw_rule(decays: bool) -> Rule:
         mu, nu = moments(grad, slots, hyper)
         nu_hat = hyper["nu_scale"] * nu
         share = abs_sq(grad) / jnp.maximum(nu_hat, hyper["eps"] ** 2)
-        shortened = jnp.maximum(jnp.sqrt(jnp.sum(share) / max(share.size, 1)), 1)
+        shortened = jnp.maximum(root(jnp.sum(share) / max(share.size, 1)), 1)
         delta = -hyper["mu_scale"] * mu / (jnp.sqrt(nu_hat) + hyper["eps"])
         if decays:
             delta = delta - hyper["learning_rate"] * hyper["weight_decay"] * param
