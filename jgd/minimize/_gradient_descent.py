@@ -20,7 +20,7 @@ from jgd.core import Array
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, dot, unit_step
+from jgd.minimize._problem import Point, Problem, dot, norm, unit_step
 from jgd.minimize._result import Evaluations
 
 
@@ -80,9 +80,11 @@ class ExactDescent(BaseMethod):
 
     def step(self, problem: Problem, point: Point, state: tuple[()]) -> tuple[Point, tuple[()], StepInfo]:
         """One step."""
-        square = dot(point.grad, point.grad)
-        curvature = dot(point.grad, problem.product(point.params, point.grad))
-        size = jnp.where(curvature > 0, square / jnp.where(curvature > 0, curvature, 1), self.fallback)
+        # along the unit vector: the product with the gradient itself overflows long before the step does
+        length = norm(point.grad)
+        unit = point.grad / jnp.where(length > 0, length, 1)
+        curvature = dot(unit, problem.product(point.params, unit))
+        size = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1), self.fallback)
         new = problem.point(point.params - size * point.grad)
         return new, state, StepInfo(size, Evaluations(1, 1, 1))
 
@@ -106,8 +108,10 @@ class Polyak(BaseMethod):
 
     def step(self, problem: Problem, point: Point, state: tuple[()]) -> tuple[Point, tuple[()], StepInfo]:
         """One step."""
-        square = dot(point.grad, point.grad)
-        gap = jnp.maximum(point.value - self.minimum, 0).astype(square.dtype)
-        size = jnp.minimum(gap / jnp.where(square > 0, square, 1), self.max_learning_rate)
-        new = problem.point(point.params - size * point.grad)
-        return new, state, StepInfo(size, Evaluations(1, 1, 0))
+        length = norm(point.grad)
+        safe = jnp.where(length > 0, length, 1)
+        gap = jnp.maximum(point.value - self.minimum, 0).astype(length.dtype)
+        # the square of the length may overflow, the step along the unit vector does not
+        way = jnp.minimum(gap / safe, self.max_learning_rate * safe)
+        new = problem.point(point.params - way * (point.grad / safe))
+        return new, state, StepInfo(way / safe, Evaluations(1, 1, 0))

@@ -98,6 +98,11 @@ def newton_step(
     Returns:
         The step, and what it cost.
     """
+    # of a gradient of length one: the curvature along a long one overflows float32 where the step would not
+    size = norm(jax.lax.stop_gradient(grad))
+    size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+    grad, tol = grad / size, tol / size
+    radius = None if radius is None else radius / size
     zero = jnp.zeros_like(grad)
     square = dot(grad, grad)
     start = _State(
@@ -124,5 +129,5 @@ def newton_step(
         return _State(step, residual, direction, sum_applied, square, outside, count, done)
 
     s = inner_loop(lambda s: ~s.done, turn, start, max_products, unroll)
-    model = dot(grad, s.step) + 0.5 * dot(s.step, s.applied)
-    return NewtonStep(s.step, model, s.at_boundary, s.count)
+    model = size * (size * (dot(grad, s.step) + 0.5 * dot(s.step, s.applied)))
+    return NewtonStep(size * s.step, model, s.at_boundary, s.count)
