@@ -91,8 +91,8 @@ own, with their default arguments and a usual learning rate; `python docs/checks
 A failed check is a promise that does not hold, not always one that was made: optax keeps moments in the dtype of the
 params, and leaves integer leaves to `optax.masked` or `optax.partition`. `noisy_sgd` draws other noise in each dtype,
 which is no fault, and is not asked for `low_precision`. `sm3` refuses scalars, and is checked without one. `dpsgd`,
-whose gradients are those of single examples, does not fit the checks. `layouts` asks for what rules lifted by
-`jgd.core.lift` say of themselves, and so nothing of these.
+whose gradients are those of single examples, does not fit the checks. `layouts` and `hyperparams` ask for what
+jgd's optimizers say of themselves, and so nothing of these.
 """
 
 

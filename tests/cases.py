@@ -51,6 +51,9 @@ _FIRST = {"b1": 0.85, "b2": 0.98, "eps": 1e-6}
 _TORCH_FIRST = {"lr": 0.03, "betas": (0.85, 0.98), "eps": 1e-6}
 
 
+_FIRST_BOUND = "lower_bound is where a slot starts; the formula reads it where it adapts"
+
+
 def _falling(count):
     return 0.05 / (1 + 0.1 * count)
 
@@ -198,7 +201,7 @@ RULES = [
         Trace("sgd_torch", lambda: jgd.sgd(0.03, 0.8, True), "torch", "torch.optim:SGD",
             {"lr": 0.03, "momentum": 0.8, "nesterov": True}),
     ]),
-    Rule("asgd", small="refused", traces=[
+    Rule("asgd", small="refused", skipped={"check_hyperparams": "t0 counts after a million steps"}, traces=[
         Trace("asgd", lambda: jgd.asgd(0.1, 0.05, 0.6, 10, 0.1), "torch", "torch.optim:ASGD",
             {"lr": 0.1, "lambd": 0.05, "alpha": 0.6, "t0": 10, "weight_decay": 0.1}, how="torch_as"),
         Trace("asgd_average", lambda: jgd.asgd(0.1, 0.05, 0.6, 10, 0.1), "torch", "torch.optim:ASGD",
@@ -243,13 +246,13 @@ RULES = [
         same("polyak_sgd_plus", jgd.polyak_sgd, {"max_learning_rate": 0.5, "variant": "sps+", "f_min": -1.0},
             factory="polyak_sgd", **_WITH_VALUE),
     ]),
-    Rule("momo", first=(), needs=("value",), traces=[
+    Rule("momo", first=(), needs=("value",), skipped={"check_hyperparams": _FIRST_BOUND}, traces=[
         same("momo", jgd.momo, {"learning_rate": 0.7, "beta": 0.8, "lower_bound": -30.0, "weight_decay": 0.05},
             contrib=True, **_WITH_VALUE),
         same("momo_adaptive", jgd.momo, {"learning_rate": 0.7, "lower_bound": -60.0, "adapt_lower_bound": True},
             contrib=True, factory="momo", **_WITH_VALUE),
     ]),
-    Rule("momo_adam", needs=("value",), traces=[
+    Rule("momo_adam", needs=("value",), skipped={"check_hyperparams": _FIRST_BOUND}, traces=[
         same("momo_adam", jgd.momo_adam, _OURS | {"lower_bound": -30.0, "weight_decay": 0.05}, contrib=True,
             **_WITH_VALUE),
         same("momo_adam_adaptive", jgd.momo_adam, _OURS | {"lower_bound": -60.0, "adapt_lower_bound": True},
@@ -587,7 +590,8 @@ RULES = [
             arguments=_SOAP | {"precondition_1d": True, "normalize_grads": True, "correct_bias": False},
             **_FROM_IDENTITY),
     ]),
-    Rule("kron", dear=True, skipped={"check_huge_gradients": "factors of squares that overflow"}, traces=[
+    Rule("kron", dear=True, skipped={"check_huge_gradients": "factors of squares that overflow",
+        "check_hyperparams": "it counts steps, and NaN steps are none"}, traces=[
         Trace("kron", lambda: jgd.kron(**_OUR_KRON, preconditioner_update_probability=1.0, probe=shared_probe),
             arguments=_KRON, leaves=_VECTORS, **_KRON_TORCH),
         Trace("kron_unmerged", lambda: jgd.kron(**_OUR_KRON, preconditioner_update_probability=0.3,

@@ -250,6 +250,18 @@ FAULTS = [
         "check_layouts",
         r"elementwise rule packed in one vector update 1 at \['matrix'\]",
     ),
+    (
+        "forgotten",
+        lambda: lift(Rule(lambda g, s, p, h, t: (-h["rate"] * g, s)), {"rate": RATE, "decay": RATE}, name="forgets"),
+        "check_hyperparams",
+        r"'decay' changes nothing in 12 updates, whatever it is; expected a formula that reads hyper\['decay'\]",
+    ),
+    (
+        "frozen_schedule",
+        lambda: jgd.chain(lift(Rule(lambda g, s, p, h, t: (-RATE * g, s)), {"rate": lambda t: RATE}, name="frozen")),
+        "check_hyperparams",
+        r"'rate_scale' changes nothing in 12 updates",
+    ),
     ("shape", of_shapes, "check_layouts", r"elementwise rule packed in one vector update 1 at \['matrix'\]"),
     ("integers", touches_integers, "check_integer_leaves", r"the update of integers at \['flag'\] is 1, 0 expected"),
     ("empty", fails_on_empty_leaves, "check_none_and_empty_leaves", r"an empty one raised ValueError"),
@@ -299,7 +311,7 @@ def test_all_failures_come_in_one_error():
             sound(update=lambda g: delta(g, RATE), state=becomes_weak), skip=["check_low_precision"]
         )
     assert set(found.value.failures) == {"check_one_trace", "check_state_types", "check_descends"}
-    assert str(found.value).startswith("3 of 12 checks failed\n  check_one_trace: ")
+    assert str(found.value).startswith("3 of 13 checks failed\n  check_one_trace: ")
     assert "\n  check_descends: " in str(found.value)
 
 

@@ -13,6 +13,7 @@ from jgd.gradients.probes import PerExampleReport as PerExampleReport
 from jgd.gradients.probes import check_per_example as check_per_example
 from jgd.testing._all import CHECKS as CHECKS
 from jgd.testing._all import check_optimizer as check_optimizer
+from jgd.testing._hyperparams import check_hyperparams as check_hyperparams
 from jgd.testing._layouts import check_layouts as check_layouts
 from jgd.testing._numbers import check_descends as check_descends
 from jgd.testing._numbers import check_huge_gradients as check_huge_gradients

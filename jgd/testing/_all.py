@@ -6,6 +6,7 @@ from typing import Any, Literal
 import optax
 
 from jgd.core import PyTree, checked
+from jgd.testing._hyperparams import check_hyperparams
 from jgd.testing._layouts import check_layouts
 from jgd.testing._numbers import check_descends, check_huge_gradients, check_low_precision, check_zero_gradients
 from jgd.testing._programs import check_donation, check_jit_equals_eager, check_one_trace, check_vmap_equals_loop
@@ -27,6 +28,7 @@ CHECKS: dict[str, Callable[..., None]] = {
         check_one_trace,
         check_donation,
         check_layouts,
+        check_hyperparams,
         check_state_types,
         check_abstract_init,
         check_none_and_empty_leaves,
