@@ -210,6 +210,28 @@ def test_examples_are_clipped_and_not_lost(size: float):
     np.testing.assert_allclose(found, (shortened + [0.3, 0.4]) / 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [np.nan, np.inf, 1e20])
+def test_a_per_example_norm_that_overflows_is_seen(size: float):
+    run: Any = jgd.clipped_grad(lambda params, batch: jnp.mean(params * batch), 1.0)
+    assert np.isnan(run(jnp.array(1.0), np.array([size, 1.0], np.float32)))
+
+
+@pytest.mark.parametrize("make", [jgd.adam, jgd.adamw, jgd.rmsprop, jgd.adagrad], ids=lambda make: make.__name__)
+def test_a_square_that_overflows_stops_its_own_parameter_alone_unless_it_is_clipped(make: Callable[..., Any]):
+    params = jnp.zeros(2)
+
+    def last_update(optimizer: Any) -> Any:
+        state = optimizer.init(params)
+        for grads in (jnp.array([1e20, 1.0]), jnp.ones(2), jnp.ones(2)):
+            updates, state = optimizer.update(grads, state, params)
+        return updates
+
+    found = last_update(make(0.1))
+    assert found[0] == 0
+    assert found[1] < -0.01
+    assert (last_update(jgd.chain(jgd.clip_by_global_norm(1.0), make(0.1))) < -0.01).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
 def test_an_example_that_cannot_be_clipped_is_seen(bad: float):
     aggregate = jgd.differentially_private_aggregate(1.0, 0.0, key=0)

@@ -25,6 +25,8 @@ from jgd.gradients._reductions import End, Sum, by_group, over
 class ClippedSum(Sum):
     """The sum of the gradients, each shortened to at most `max_norm` first, in float32 or wider.
 
+    Norms come from their squares here: one whose square overflows (above 1.8e19 in float32) makes the sum NaN.
+
     Attributes:
         max_norm: The largest Euclidean norm let through, above 0: a number or scalar array; or a mapping from patterns
             of paths, as `jgd.groups` has them, to such numbers: each group of leaves is then clipped on its own.

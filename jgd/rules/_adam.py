@@ -50,7 +50,9 @@ def adam(
 ) -> Optimizer:
     """Adam: adaptive moment estimation.
 
-    Every number may be a scalar array or a schedule as well.
+    Every number may be a scalar array or a schedule as well. A gradient whose square overflows (above 1.8e19 in
+    float32) makes the second moment infinite, and that parameter moves no more: clip before, as with
+    `jgd.chain(jgd.clip_by_global_norm(1.0), jgd.adam(0.1))`.
 
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
