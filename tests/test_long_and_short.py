@@ -237,3 +237,10 @@ def test_an_example_that_cannot_be_clipped_is_seen(bad: float):
     aggregate = jgd.differentially_private_aggregate(1.0, 0.0, key=0)
     found = _update(aggregate, np.array([[bad, bad], [0.3, 0.4]], np.float32), None)
     assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("make", [jgd.sgd_sai, jgd.kron, jgd.muon, jgd.apollo], ids=lambda make: make.__name__)
+def test_the_derivative_of_a_rule_with_a_norm_is_finite_at_zero(make: Callable[..., Any]):
+    params, optimizer = jnp.ones((3, 2)), make(0.1)
+    found = jax.jacfwd(lambda grads: _update(optimizer, grads, params))(jnp.zeros((3, 2)))
+    assert np.isfinite(found).all()
