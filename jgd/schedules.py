@@ -32,9 +32,8 @@ from optax.schedules import warmup_constant_schedule as warmup_constant_schedule
 from optax.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from optax.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 
-from jgd._restarts import as_float as _float
-from jgd._restarts import rounds
-from jgd.core import check_hyperparam, check_kind, check_numbers, check_whole, first_outside
+from jgd._restarts import as_float, rounds
+from jgd.core import check_hyperparam, check_kind, check_numbers, check_whole, checked, first_outside
 from jgd.core._from_optax import from_optax as _from_optax
 
 Schedule = Callable[[Any], Any]
@@ -46,6 +45,7 @@ _DECAYS: dict[str, Schedule] = {
 }
 
 
+@checked
 def check_schedule(schedule: Schedule, steps: int, *, name: str = "learning_rate") -> jax.Array:
     """All values of a schedule, checked before a run: in a compiled step nothing can be raised any more.
 
@@ -68,10 +68,9 @@ def check_schedule(schedule: Schedule, steps: int, *, name: str = "learning_rate
         [0.5  0.25 0.  ]
     """
     check_whole("check_schedule", 1, steps=steps)
-    check_kind("check_schedule", "schedule", schedule, Schedule)
     check_hyperparam("check_schedule", name, schedule(jnp.zeros((), jnp.int32)), at=0)
     values = jax.jit(
-        lambda: jax.lax.map(lambda t: _float(schedule(t)), jnp.arange(steps), batch_size=min(steps, 1024))
+        lambda: jax.lax.map(lambda t: as_float(schedule(t)), jnp.arange(steps), batch_size=min(steps, 1024))
     )()
     first = first_outside(name, values)
     if first is not None:
@@ -122,7 +121,7 @@ def warmup_stable_decay_schedule(
     start = warmup_steps + stable_steps
 
     def schedule(count: Any) -> Any:
-        t = _float(count)
+        t = as_float(count)
         warm = init_value + (peak_value - init_value) * jnp.clip(t / max(warmup_steps, 1), 0, 1)
         share = jnp.clip((t - start) / max(decay_steps, 1), 0, 1)
         cool = end_value + (peak_value - end_value) * _DECAYS[decay](share)
@@ -216,7 +215,7 @@ def inverse_sqrt_schedule(peak_value: float, warmup_steps: int) -> Schedule:
     check_numbers("inverse_sqrt_schedule", peak_value=peak_value)
 
     def schedule(count: Any) -> Any:
-        t = _float(count)
+        t = as_float(count)
         return peak_value * jnp.minimum(t / warmup_steps, jnp.sqrt(warmup_steps / jnp.maximum(t, 1)))
 
     return schedule
@@ -259,13 +258,14 @@ def yolo_schedule(
         >>> print([float(schedule(t)) for t in range(8)])
         [0.5, 0.75, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
     """
+    check_kind("yolo_schedule", "cosine", cosine, bool)
     check_whole("yolo_schedule", 1, epochs=epochs, steps_per_epoch=steps_per_epoch)
     check_numbers("yolo_schedule", lr0=lr0, lrf=lrf, warmup_epochs=warmup_epochs, warmup_start=warmup_start)
     warmup = round(min(warmup_epochs, max(epochs - 1, 0)) * steps_per_epoch)
 
     def schedule(count: Any) -> Any:
-        t = _float(count)
-        share = _float(jnp.asarray(count) // steps_per_epoch) / epochs
+        t = as_float(count)
+        share = as_float(jnp.asarray(count) // steps_per_epoch) / epochs
         left = _DECAYS["cosine"](jnp.clip(share, 0, 1)) if cosine else jnp.maximum(1 - share, 0)
         value = lr0 * (left * (1 - lrf) + lrf)
         warm = warmup_start + (value - warmup_start) * jnp.clip(t / max(warmup, 1), 0, 1)
@@ -291,7 +291,7 @@ def ademamix_alpha(alpha: float, warmup_steps: int) -> Schedule:
     """
     check_whole("ademamix_alpha", 1, warmup_steps=warmup_steps)
     check_numbers("ademamix_alpha", alpha=alpha)
-    return lambda count: alpha * jnp.clip((_float(count) + 1) / warmup_steps, 0, 1)
+    return lambda count: alpha * jnp.clip((as_float(count) + 1) / warmup_steps, 0, 1)
 
 
 def ademamix_b3(b1: float, b3: float, warmup_steps: int) -> Schedule:
@@ -317,7 +317,7 @@ def ademamix_b3(b1: float, b3: float, warmup_steps: int) -> Schedule:
         return jnp.log(0.5) / jnp.log(beta + 1e-8) - 1  # the authors' guard against a logarithm of zero
 
     def schedule(count: Any) -> Any:
-        step = _float(count) + 1
+        step = as_float(count) + 1
         share = step / warmup_steps
         mixed = (1 - share) * half_life(b1) + share * half_life(b3)
         return jnp.where(step < warmup_steps, 0.5 ** (1 / (mixed + 1)), b3)

@@ -238,7 +238,7 @@ def set_hyperparams(opt_state: PyTree, **values: Any) -> PyTree:
             )
         old = known[public]
         _, name = addresses[public]
-        check_hyperparam("set_hyperparams", name, value, shape=jnp.shape(old) if jnp.shape(value) else ())
+        check_hyperparam("set_hyperparams", name, value, shape=jnp.shape(old) if np.shape(value) else ())
         changes[addresses[public]] = in_place_of(old, value)
     position = iter(range(len(_nodes(opt_state))))
 

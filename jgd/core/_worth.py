@@ -10,7 +10,7 @@ from jgd.core._types import is_traced
 
 
 def check_whole(owner: str, least: int | None, **given: Any) -> None:
-    """Refuses what is no integer, or below `least`.
+    """Refuses what is no integer, below `least`, or no int32.
 
     Raises:
         TypeError, ValueError: The message names the argument.
@@ -24,6 +24,8 @@ def check_whole(owner: str, least: int | None, **given: Any) -> None:
             raise TypeError(f"{owner}: {argument} must be an integer; got {value!r}.")
         if least is not None and number < least:
             raise ValueError(f"{owner}: {argument} must be at least {least}; got {value}.")
+        if number >= 2**31:
+            raise ValueError(f"{owner}: {argument} must be an int32, as counts are; got {value}.")
 
 
 def check_numbers(owner: str, least: float | None = None, **given: Any) -> None:
@@ -38,6 +40,8 @@ def check_numbers(owner: str, least: float | None = None, **given: Any) -> None:
         is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and not isinstance(value, bool)
         if not is_number or np.ndim(value) > 0 or np.iscomplexobj(value):
             raise TypeError(f"{owner}: {argument} must be a number; got {value!r}.")
+        if isinstance(value, int) and abs(value) >= 2**31:
+            raise ValueError(f"{owner}: {argument} must be an int32, or a float; got {value}.")
         if not np.isfinite(value):
             raise ValueError(f"{owner}: {argument} must be finite; got {value}.")
         if least is not None and value < least:

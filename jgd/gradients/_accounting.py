@@ -52,8 +52,8 @@ def private_epsilon(
     owner = "private_epsilon"
     _check_run(owner, sampling_rate, steps, delta)
     check_choice(owner, "accountant", accountant, Accountant)
-    if not noise_multiplier >= 0:
-        raise ValueError(f"{owner}: noise_multiplier must be at least 0; got {noise_multiplier!r}.")
+    if not 0 <= noise_multiplier < math.inf:
+        raise ValueError(f"{owner}: noise_multiplier must be finite and at least 0; got {noise_multiplier!r}.")
     if steps == 0:
         return 0.0
     if noise_multiplier == 0:

@@ -27,7 +27,7 @@ References:
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 
@@ -36,8 +36,6 @@ from jgd.minimize._flatten import refuse_complex
 from jgd.minimize._strengths import map_floats, total
 
 
-@runtime_checkable
-@runtime_checkable
 class Penalty(Protocol):
     """What `ProximalGradient` needs of a penalty; see the module's docstring."""
 

@@ -73,12 +73,7 @@ class ProjectedGradient(BaseMethod):
     handles_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Checks the projection."""
-        if self.projection is not None and not callable(self.projection):
-            raise TypeError(
-                "ProjectedGradient: projection must be a function from a tree to a tree, such as"
-                f" optax.projections.projection_simplex; got a {type(self.projection).__name__}."
-            )
+        """Checks the window."""
         if self.window < 1:
             raise ValueError(f"ProjectedGradient: window must be at least 1; got {self.window}.")
 

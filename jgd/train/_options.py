@@ -76,7 +76,7 @@ def _check_kinds(options: Mapping[str, Any]) -> None:
         if value is not None and not isinstance(value, kinds):
             raise TypeError(f"fit: {name} must be {words}; got a {type(value).__name__}.")
     eval_fn, callbacks = options["eval_fn"], options["callbacks"]
-    if eval_fn is not None and not callable(eval_fn):
+    if eval_fn is not None and (not callable(eval_fn) or isinstance(eval_fn, type)):
         raise TypeError(f"fit: eval_fn must be None or a function of the state; got a {type(eval_fn).__name__}.")
     if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
         got = f"a {type(callbacks).__name__}" + (" with other entries" if isinstance(callbacks, list | tuple) else "")

@@ -250,7 +250,7 @@ def test_noise_for_an_epsilon(accounting, accountant):
     ("call", "message"),
     [
         (lambda: private_epsilon(1.0, 0.0, 1, delta=1e-5), r"sampling_rate must be in \(0, 1\]; got 0.0"),
-        (lambda: private_epsilon(-1.0, 0.1, 1, delta=1e-5), "noise_multiplier must be at least 0"),
+        (lambda: private_epsilon(-1.0, 0.1, 1, delta=1e-5), "noise_multiplier must be finite and at least 0"),
         (lambda: private_epsilon(1.0, 0.1, -1, delta=1e-5), "steps must be"),
         (lambda: private_epsilon(1.0, 0.1, 1, delta=1.0), "delta must be"),
         (lambda: private_noise(0.0, 0.1, 1, delta=1e-5), "epsilon must be"),

@@ -437,7 +437,7 @@ def test_errors_say_what_is_expected():
         fit(ProjectedGradient())
     with pytest.raises(ValueError, match="found a projection and bounds; expected one of them"):
         fit(ProjectedGradient(SETS.projection_simplex), bounds=(0.0, 1.0))
-    with pytest.raises(TypeError, match=r"projection must be a function.*got a float"):
+    with pytest.raises(TypeError, match=r"projection must be a function or None; got 0.1"):
         ProjectedGradient(0.1)
     with pytest.raises(ValueError, match="window must be at least 1; got 0"):
         ProjectedGradient(SETS.projection_simplex, window=0)
