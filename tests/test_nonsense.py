@@ -30,6 +30,7 @@ WITHOUT = {
         "Mean", "SecondMoment", "Sum", "private_noise", "multi_transform", "check_optimizer", "check_descends",
         "check_donation", "check_huge_gradients", "check_jit_equals_eager", "check_low_precision",
         "check_none_and_empty_leaves", "check_vmap_equals_loop", "check_zero_gradients",
+        "check_hyperparams",
     ],
     "for authors of rules and steps, in their docs": [
         "accumulate_micro_batches", "decayed", "hutchinson", "lift_decayed", "orthogonalize", "rmsprop_rule", "each",
