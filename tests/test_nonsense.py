@@ -41,11 +41,6 @@ WITHOUT = {
 #: Names that are optax's own function, handed on: what they say is optax's affair.
 HANDED_ON = ("masked", "named_chain", "freeze", "selective_transform")
 
-#: Arguments of which jgd leaves the last word to others.
-LEFT = {
-    ("LevenbergMarquardt", "damping"): "of a number that is complex or no scalar JAX speaks",
-}
-
 
 def public_names():
     found = set()
@@ -67,7 +62,7 @@ def raw(found):
     """What jgd does not answer, of some nonsense."""
     wrong = []
     for name, call, parameter, kind in found:
-        if name in HANDED_ON or (name, parameter) in LEFT:
+        if name in HANDED_ON:
             continue
         error = nonsense.answer(call, {parameter: nonsense.VALUES[kind]})
         if error is not None:

@@ -62,9 +62,11 @@ def jacobian(residuals: Any, params: Array) -> tuple[Array, Array]:
 
 
 def column_norms(matrix: Array) -> Array:
-    """The Euclidean norms of the columns [n]."""
-    squares = jnp.sum(matrix * matrix, axis=0)
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+    """The Euclidean norms of the columns [..., n] of a matrix [..., m, n]."""
+    largest = jnp.max(jnp.abs(matrix), axis=-2, initial=0.0)
+    safe = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    squares = jnp.sum((matrix / safe[..., None, :]) ** 2, axis=-2)  # of large units there would be no squares
+    return safe * jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
 def solve_dense(matrix: Array, residuals: Array, damping: Array, scale: Array) -> Array:

@@ -26,6 +26,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jgd.core import Array, PyTree
+from jgd.minimize._damped_system import linear_at
 from jgd.minimize._flatten import Flattener
 from jgd.minimize._krylov import solve
 from jgd.minimize._lagrangian import Constraints, conditions
@@ -62,7 +63,7 @@ def implicit_tangents(
         held_by: From the inputs to the constraints, where there are some.
 
     Returns:
-        Tangents of `params`, `value`, `aux` and `multipliers`, and zeros.
+        Tangents of `params`, `value`, `aux`, `multipliers` and `jacobian`, and zeros.
     """
     params = flat.ravel(result.params)
     problem, method = case_of(inputs)
@@ -96,5 +97,12 @@ def implicit_tangents(
     aux = None
     if result.aux is not None:
         aux = jax.jvp(aux_of, (result.params, inputs), (tree, moves))[1]
-    zeros = zeros._replace(params=tree, value=value_move.astype(result.value.dtype), aux=aux)
+    bent = None
+    if result.jacobian is not None:
+
+        def jacobian(params: Array, inputs: Any) -> Array:
+            return linear_at(case_of(inputs)[0], params).matrix
+
+        bent = jax.jvp(jacobian, (params, inputs), (move, moves))[1].astype(result.jacobian.dtype)
+    zeros = zeros._replace(params=tree, value=value_move.astype(result.value.dtype), aux=aux, jacobian=bent)
     return zeros if held_by is None else zeros._replace(multipliers=held_by(inputs).multipliers(force_moves))

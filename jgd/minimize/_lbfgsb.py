@@ -61,6 +61,12 @@ def box(problem: Problem, params: Array) -> Bounds:
     return jnp.full_like(params, -jnp.inf), jnp.full_like(params, jnp.inf)
 
 
+def nearest(bounds: Bounds, params: Array) -> Array:
+    """The nearest point inside the bounds [n]; NaN where a lower bound is above its upper one."""
+    lower, upper = bounds
+    return jnp.where(lower <= upper, jnp.clip(params, lower, upper), jnp.nan)
+
+
 def largest_step(params: Array, direction: Array, bounds: Bounds) -> Array:
     """How far a direction [n] can be followed inside the bounds, a scalar."""
     params, direction, lower, upper = jax.lax.stop_gradient((params, direction, *bounds))
@@ -140,8 +146,7 @@ class LBFGSB(BaseMethod):
 
     def start(self, problem: Problem, params: Array) -> Array:
         """The nearest point inside the bounds; NaN where a lower bound is above its upper one."""
-        lower, upper = box(problem, params)
-        return jnp.where(lower <= upper, jnp.clip(params, lower, upper), jnp.nan)
+        return nearest(box(problem, params), params)
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
         """The projected gradient [n]: where the params would go along the negative gradient, were it not for bounds."""

@@ -1,9 +1,13 @@
 r"""Least squares: Gauss-Newton and Levenberg-Marquardt for $f(x) = \tfrac12 \lVert r(x) \rVert^2$.
 
 With the Jacobian $J$ of the residuals a step solves $(J^\top J + \lambda D^2)\, p = -J^\top r$. Gauss-Newton has
-$\lambda = 0$, the step of least norm, and a line search along $p$. Levenberg-Marquardt has a $\lambda$ that follows the
-ratio $\rho$ of the decrease to that of the linear model (Nielsen): multiplied by $\max(a, 1 - (2\rho - 1)^3)$ where the
-value decreases, else by $b$, $2b$, $4b$, ...
+$\lambda = 0$, the step of least norm, and a line search along $p$. Levenberg-Marquardt has the $\lambda \ge 0$ at which
+$\lVert D p \rVert$ is at most the radius $\delta$ of a trust region, which follows the ratio of the decrease to that of
+the linear model. $D$ holds the largest norm so far of each column of $J$, so that a run does not depend on the units of
+the params (Moré).
+
+Damped steps say little of what is left to gain: the model without damping says it. A run goes on while Gauss and
+Newton's step promises a decrease above rounding.
 
 The Jacobian of an accepted point serves the next step, too, so a step costs one evaluation of the residuals and one of
 the Jacobian.
@@ -11,15 +15,17 @@ the Jacobian.
 References:
     - Levenberg, https://doi.org/10.1090/qam/10666, 1944; Marquardt, https://doi.org/10.1137/0111030, 1963.
     - Moré, "The Levenberg-Marquardt algorithm: implementation and theory", https://doi.org/10.1007/BFb0067700, 1978.
-    - Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05, 1999.
 """
 
 import dataclasses
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, check_choice
+from jgd.core import Array, Scalar, check_choice
+from jgd.minimize._bounded_squares import bounded_step
+from jgd.minimize._damped_products import DampedState, damped_step, first_state
 from jgd.minimize._damped_system import (
     Linear,
     Solver,
@@ -32,16 +38,15 @@ from jgd.minimize._damped_system import (
     step_by_cg,
 )
 from jgd.minimize._gain import gain_ratio
+from jgd.minimize._lbfgsb import box, nearest
 from jgd.minimize._line_search import LineSearch, search_along
 from jgd.minimize._line_search_armijo import Armijo
 from jgd.minimize._method import BaseMethod, StepInfo
-from jgd.minimize._problem import Point, Problem, choose, dot, norm
+from jgd.minimize._missing_curvature import Bends, missing_after, no_bends
+from jgd.minimize._problem import Point, Problem, choose, dot, max_norm, norm
 from jgd.minimize._result import Evaluations
-
-#: By how much a damping falls at most after a good step, and by what it grows after the first bad one.
-FALL, RISE = 0.1, 4.0
-#: The smallest damping: below it, its root may vanish in float32.
-LEAST = 1e-30
+from jgd.minimize._stop import is_finite
+from jgd.minimize._trust_step import Region, TrustStep, changed_region, trust_step
 
 Scaling = Literal["none", "columns"]
 
@@ -72,6 +77,10 @@ class GaussNewton(BaseMethod):
         """The Jacobian, unless only products with it are made."""
         return linear_at(problem, point.params) if is_dense(self.solver, point.params) else None
 
+    def jacobian(self, state: Linear | None) -> Array | None:
+        """The Jacobian [m, n], where it is formed."""
+        return None if state is None else state.matrix
+
     def step(self, problem: Problem, point: Point, state: Linear | None) -> tuple[Point, Linear | None, StepInfo]:
         """One step."""
         zero = jnp.zeros((), point.params.dtype)
@@ -92,10 +101,16 @@ class GaussNewton(BaseMethod):
             cost = Evaluations(cost.values + 1, cost.gradients, count)
         else:
             # the gradient of a search that reads values only is not needed, and not computed: the Jacobian gives it
-            after = choose(found.decreased, linear_at(problem, new.params), state)
+            # where the value cannot tell, the whole step is made if the gradient becomes smaller
+            hidden = jnp.abs(slope) <= problem.noise(point.value)
+            there = jnp.where(hidden, point.params + direction, new.params)
+            after = linear_at(problem, there)
+            tried = point_of(problem, there, after)
+            moved = jnp.where(hidden, max_norm(tried.grad) < max_norm(point.grad), found.decreased) & is_finite(tried)
             extra = 1 if self.line_search.needs_slope else 0
-            state, cost = after, Evaluations(cost.values + extra, cost.gradients + extra, count)
-            new = choose(found.decreased, point_of(problem, new.params, after), point)
+            cost = Evaluations(cost.values + extra, cost.gradients + extra, count)
+            new, state = choose(moved, (tried, after), (point, state))
+            found = found._replace(decreased=moved, step=jnp.where(hidden, 1.0, found.step))
         return new, state, StepInfo(found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope))
 
 
@@ -103,16 +118,21 @@ class LMState(NamedTuple):
     """What Levenberg-Marquardt carries.
 
     Attributes:
-        damping: The damping, relative to the squared scale.
-        growth: What to multiply it by after a rejection.
-        scale: The scale, a scalar or [n].
-        linear: The residuals and the Jacobian of the point; None where only products with it are made.
+        region: The trust region.
+        fresh: Whether no step has been accepted yet.
+        scale: The scale [n].
+        linear: The residuals and the Jacobian of the point.
+        bends: What steps have shown of the curvature that the linear model lacks.
+        resolved: The sizes of params [n] below which they count as 0, far below those of the start: a run towards 0
+            has an end.
     """
 
-    damping: Array
-    growth: Array
+    region: Region
+    fresh: Array
     scale: Array
-    linear: Linear | None
+    linear: Linear
+    bends: Bends
+    resolved: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +140,12 @@ class LevenbergMarquardt(BaseMethod):
     """Levenberg-Marquardt; `fun` returns residuals.
 
     Args:
-        damping: The first damping, relative to the squared norm of the Jacobian's largest column at the start.
+        radius: The first radius of the trust region, relative to the scaled norm of the start (to 1 where that is 0).
         solver: `"qr"` of the Jacobian, `"cg"` with its products only, or `"auto"` for the former up to 1,000 params.
-        scaling: `"none"`: all params are damped alike. `"columns"`: each by the largest norm so far of its column of
-            the Jacobian (Moré), so that a run does not depend on the units of the params; that takes more steps where
-            the start is far off. With CG always as `"none"`.
+        scaling: `"columns"`: each param by the largest norm so far of its column of the Jacobian: a run does not
+            depend on the units of the params. `"none"`: all alike.
+        damping: With CG, which has no radius and no scaling: the first damping, relative to the squared norm of the
+            Jacobian.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -136,10 +157,12 @@ class LevenbergMarquardt(BaseMethod):
         [ 3.  -0.5]
     """
 
-    damping: float | Array = 1e-4
+    radius: Scalar = 1.0
     solver: Solver = "auto"
-    scaling: Scaling = "none"
+    scaling: Scaling = "columns"
+    damping: Scalar = 1e-4
     least_squares: ClassVar[bool] = True
+    handles_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("LevenbergMarquardt", "solver", self.solver, Solver)
@@ -151,43 +174,115 @@ class LevenbergMarquardt(BaseMethod):
             return problem.point(params)
         return point_of(problem, params, linear_at(problem, params))
 
-    def init(self, problem: Problem, point: Point) -> LMState:
-        """The first damping and scale."""
-        dtype = point.params.dtype
-        damping, growth = jnp.asarray(self.damping, dtype), jnp.asarray(RISE, dtype)
+    def init(self, problem: Problem, point: Point) -> LMState | DampedState:
+        """The first radius and scale."""
         if not is_dense(self.solver, point.params):
-            return LMState(damping, growth, jnp.zeros((), dtype), None)
-        linear = linear_at(problem, point.params)
-        norms = column_norms(linear.matrix).astype(dtype)
-        return LMState(damping, growth, norms if self.scaling == "columns" else jnp.max(norms, initial=0.0), linear)
+            return first_state(self.damping, point)
+        dtype, linear = point.params.dtype, linear_at(problem, point.params)
+        scale = self._scale(linear, jnp.zeros((), dtype)).astype(dtype)
+        size = norm(jnp.where(scale > 0, scale, 1) * point.params)
+        radius = jnp.asarray(self.radius, dtype) * jnp.where(size > 0, size, 1)
+        region = Region(radius, jnp.zeros((), dtype), jnp.zeros_like(point.params))
+        return LMState(
+            region,
+            jnp.array(True),
+            scale,
+            linear,
+            no_bends(point.params),
+            jnp.finfo(dtype).eps ** 0.5 * jnp.abs(point.params),
+        )
 
-    def step(self, problem: Problem, point: Point, state: LMState) -> tuple[Point, LMState, StepInfo]:
+    def _scale(self, linear: Linear, before: Array) -> Array:
+        """The scale of a point [n]."""
+        norms = column_norms(linear.matrix)
+        if self.scaling == "none":
+            norms = jnp.full_like(norms, jnp.max(norms, initial=0.0))
+        return jnp.maximum(before, norms.astype(before.dtype))
+
+    def measures_gain(self, params: Array) -> bool:
+        """Where the Jacobian is formed."""
+        return is_dense(self.solver, params)
+
+    def jacobian(self, state: Any) -> Array | None:
+        """The Jacobian [m, n], where it is formed."""
+        return state.linear.matrix if isinstance(state, LMState) else None
+
+    def trial(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
+        """Where to go [n], and the step to there."""
+        unroll = problem.detached is not None
+        residuals, matrix = state.linear
+        found = trust_step(matrix, residuals, scale, state.region, problem.running, unroll)
+        return point.params + found.step.astype(point.params.dtype), found
+
+    def bounded(self) -> "BoundedLevenbergMarquardt":
+        """The same method within bounds.
+
+        Raises:
+            ValueError: The solver is `"cg"`.
+        """
+        return BoundedLevenbergMarquardt(self.radius, self.solver, self.scaling, self.damping)
+
+    def step(self, problem: Problem, point: Point, state: Any) -> tuple[Point, Any, StepInfo]:
         """One step."""
-        dtype, linear, scale = point.params.dtype, state.linear, state.scale
-        if linear is None:
-            step, change, scale, count = step_by_cg(problem, point, state.damping, scale)
-        else:
-            if self.scaling == "columns":
-                scale = jnp.maximum(scale, column_norms(linear.matrix).astype(dtype))
-            step = solve_dense(linear.matrix, linear.residuals, state.damping, jnp.where(scale > 0, scale, 1))
-            change, count = dot(linear.matrix, step), jnp.zeros((), jnp.int32)
-        step = step.astype(dtype)
-        model = -dot(point.grad, step) - 0.5 * dot(change, change)
-        moved = point.params + step
-        if linear is None:
-            tried, cost = problem.point(moved), Evaluations(2, 1, count)
-        else:
-            there = linear_at(problem, moved)
-            tried, cost = point_of(problem, moved, there), Evaluations(1, 1, 0)
+        if isinstance(state, DampedState):
+            return damped_step(problem, point, state)
+        dtype, matrix = point.params.dtype, state.linear.matrix
+        scale = self._scale(state.linear, state.scale)
+        units = jnp.where(scale > 0, scale, 1)
+        moved, found = self.trial(problem, point, state, units)
+        step, change = found.step.astype(dtype), dot(matrix, found.step)
+        slope = dot(point.grad, step)
+        there = linear_at(problem, moved)
+        tried = point_of(problem, moved, there)
+        plain = -slope - 0.5 * dot(change, change)
+        model = plain - 0.5 * dot(step, state.region.missing * step)
         ratio = gain_ratio(problem, point, tried, model)
-        accepted = ratio > 1e-4
-        if linear is not None:
-            linear = choose(accepted, there, linear)
-        shrunk = state.damping * jnp.clip(1 - (2 * ratio - 1) ** 3, FALL, 2.0)
-        damping = jnp.where(accepted, shrunk, state.damping * state.growth)
-        growth = jnp.where(accepted, RISE, 2 * state.growth)
-        after = LMState(jnp.maximum(damping, LEAST).astype(dtype), growth.astype(dtype), scale, linear)
-        eps = jnp.finfo(dtype).eps
-        failed = ~accepted & (norm(step) <= eps * jnp.maximum(norm(point.params), eps))
-        info = StepInfo(norm(step), cost, failed, accepted, jnp.abs(model))
+        accepted, size, eps = ratio > 1e-4, norm(units * step), jnp.finfo(dtype).eps
+        radius = jnp.where(state.fresh, jnp.minimum(state.region.radius, size), state.region.radius)
+        decrease = jnp.where(jnp.isfinite(tried.value), point.value - tried.value, -jnp.inf).astype(dtype)
+        region = changed_region(state.region._replace(radius=radius), found.damping, size, ratio, slope, decrease)
+        region = jax.tree.map(lambda number: number.astype(dtype), region)
+        linear = choose(accepted, there, state.linear)
+        bend = dot((there.matrix - matrix).T, there.residuals).astype(dtype)
+        bends, missing = missing_after(state.bends, step, bend, size, plain, decrease, problem.noise(point.value))
+        bends, missing = choose(accepted, (bends, missing), (state.bends, region.missing))
+        after = LMState(region._replace(missing=missing), state.fresh & ~accepted, scale, linear, bends, state.resolved)
+        # what rounding of the params makes of the residuals is not to be gained
+        sizes = jnp.maximum(jnp.abs(point.params), state.resolved)
+        rounded = norm(2 * eps * dot(jnp.abs(matrix), sizes.astype(matrix.dtype)))
+        left = jnp.maximum(found.gain - 0.5 * rounded**2, 0)
+        failed = ~accepted & (size <= eps * norm(units * point.params))
+        info = StepInfo(norm(step), Evaluations(1, 1, 0), failed, accepted, jnp.abs(model), left)
         return choose(accepted, tried, point), after, info
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundedLevenbergMarquardt(LevenbergMarquardt):
+    """Levenberg-Marquardt where there are bounds: what `LevenbergMarquardt` becomes by itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.solver == "cg":
+            raise ValueError(
+                "LevenbergMarquardt: with bounds the Jacobian is formed; expected solver='qr' or 'auto', got 'cg'."
+            )
+        object.__setattr__(self, "solver", "qr")
+
+    def bounded(self) -> "BoundedLevenbergMarquardt":
+        """Itself."""
+        return self
+
+    def start(self, problem: Problem, params: Array) -> Array:
+        """The nearest point inside the bounds; NaN where a lower bound is above its upper one."""
+        return nearest(box(problem, params), params)
+
+    def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
+        """The projected gradient [n]."""
+        return params - jnp.clip(params - grad, *box(problem, params))
+
+    def trial(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
+        """Where to go [n], and the step to there."""
+        bounds, unroll = box(problem, point.params), problem.detached is not None
+        known = point.params, point.grad, state.linear, scale, state.region
+        found = bounded_step(*known, bounds, problem.running, unroll)
+        return jnp.clip(point.params + found.step.astype(point.params.dtype), *bounds), found

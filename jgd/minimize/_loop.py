@@ -32,6 +32,12 @@ class Run(NamedTuple):
     by_slope: Array
 
 
+def default_bound(method: Any, point: Point, grad_norm: Array) -> Array:
+    """The tolerance where none is given; 0 where the method says what is left to gain, which decides then."""
+    measured = getattr(method, "measures_gain", None)
+    return jnp.zeros_like(grad_norm) if measured and measured(point.params) else default_tol(point, grad_norm)
+
+
 def start(problem: Problem, method: Any, params: Array, tol: Array | None, max_steps: int, trace: bool) -> Run:
     """The run before its first step; `tol` is None for the default."""
     point = method.point(problem, method.start(problem, params))
@@ -49,7 +55,7 @@ def start(problem: Problem, method: Any, params: Array, tol: Array | None, max_s
         last_norm=grad_norm,
         rounding=zero,
     )
-    bound = default_tol(point, grad_norm) if tol is None else tol
+    bound = default_bound(method, point, grad_norm) if tol is None else tol
 
     def empty(like: Array) -> Array:
         return jnp.full(max_steps, jnp.nan, like.dtype)
@@ -82,6 +88,7 @@ def turn(problem: Problem, method: Any, run: Run, tol: Array | None, max_steps: 
     # values that go up and down by their rounding are no progress
     progress = run.path.best_value - after.value > problem.eps * jnp.abs(after.value)
     quiet = ~progress & (jnp.abs(decrease) <= problem.noise(after.value)) & ~(grad_norm < 0.9 * run.best_norm)
+    quiet &= jnp.asarray(info.remaining is None or problem.at_floor(before, info.remaining))
     # a run that leaves a saddle point does not stand still, small as the decreases are
     leaving = (grad_norm > run.grad_norm) & (grad_norm > GROWTH * run.best_norm)
     stalled = jnp.where(info.accepted, jnp.where(quiet, run.stalled + ~leaving, 0), run.stalled)
@@ -103,6 +110,7 @@ def turn(problem: Problem, method: Any, run: Run, tol: Array | None, max_steps: 
         path=path,
         last=run.steps + 1 >= max_steps,
         once_more=again,
+        settle=tol is None,
     )
     # where the step has left the numbers behind, the last finite point is the result
     finite = is_finite(after)
@@ -119,7 +127,9 @@ def turn(problem: Problem, method: Any, run: Run, tol: Array | None, max_steps: 
         Evaluations(*(jnp.asarray(a + b, jnp.int32) for a, b in zip(run.evaluations, info.evaluations, strict=True))),
         path,
         None if run.trace is None else _record(run.trace, run.steps, after, grad_norm, info),
-        jnp.where((status == Status.CONVERGED) & (grad_norm > run.tol), floor, run.tol).astype(run.tol.dtype),
+        jnp.where((status == Status.CONVERGED) & (grad_norm > run.tol), jnp.maximum(floor, grad_norm), run.tol).astype(
+            run.tol.dtype
+        ),
         jnp.where(finite, jnp.maximum(jnp.abs(after.value), 0.5 * run.magnitude), run.magnitude),
         run.by_slope | again,
     )

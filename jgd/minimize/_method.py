@@ -39,6 +39,8 @@ class StepInfo(NamedTuple):
         failed: Whether no further progress is possible: the line search found nothing, the trust region vanished.
         accepted: Whether the point moved; a rejected step is not taken for a small one.
         predicted: By how much the step was expected to decrease the value, at least 0; read where it failed.
+        remaining: By how much the value could decrease by the method's model without its damping; None where it does
+            not know. A run does not stand still while this is above rounding.
     """
 
     step_size: Array | float
@@ -46,6 +48,7 @@ class StepInfo(NamedTuple):
     failed: Array | bool = False
     accepted: Array | bool = True
     predicted: Array | float = jnp.inf
+    remaining: Array | None = None
 
 
 @runtime_checkable
@@ -80,6 +83,16 @@ class BaseMethod:
         """The state before the first step of another run, from what an earlier state knows of the function's shape."""
         del state
         return self.init(problem, point)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def measures_gain(self, params: Array) -> bool:
+        """Whether its steps say what remains to gain: without a tolerance, that alone decides where a run ends."""
+        del params
+        return False
+
+    def jacobian(self, state: Any) -> Array | None:
+        """The Jacobian of the residuals [m, n] at the point that a state belongs to; None where there is none."""
+        del state
+        return None
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
         """What is zero at a solution [n]."""

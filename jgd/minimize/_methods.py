@@ -117,6 +117,8 @@ def make_method(method: Any, line_search: Any, bounds: Any) -> Any:
     if bounds is not None and not method.handles_bounds:
         able = ", ".join(repr(name) for name, kind in METHODS.items() if kind.handles_bounds)
         raise ValueError(f"minimize: {type(method).__name__} knows no bounds; expected bounds=None or one of {able}.")
+    if bounds is not None and isinstance(method, LevenbergMarquardt):
+        method = method.bounded()
     return method
 
 

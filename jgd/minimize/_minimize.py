@@ -63,13 +63,14 @@ def minimize(
         tol: The run has converged where the largest absolute entry of the gradient is at most this; absolute. None for
             1e-6, less where the problem's own gradients are below one, and more where the dtype asks for it: a run
             that stands still has converged, too, where rounding of the params changes the gradient as much as there is
-            of it, by four spacings along the last steps. A number is taken as it is: where rounding
-            does not let the gradient reach it, the run ends with `SMALL_STEP` or `SMALL_DECREASE`.
+            of it, by four spacings along the last steps. `"lm"` has no such bound: it goes on until its linear model
+            promises no decrease above rounding. A number is taken as it is: where rounding does not let the gradient
+            reach it, the run ends with `SMALL_STEP` or `SMALL_DECREASE`.
         max_steps: Steps at most.
         has_aux: Whether `fun` returns a pair; its second part at the solution is in the result.
-        bounds: A pair of lower and upper bounds, each None, a number, or a tree as `params`; for `"lbfgs"`, `"lbfgsb"`
-            and `"projected_gradient"`. For params that are one vector scipy's form is known, too: a list of a pair
-            `(lower, upper)` for each entry, or a `scipy.optimize.Bounds`.
+        bounds: A pair of lower and upper bounds, each None, a number, or a tree as `params`; for `"lbfgs"`, `"lbfgsb"`,
+            `"lm"` and `"projected_gradient"`. For params that are one vector scipy's form is known, too: a list of
+            pairs `(lower, upper)`, one for each entry, or a `scipy.optimize.Bounds`.
         equality: `g(params, *args)`, any tree of arrays that are to be zero. Constraints are met by the method of
             multipliers: `method` minimizes augmented Lagrangians, `max_steps` counts the steps of all, and `tol` bounds
             the violation, too. The multipliers are in the result.

@@ -140,7 +140,13 @@ def finish(settings: Settings, params: PyTree, inputs: Inputs, run: _loop.Run) -
         aux=aux,
         path=run.path,
         tol=run.tol,
+        jacobian=jacobian_of(method_of(settings, inputs), run.state),
     )
+
+
+def jacobian_of(method: Any, state: Any) -> Array | None:
+    """The Jacobian of the residuals, of methods that carry it."""
+    return method.jacobian(state) if hasattr(method, "jacobian") else None
 
 
 def whole(settings: Settings, params: PyTree, inputs: Inputs) -> MinimizeResult:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core import Array, PyTree, is_traced
+from jgd.minimize._covariance import covariance_of
 
 
 class Status(enum.IntEnum):
@@ -113,6 +114,7 @@ class _Fields(NamedTuple):
     tol: Array
     multipliers: Any = None
     violation: Any = None
+    jacobian: Array | None = None
 
 
 class MinimizeResult(_Fields):
@@ -133,6 +135,8 @@ class MinimizeResult(_Fields):
         tol: The tolerance that the gradient norm was held against: the one given, or the one of dtype and scale.
         multipliers: With constraints the `Multipliers`, else None.
         violation: With constraints the largest entry by which one is not fulfilled, else None.
+        jacobian: Of least squares whose Jacobian is formed: that of the residuals at `params`, [m, n], with columns in
+            the order of the raveled float leaves; else None.
     """
 
     __slots__ = ()
@@ -144,6 +148,42 @@ class MinimizeResult(_Fields):
         if not isinstance(code, int | np.ndarray | np.generic | jax.Array) or is_traced(code) or np.ndim(code) > 0:
             return code
         return Status(int(code)) if jnp.issubdtype(jnp.result_type(code), jnp.integer) else code
+
+    def covariance(self, *, absolute_sigma: bool = False) -> Array:
+        r"""The covariance of the params of a least-squares fit.
+
+        $$
+        C = s^2 (J^\top J)^{-1}, \qquad s^2 = \frac{\lVert r \rVert^2}{m - n}
+        $$
+
+        Bounds are not taken into account.
+
+        Args:
+            absolute_sigma: Whether the residuals are divided by standard deviations that are known: then $s = 1$.
+                Else they count as relative, and $s$ is estimated.
+
+        Returns:
+            Covariances [n, n], of lanes [..., n, n], with params in the order of the raveled float leaves. Infinite in
+            the rows and columns of params that the data do not determine, and where $s$ would be estimated from no
+            more residuals than params.
+
+        Raises:
+            ValueError: The result has no Jacobian.
+
+        Examples:
+            >>> import jax.numpy as jnp
+            >>> from jgd.minimize import minimize
+            >>> t, y = jnp.arange(4.0), jnp.array([1.0, 3.0, 4.0, 6.0])
+            >>> line = minimize(lambda p: p[0] + p[1] * t - y, jnp.zeros(2), method="lm")
+            >>> print(jnp.sqrt(jnp.diag(line.covariance())).round(3))  # standard errors
+            [0.265 0.141]
+        """
+        if self.jacobian is None:
+            raise ValueError(
+                "MinimizeResult.covariance: the result has no Jacobian; expected that of method='lm' or 'gauss_newton'"
+                " with solver='qr' (up to 1,000 params by default)."
+            )
+        return covariance_of(self.jacobian, self.value, absolute_sigma)
 
     def __repr__(self) -> str:
         """Why it stopped, and the numbers."""

@@ -13,6 +13,8 @@ from jgd.minimize._result import Path, Status
 PATIENCE = 10
 #: A gradient norm that grows and is this many times the smallest one met: the run leaves a saddle point.
 GROWTH = 5.0
+#: With a gradient below the tolerance a run has converged unless its model promises more than this part of the value.
+FEW = 0.01
 #: The default tolerance, of a problem whose gradients are of order one.
 TOL = 1e-6
 
@@ -66,6 +68,7 @@ def next_status(
     path: Path,
     last: Array,
     once_more: Array,
+    settle: bool,
 ) -> Array:
     """The status after a step.
 
@@ -81,6 +84,7 @@ def next_status(
         path: The path so far, this step counted.
         last: Whether `max_steps` are made.
         once_more: Whether a search that has failed is to be tried again.
+        settle: Whether a run has converged where the method knows that nothing above rounding is left to gain.
 
     Returns:
         A code of `Status`.
@@ -93,15 +97,21 @@ def next_status(
     blown_up = after.value - path.first_value > 1e6 * scale
     rising = before.value > path.first_value
     still = jnp.all(jnp.abs(after.params - before.params) <= eps * jnp.abs(before.params))
+    idle = jnp.asarray(info.remaining is None or problem.at_floor(before, info.remaining))
     failed = jnp.asarray(info.failed) & ~once_more
+    reached, settled = grad_norm <= tol, jnp.array(False)
+    if info.remaining is not None:  # a gradient may also be small for its units, or on a plateau
+        reached &= (info.remaining <= jnp.maximum(tol, FEW * jnp.abs(after.value))) | (grad_norm == 0)
+    if settle and info.remaining is not None:
+        settled = info.remaining <= problem.eps * jnp.abs(before.value)
     tests: list[tuple[Any, Status]] = [
         (bottomless, Status.UNBOUNDED),
         (~is_finite(after), Status.NON_FINITE),
-        (grad_norm <= tol, Status.CONVERGED),
+        (reached | settled, Status.CONVERGED),
         (blown_up, Status.DIVERGED),
         (failed & problem.at_floor(before, info.predicted), Status.SMALL_DECREASE),
         (failed, Status.LINE_SEARCH_FAILED),
-        (still & info.accepted, Status.SMALL_STEP),
+        (still & idle & info.accepted, Status.SMALL_STEP),
         (stalled >= PATIENCE, Status.SMALL_DECREASE),
         (last, Status.MAX_STEPS),
     ]
@@ -109,5 +119,6 @@ def next_status(
     for condition, code in reversed(tests):
         status = jnp.where(condition, jnp.int32(code), status)
     stands = jnp.isin(status, jnp.asarray([Status.SMALL_STEP, Status.SMALL_DECREASE, Status.LINE_SEARCH_FAILED]))
-    status = jnp.where(stands & (grad_norm <= floor), jnp.int32(Status.CONVERGED), status)
+    known = settle and info.remaining is not None
+    status = jnp.where(stands & ((grad_norm <= floor) | (idle & known)), jnp.int32(Status.CONVERGED), status)
     return jnp.where((status == Status.NON_FINITE) & rising, jnp.int32(Status.DIVERGED), status)

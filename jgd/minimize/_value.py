@@ -44,11 +44,17 @@ def residual_vector(out: PyTree, dtype: Any) -> Array:
     """Residuals [m] of what `fun` returned, any tree of real arrays.
 
     Raises:
-        TypeError: It has no leaves.
+        TypeError: It has no leaves, or is a scalar.
     """
     leaves = jax.tree.leaves(out)
     if not leaves:
         raise TypeError("minimize: fun returned no residuals; expected a tree of arrays.")
+    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+        raise TypeError(
+            f"minimize: methods for least squares need residuals; fun returned a scalar ({_text(leaves[0])})."
+            " Return the residuals themselves, an array whose squares are summed (one residual as shape (1,)), or take"
+            " a method for scalar losses, such as 'lbfgs'."
+        )
     vectors = [jnp.ravel(leaf) for leaf in leaves]
     # a complex residual is two real ones
     pairs = [(v.real, v.imag) if jnp.issubdtype(v.dtype, jnp.complexfloating) else (v,) for v in vectors]
