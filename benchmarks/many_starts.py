@@ -18,7 +18,7 @@ import numpy as np
 import scipy.optimize
 from timing import Contestant, add_common_options, alternate, header, medians, print_table, write_json
 
-from jgd.minimize import minimize
+from jgd.minimizers import minimize
 
 TOL = 1e-6
 #: What part of the loop is run.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from jgd.minimize import Status, minimize
+from jgd.minimizers import Status, minimize
 
 Array = Any
 

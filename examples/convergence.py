@@ -18,7 +18,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from jgd.minimize import LBFGS, GradientDescent, HeavyBall, NewtonCG, Status, explain, minimize
+from jgd.minimizers import LBFGS, GradientDescent, HeavyBall, NewtonCG, Status, explain, minimize
 
 START, MINIMUM = (-1.2, 1.0), (1.0, 1.0)
 TOL, MAX_STEPS = 1e-3, 2000

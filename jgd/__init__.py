@@ -37,9 +37,9 @@ from jgd.gradients import Padded as Padded
 from jgd.gradients import clipped_grad as clipped_grad
 from jgd.gradients import noise_scale as noise_scale
 from jgd.gradients import per_example_grads as per_example_grads
-from jgd.minimize import MinimizeResult as MinimizeResult
-from jgd.minimize import minimize as minimize
-from jgd.minimize import multi_start as multi_start
+from jgd.minimizers import MinimizeResult as MinimizeResult
+from jgd.minimizers import minimize as minimize
+from jgd.minimizers import multi_start as multi_start
 from jgd.rules import AdamMiniBlocks as AdamMiniBlocks
 from jgd.rules import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from jgd.rules import MuonDimensionNumbers as MuonDimensionNumbers

@@ -312,7 +312,7 @@ def _gradients() -> Mapping[str, Call]:
 
 
 def _minimizing() -> Mapping[str, Call]:
-    methods = sys.modules["jgd.minimize"]
+    methods = sys.modules["jgd.minimizers"]
     start = jnp.zeros(3)
     result = jgd.minimize(_bowl, start)
 

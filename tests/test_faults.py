@@ -8,7 +8,7 @@ import pytest
 from faults.fault import ROOT, stands
 from faults.faults import FAULTS
 
-FOLDERS = {"core", "rules", "transforms", "train", "gradients", "minimize"}
+FOLDERS = {"core", "rules", "transforms", "train", "gradients", "minimizers"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

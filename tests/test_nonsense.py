@@ -8,7 +8,7 @@ import nonsense
 import pytest
 
 MODULES = [
-    "jgd", "jgd.rules", "jgd.transforms", "jgd.train", "jgd.minimize", "jgd.gradients", "jgd.gradients.probes",
+    "jgd", "jgd.rules", "jgd.transforms", "jgd.train", "jgd.minimizers", "jgd.gradients", "jgd.gradients.probes",
     "jgd.testing", "jgd.compat.optax", "jgd.schedules",
 ]  # fmt: skip
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "rules": {"core"},
     "transforms": {"core", "rules"},
     "gradients": {"core"},
-    "minimize": {"core"},
+    "minimizers": {"core"},
     "train": {"core", "gradients"},
     "compat": {"core"},
     "testing": {"core", "gradients"},

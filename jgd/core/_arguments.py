@@ -224,7 +224,7 @@ def _can_be_asked(annotation: type) -> bool:
 def _public_name(annotation: type) -> str:
     if not annotation.__module__.startswith("jgd."):
         return annotation.__name__
-    return ("jgd.minimize." if annotation.__module__.startswith("jgd.minimize.") else "jgd.") + annotation.__name__
+    return ("jgd.minimizers." if annotation.__module__.startswith("jgd.minimizers.") else "jgd.") + annotation.__name__
 
 
 def _is_integer(value: Any) -> bool:

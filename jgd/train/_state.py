@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import Array, ArrayTree, PyTree, check_arrays, checked, random_key
-from jgd.train._guards import Guard
-from jgd.train._same_optimizer import remember
-from jgd.train._stacked import check_batch
+from jgd.train.guards._guard import Guard
+from jgd.train.step._same_optimizer import remember
+from jgd.train.step._stacked import check_batch
 
 
 class TrainState(NamedTuple):

@@ -5,7 +5,7 @@ from faults.fault import Fault
 FAULTS = [
     Fault(
         "shuffled_batches_are_called_private",
-        "jgd/train/_dp_sgd.py",
+        "jgd/train/step/_dp_sgd.py",
         "    if not isinstance(batch, PoissonSample):",
         "    if False:",
         ("tests/gradients/test_private.py::test_batches_that_are_no_poisson_samples_of_that_size_are_refused",),

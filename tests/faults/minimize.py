@@ -5,7 +5,7 @@ from faults.fault import Fault
 FAULTS = [
     Fault(
         "wolfe_is_weak",
-        "jgd/minimize/_line_search_wolfe.py",
+        "jgd/minimizers/line_searches/_strong_wolfe.py",
         "flat = jnp.abs(slope) <= self.c2 * jnp.abs(dphi0)",
         "flat = slope >= self.c2 * dphi0",
         ("tests/minimize/test_line_search.py::test_the_step_fulfills_the_conditions_from_any_first_step",),
@@ -13,7 +13,7 @@ FAULTS = [
     ),
     Fault(
         "armijo_without_the_step",
-        "jgd/minimize/_line_search_armijo.py",
+        "jgd/minimizers/line_searches/_armijo.py",
         "success = (drop <= self.c1 * s.trial * dphi0)",
         "success = (drop <= self.c1 * dphi0)",
         ("tests/minimize/test_line_search.py::test_the_step_fulfills_the_conditions_from_any_first_step",),
@@ -21,7 +21,7 @@ FAULTS = [
     ),
     Fault(
         "lbfgs_pairs_turned",
-        "jgd/minimize/_lbfgs.py",
+        "jgd/minimizers/methods/_lbfgs.py",
         "jnp.concatenate([memory[1:], new[None]])",
         "jnp.concatenate([new[None], memory[:-1]])",
         ("tests/minimize/test_lbfgs.py::test_the_direction_is_that_of_the_dense_formula",),
@@ -29,7 +29,7 @@ FAULTS = [
     ),
     Fault(
         "lbfgs_scale_squared",
-        "jgd/minimize/_lbfgs.py",
+        "jgd/minimizers/methods/_lbfgs.py",
         "jnp.where(keep, jnp.sqrt(ratio), state.scale)",
         "jnp.where(keep, ratio, state.scale)",
         ("tests/minimize/test_lbfgs.py::test_the_direction_is_that_of_the_dense_formula",),
@@ -37,7 +37,7 @@ FAULTS = [
     ),
     Fault(
         "negative_curvature_remembered",
-        "jgd/minimize/_lbfgs.py",
+        "jgd/minimizers/methods/_lbfgs.py",
         "keep = (curvature > eps * norm(move) * norm(change))",
         "keep = (curvature != 0)",
         ("tests/minimize/test_lbfgs.py::test_a_pair_without_positive_curvature_is_not_remembered",),
@@ -45,7 +45,7 @@ FAULTS = [
     ),
     Fault(
         "residual_ignores_the_set",
-        "jgd/minimize/_projected.py",
+        "jgd/minimizers/constrained/_projected.py",
         "return params - self.project(problem, params - grad)",
         "return grad",
         ("tests/minimize/test_constrained.py::test_lanes_of_a_sweep_converge_with_few_gradients[box]",),
@@ -53,7 +53,7 @@ FAULTS = [
     ),
     Fault(
         "one_value_in_the_window",
-        "jgd/minimize/_projected.py",
+        "jgd/minimizers/constrained/_projected.py",
         "slope, jnp.max(state.values))",
         "slope, jnp.min(state.values))",
         ("tests/minimize/test_constrained.py::test_lanes_of_a_sweep_converge_with_few_gradients[box]",),
@@ -61,7 +61,7 @@ FAULTS = [
     ),
     Fault(
         "evaluates_outside_the_box",
-        "jgd/minimize/_lbfgsb.py",
+        "jgd/minimizers/constrained/_lbfgsb.py",
         "search_along(inside_only(problem, bounds), point,",
         "search_along(problem, point,",
         ("tests/minimize/test_bounds.py::test_no_evaluation_is_outside_of_the_bounds",),
@@ -69,7 +69,7 @@ FAULTS = [
     ),
     Fault(
         "bounds_in_the_wrong_order_pass",
-        "jgd/minimize/_lbfgsb.py",
+        "jgd/minimizers/constrained/_lbfgsb.py",
         "return jnp.where(lower <= upper, jnp.clip(params, lower, upper), jnp.nan)",
         "return jnp.clip(params, lower, upper)",
         ("tests/minimize/test_bounds.py::test_bounds_in_the_wrong_order",),
@@ -77,7 +77,7 @@ FAULTS = [
     ),
     Fault(
         "radius_shrinks_slowly",
-        "jgd/minimize/_trust_step.py",
+        "jgd/minimizers/least_squares/_trust_step.py",
         "bad, part * jnp.minimum(radius, 10 * size)",
         "bad, 0.5 * jnp.minimum(radius, 10 * size)",
         ("tests/minimize/test_least_squares.py::test_the_radius_shrinks_fast_after_steps_far_too_long",),
@@ -85,7 +85,7 @@ FAULTS = [
     ),
     Fault(
         "lm_model_without_curvature",
-        "jgd/minimize/_least_squares.py",
+        "jgd/minimizers/least_squares/_methods.py",
         "plain = -slope - 0.5 * dot(change, change)",
         "plain = -slope",
         ("tests/minimize/test_scales.py::test_covariance_of_params_that_the_data_do_not_determine",),
@@ -93,7 +93,7 @@ FAULTS = [
     ),
     Fault(
         "curvature_of_residuals_is_not_missed",
-        "jgd/minimize/_missing_curvature.py",
+        "jgd/minimizers/least_squares/_missing_curvature.py",
         "jnp.where(told, sized, 0)",
         "jnp.zeros_like(sized)",
         ("tests/minimize/test_least_squares.py::test_residuals_that_stay_large",),
@@ -101,7 +101,7 @@ FAULTS = [
     ),
     Fault(
         "a_small_gradient_is_enough",
-        "jgd/minimize/_stop.py",
+        "jgd/minimizers/loop/_stop.py",
         "| (grad_norm == 0)",
         "| (grad_norm >= 0)",
         ("tests/minimize/test_scales.py::test_a_plateau_is_no_solution",),
@@ -109,7 +109,7 @@ FAULTS = [
     ),
     Fault(
         "no_box_has_a_bottom",
-        "jgd/minimize/_stop.py",
+        "jgd/minimizers/loop/_stop.py",
         "bottomless &= ~jnp.all(jnp.isfinite(jnp.stack(problem.bounds)))",
         "bottomless &= ~jnp.any(jnp.isfinite(jnp.stack(problem.bounds)))",
         ("tests/minimize/test_status.py::test_a_box_has_a_bottom",),
@@ -117,7 +117,7 @@ FAULTS = [
     ),
     Fault(
         "a_failed_search_is_the_floor",
-        "jgd/minimize/_stop.py",
+        "jgd/minimizers/loop/_stop.py",
         "(failed & problem.at_floor(before, info.predicted), Status.SMALL_DECREASE)",
         "(failed, Status.SMALL_DECREASE)",
         ("tests/minimize/test_status.py::test_line_search_failed_where_the_gradient_is_wrong",),
@@ -125,7 +125,7 @@ FAULTS = [
     ),
     Fault(
         "gradients_of_a_search_uncounted",
-        "jgd/minimize/_any_optimizer.py",
+        "jgd/minimizers/methods/_from_optimizer.py",
         "count if isinstance(node, optax.ScaleByZoomLinesearchState) else 0",
         "0",
         ("tests/minimize/test_newton.py::test_evaluations_of_an_optimizers_own_line_search_are_counted",),
@@ -133,7 +133,7 @@ FAULTS = [
     ),
     Fault(
         "evaluations_without_the_last",
-        "jgd/minimize/_line_search.py",
+        "jgd/minimizers/line_searches/_protocol.py",
         "cost = Evaluations(count + 1, jnp.ones_like(count), 0)",
         "cost = Evaluations(count, jnp.ones_like(count), 0)",
         ("tests/minimize/test_newton.py::test_evaluations_of_an_optimizers_own_line_search_are_counted",),
@@ -141,7 +141,7 @@ FAULTS = [
     ),
     Fault(
         "implicit_derivative_ignores_bounds",
-        "jgd/minimize/_implicit.py",
+        "jgd/minimizers/loop/_implicit.py",
         "symmetric = held_by is None and type(method).residual is BaseMethod.residual",
         "symmetric = True",
         ("tests/minimize/test_constrained.py::test_implicit_derivatives_equal_central_differences[lasso]",),
@@ -149,7 +149,7 @@ FAULTS = [
     ),
     Fault(
         "no_floor_of_gradients",
-        "jgd/minimize/_loop.py",
+        "jgd/minimizers/loop/_loop.py",
         "floor = gradient_floor(path) if tol is None else 0.0",
         "floor = 0.0",
         ("tests/minimize/test_status.py::test_by_default_a_regression_in_float32_converges_at_its_minimum",),
@@ -157,7 +157,7 @@ FAULTS = [
     ),
     Fault(
         "cancelled_terms_forgotten",
-        "jgd/minimize/_loop.py",
+        "jgd/minimizers/loop/_loop.py",
         "problem = dataclasses.replace(problem, magnitude=jnp.where(run.by_slope, run.magnitude, 0))",
         "problem = dataclasses.replace(problem, magnitude=jnp.where(run.by_slope, 0 * run.magnitude, 0))",
         ("tests/minimize/test_status.py::test_a_value_that_cancels_to_zero_is_no_failed_search",),
@@ -165,7 +165,7 @@ FAULTS = [
     ),
     Fault(
         "multipliers_stay",
-        "jgd/minimize/_lagrangian.py",
+        "jgd/minimizers/constrained/_multipliers.py",
         "new = Forces(forces.equality + penalty * g,",
         "new = Forces(forces.equality,",
         ("tests/minimize/test_multipliers.py::test_published_solutions_are_found_with_their_multipliers",),
@@ -173,7 +173,7 @@ FAULTS = [
     ),
     Fault(
         "no_solution_is_any_solution",
-        "jgd/minimize/_krylov.py",
+        "jgd/minimizers/loop/_krylov.py",
         "left = norm(residual) > float(jnp.finfo(rhs.dtype).eps) ** (1 / 6) * norm(rhs)",
         "left = norm(residual) < 0",
         ("tests/minimize/test_constrained.py::test_a_derivative_that_does_not_exist_is_nan",),
@@ -181,7 +181,7 @@ FAULTS = [
     ),
     Fault(
         "nan_is_the_best_start",
-        "jgd/minimize/_multi_start.py",
+        "jgd/minimizers/_multi_start.py",
         "values = jnp.where(jnp.isnan(runs.value), jnp.inf, runs.value)",
         "values = runs.value",
         ("tests/minimize/test_minimize.py::test_multi_start_picks_the_best",),
@@ -189,7 +189,7 @@ FAULTS = [
     ),
     Fault(
         "elastic_net_without_the_half",
-        "jgd/minimize/_penalties.py",
+        "jgd/minimizers/constrained/_penalties.py",
         "s / 2 * abs_sq(x)",
         "s * abs_sq(x)",
         ("tests/minimize/test_constrained.py::test_proximal_operators_minimize_what_they_should",),
@@ -197,7 +197,7 @@ FAULTS = [
     ),
     Fault(
         "norm_overflows",
-        "jgd/minimize/_problem.py",
+        "jgd/minimizers/problem/_problem.py",
         "safe = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)",
         "safe = jnp.ones_like(scale)",
         ("tests/minimize/test_status.py::test_a_box_has_a_bottom",),
@@ -205,7 +205,7 @@ FAULTS = [
     ),
     Fault(
         "newton_model_without_the_half",
-        "jgd/minimize/_steihaug.py",
+        "jgd/minimizers/methods/_steihaug.py",
         "(dot(grad, s.step) + 0.5 * dot(s.step, s.applied))",
         "(dot(grad, s.step) + dot(s.step, s.applied))",
         ("tests/minimize/test_newton.py::test_few_gradients_and_products_and_saddles_are_left",),
@@ -213,7 +213,7 @@ FAULTS = [
     ),
     Fault(
         "newton_curvature_overflows",
-        "jgd/minimize/_steihaug.py",
+        "jgd/minimizers/methods/_steihaug.py",
         "size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)",
         "size = jnp.ones_like(size)",
         ("tests/minimize/test_jaxopt.py::test_a_trust_region_on_zakharovs_function_from_far_away",),
@@ -221,7 +221,7 @@ FAULTS = [
     ),
     Fault(
         "negative_curvature_followed_backwards",
-        "jgd/minimize/_steihaug.py",
+        "jgd/minimizers/methods/_steihaug.py",
         "negative = ~(curvature > 0)",
         "negative = curvature == 0",
         (
@@ -231,7 +231,7 @@ FAULTS = [
     ),
     Fault(
         "exact_step_too_short",
-        "jgd/minimize/_gradient_descent.py",
+        "jgd/minimizers/methods/_gradient_descent.py",
         "size = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1), self.fallback)",
         "size = jnp.where(curvature > 0, 0.3 / jnp.where(curvature > 0, curvature, 1), self.fallback)",
         ("tests/minimize/test_minimize.py::test_the_exact_step_is_that_of_the_formula",),
@@ -239,7 +239,7 @@ FAULTS = [
     ),
     Fault(
         "polak_ribiere_goes_negative",
-        "jgd/minimize/_conjugate_gradient.py",
+        "jgd/minimizers/methods/_conjugate_gradient.py",
         "return jnp.maximum(_divide(dot(after, change), dot(before, before)), 0)",
         "return _divide(dot(after, change), dot(before, before))",
         ("tests/minimize/test_minimize.py::test_how_much_conjugate_gradients_keep_of_a_direction",),
@@ -247,7 +247,7 @@ FAULTS = [
     ),
     Fault(
         "nesterov_without_momentum_first",
-        "jgd/minimize/_momentum.py",
+        "jgd/minimizers/methods/_momentum.py",
         "beta = jnp.where(uphill, 0, (theta - 1) / after)",
         "beta = jnp.where(uphill, 0, theta / after)",
         ("tests/minimize/test_minimize.py::test_nesterovs_first_steps_are_those_of_the_formula",),

@@ -5,7 +5,7 @@ from faults.fault import Fault
 FAULTS = [
     Fault(
         "param_norm_before_the_step",
-        "jgd/train/_advance.py",
+        "jgd/train/step/_advance.py",
         '"param_norm": plain_norm(params)',
         '"param_norm": plain_norm(state.params)',
         ("tests/train/test_step.py::test_the_metrics_are_those_of_the_step",),
@@ -13,7 +13,7 @@ FAULTS = [
     ),
     Fault(
         "complex_params_run_away",
-        "jgd/train/_objective.py",
+        "jgd/train/step/_objective.py",
         "return ascent_direction(unscale(jax.tree.map(_no_float0, grads, params), scale))",
         "return unscale(jax.tree.map(_no_float0, grads, params), scale)",
         ("tests/train/test_complex.py::test_the_report_a_quadratic_of_a_complex_number_goes_to_its_minimum",),
@@ -21,7 +21,7 @@ FAULTS = [
     ),
     Fault(
         "a_state_of_another_rule",
-        "jgd/train/_step.py",
+        "jgd/train/step/_make_step.py",
         "    check_same_optimizer(state.step, optimizer)",
         "    del optimizer",
         ("tests/train/test_same_optimizer.py::test_another_rule_is_an_error",),
@@ -29,7 +29,7 @@ FAULTS = [
     ),
     Fault(
         "parts_of_a_mask_count_alike",
-        "jgd/train/_objective.py",
+        "jgd/train/step/_objective.py",
         "weights = part_weights(loss_weight, batch, accumulate)",
         "weights = None",
         ("tests/train/test_loss_weight.py::test_a_mean_over_the_real_examples_gives_what_the_whole_batch_gives",),
@@ -37,7 +37,7 @@ FAULTS = [
     ),
     Fault(
         "rate_of_the_step_before",
-        "jgd/train/_advance.py",
+        "jgd/train/step/_advance.py",
         "metrics |= _learning_rates(opt_state)",
         "metrics |= _learning_rates(state.opt_state)",
         ("tests/train/test_step.py::test_the_metrics_are_those_of_the_step",),
@@ -45,7 +45,7 @@ FAULTS = [
     ),
     Fault(
         "always_donates",
-        "jgd/train/_step.py",
+        "jgd/train/step/_make_step.py",
         "self.compiled = jax.jit(advance, donate_argnums=(0,) if donate else ())",
         "self.compiled = jax.jit(advance, donate_argnums=(0,))",
         ("tests/train/test_step.py::test_a_donated_state_says_what_happened_and_what_to_do",),
@@ -53,7 +53,7 @@ FAULTS = [
     ),
     Fault(
         "model_state_of_a_skipped_batch",
-        "jgd/train/_advance.py",
+        "jgd/train/step/_advance.py",
         "lambda new, old: jnp.where(moves, new, old), model_state, state.model_state",
         "lambda new, _: new, model_state, state.model_state",
         ("tests/train/test_nonfinite.py::test_what_a_model_remembers_of_a_skipped_batch_is_dropped",),
@@ -61,7 +61,7 @@ FAULTS = [
     ),
     Fault(
         "one_key_for_all_steps",
-        "jgd/train/_advance.py",
+        "jgd/train/step/_advance.py",
         "return None if state.key is None else jax.random.fold_in(state.key, state.step)",
         "return state.key",
         ("tests/train/test_step.py::test_a_key_in_the_state_gives_each_step_a_key_of_its_own",),
@@ -69,7 +69,7 @@ FAULTS = [
     ),
     Fault(
         "one_key_for_all_parts",
-        "jgd/train/_objective.py",
+        "jgd/train/step/_objective.py",
         "part_key = key if key is None or accumulate == 1 else jax.random.fold_in(key, i)",
         "part_key = key",
         (
@@ -88,7 +88,7 @@ FAULTS = [
     ),
     Fault(
         "a_bad_loss_passes",
-        "jgd/train/_finite.py",
+        "jgd/train/guards/_finite.py",
         "filter(_can_be_bad, leaves))) & jnp.isfinite(loss)",
         "filter(_can_be_bad, leaves)))",
         ("tests/train/test_nonfinite.py::test_a_loss_that_is_bad_by_itself_is_named",),
@@ -96,7 +96,7 @@ FAULTS = [
     ),
     Fault(
         "scan_goes_on_after_a_stop",
-        "jgd/train/_scan.py",
+        "jgd/train/step/_scan.py",
         "state, metrics, bad, alive = step.advance(state, batch, alive)",
         "state, metrics, bad, _ = step.advance(state, batch, jnp.asarray(ALIVE))",
         ("tests/train/test_nonfinite.py::test_a_scan_stops_at_the_bad_step_and_names_it",),
@@ -104,7 +104,7 @@ FAULTS = [
     ),
     Fault(
         "unscaled_in_float16",
-        "jgd/train/_loss_scale.py",
+        "jgd/train/guards/_loss_scale.py",
         "return grad.astype(dtype) / scale.astype(real_dtype(dtype))",
         "return grad / scale.astype(grad.dtype)",
         ("tests/train/test_loss_scale.py::test_small_gradients_are_not_lost_and_are_unscaled_in_float32",),
@@ -112,7 +112,7 @@ FAULTS = [
     ),
     Fault(
         "overflow_keeps_the_good_steps",
-        "jgd/train/_loss_scale.py",
+        "jgd/train/guards/_loss_scale.py",
         "good = jnp.where(finite, state.good + 1, jnp.where(overflow, 0, state.good))",
         "good = jnp.where(finite, state.good + 1, state.good)",
         ("tests/train/test_loss_scale.py::test_an_overflow_is_left_out_and_halves_the_scale_and_good_steps_double_it",),
@@ -120,7 +120,7 @@ FAULTS = [
     ),
     Fault(
         "scaled_gradients_for_a_second_look",
-        "jgd/train/_objective.py",
+        "jgd/train/step/_objective.py",
         "return _as_optimizers_see(grads, params, scale)",
         "return _as_optimizers_see(grads, params, None)",
         ("tests/train/test_loss_scale.py::test_an_optimizer_that_evaluates_again_is_given_true_gradients",),
@@ -128,7 +128,7 @@ FAULTS = [
     ),
     Fault(
         "limit_one_early",
-        "jgd/train/_guards.py",
+        "jgd/train/guards/_guard.py",
         '(consecutive > state.settings["max_consecutive_skips"])',
         '(consecutive >= state.settings["max_consecutive_skips"])',
         ("tests/train/test_guards.py::test_a_limit_in_a_row_ends_the_run_and_nothing_bad_is_ever_applied",),
@@ -136,7 +136,7 @@ FAULTS = [
     ),
     Fault(
         "spikes_enter_the_window",
-        "jgd/train/_spikes.py",
+        "jgd/train/guards/_spikes.py",
         "enters = finite & ~spike & ",
         "enters = finite & ",
         ("tests/train/test_guards.py::test_a_spike_moves_nothing_and_is_recorded",),
@@ -144,7 +144,7 @@ FAULTS = [
     ),
     Fault(
         "median_of_an_even_count",
-        "jgd/train/_spikes.py",
+        "jgd/train/guards/_spikes.py",
         "(ordered[(count - 1) // 2] + ordered[count // 2]) / 2",
         "ordered[count // 2]",
         ("tests/train/test_guards.py::test_the_threshold_is_that_of_numpy_over_a_circular_window",),
@@ -152,7 +152,7 @@ FAULTS = [
     ),
     Fault(
         "disarmed_after_a_window",
-        "jgd/train/_spikes.py",
+        "jgd/train/guards/_spikes.py",
         "return jnp.where(taken >= 2 * window, taken - window, taken)",
         "return jnp.where(taken >= window, taken - window, taken)",
         ("tests/train/test_guards.py::test_the_threshold_is_that_of_numpy_over_a_circular_window",),
@@ -160,7 +160,7 @@ FAULTS = [
     ),
     Fault(
         "rollback_to_the_bad_state",
-        "jgd/train/_rollback.py",
+        "jgd/train/loop/_rollback.py",
         "self._waiting.step <= step",
         "self._waiting.step <= step + 1",
         ("tests/train/test_guards.py::test_a_rollback_ends_as_a_run_that_never_saw_the_bad_batch",),
@@ -168,7 +168,7 @@ FAULTS = [
     ),
     Fault(
         "checksum_of_nothing",
-        "jgd/train/_checkpoint_files.py",
+        "jgd/train/checkpoints/_files.py",
         "if _hash(path) != expected:",
         "if not _hash(path):",
         ("tests/train/test_checkpoints.py::test_every_flipped_byte_is_seen",),
@@ -176,7 +176,7 @@ FAULTS = [
     ),
     Fault(
         "resumes_at_the_epoch",
-        "jgd/train/_fit.py",
+        "jgd/train/loop/_fit.py",
         'place = Place(*extra["place"]) if restored',
         'place = Place(*extra["place"][:1]) if restored',
         ("tests/train/test_fit_faults.py::test_a_run_with_a_batch_left_out_resumes_within_the_epoch",),
@@ -184,7 +184,7 @@ FAULTS = [
     ),
     Fault(
         "key_of_another_kind",
-        "jgd/train/_leaves.py",
+        "jgd/train/checkpoints/_leaves.py",
         "jax.random.wrap_key_data(jnp.array(value), impl=_generator_of(like))",
         "jax.random.wrap_key_data(jnp.array(value))",
         ("tests/train/test_checkpoint.py::test_unusual_leaves_come_back",),
@@ -192,7 +192,7 @@ FAULTS = [
     ),
     Fault(
         "checkpoint_of_borrowed_memory",
-        "jgd/train/_leaves.py",
+        "jgd/train/checkpoints/_leaves.py",
         "return host.copy() if on_host else host",
         "return host",
         ("tests/train/test_checkpoints.py::test_a_save_neither_waits_for_the_disk_nor_sees_later_steps",),
@@ -200,7 +200,7 @@ FAULTS = [
     ),
     Fault(
         "the_best_is_pruned",
-        "jgd/train/_checkpoints.py",
+        "jgd/train/checkpoints/_folder.py",
         "keep = {*whole[-self.max_to_keep :], self.best_path()}",
         "keep = {*whole[-self.max_to_keep :]}",
         ("tests/train/test_checkpoints.py::test_the_newest_and_the_best_are_kept",),
@@ -208,7 +208,7 @@ FAULTS = [
     ),
     Fault(
         "earlier_runs_are_pruned",
-        "jgd/train/_checkpoints.py",
+        "jgd/train/checkpoints/_folder.py",
         ">= (self._first or 0)",
         ">= 0",
         ("tests/train/test_checkpoints.py::test_checkpoints_of_an_earlier_run_are_neither_removed_nor_the_best",),
@@ -216,7 +216,7 @@ FAULTS = [
     ),
     Fault(
         "replaces_a_checkpoint_with_notes",
-        "jgd/train/_checkpoint.py",
+        "jgd/train/checkpoints/_one.py",
         "    may_be_replaced(target)\n",
         "",
         ("tests/train/test_overwriting.py::test_what_is_no_checkpoint_is_left_alone",),
@@ -224,7 +224,7 @@ FAULTS = [
     ),
     Fault(
         "deleted_before_it_is_replaced",
-        "jgd/train/_in_place.py",
+        "jgd/train/checkpoints/_in_place.py",
         "    swapped = swap(draft, target)\n",
         "    shutil.rmtree(target)\n    os.mkdir(target)\n    swapped = swap(draft, target)\n",
         ("tests/train/test_overwriting.py::test_a_kill_at_any_moment_leaves_the_old_or_the_new_one",),
@@ -232,7 +232,7 @@ FAULTS = [
     ),
     Fault(
         "an_earlier_log_is_deleted",
-        "jgd/train/_log.py",
+        "jgd/train/loop/_log.py",
         "self.set_aside = _set_aside(self._path)",
         "self._path.unlink()",
         ("tests/train/test_log.py::test_a_new_run_in_a_used_folder_sets_the_old_log_aside",),
@@ -240,7 +240,7 @@ FAULTS = [
     ),
     Fault(
         "one_order_for_all_epochs",
-        "jgd/train/_data.py",
+        "jgd/train/data/_array_loader.py",
         "key=np.array([self.seed, epoch], np.uint64)",
         "key=np.array([self.seed, 0], np.uint64)",
         ("tests/train/test_data.py::test_an_epoch_holds_each_example_once_in_an_order_of_its_own",),
@@ -248,7 +248,7 @@ FAULTS = [
     ),
     Fault(
         "a_padded_row_is_real",
-        "jgd/train/_epoch_scan.py",
+        "jgd/train/loop/_epoch_scan.py",
         "i * indices.shape[0] + jnp.arange(indices.shape[0]) < real",
         "i * indices.shape[0] + jnp.arange(indices.shape[0]) <= real",
         ("tests/train/test_data.py::test_steps_in_one_compiled_loop_equal_single_ones_bit_for_bit",),
@@ -256,7 +256,7 @@ FAULTS = [
     ),
     Fault(
         "poisson_streams_overlap",
-        "jgd/train/_poisson.py",
+        "jgd/train/data/_poisson_loader.py",
         "counter=[0, 0, 0, batch + 1]",
         "counter=[batch + 1, 0, 0, 0]",
         ("tests/gradients/test_private.py::test_no_sample_is_another_one_moved",),
@@ -264,7 +264,7 @@ FAULTS = [
     ),
     Fault(
         "prefetched_error_jumps_the_queue",
-        "jgd/train/_prefetch.py",
+        "jgd/train/data/_prefetch.py",
         "drawn.append((None, error))",
         "drawn.appendleft((None, error))",
         ("tests/train/test_data.py::test_what_is_drawn_ahead_comes_in_order_and_its_errors_in_their_turn",),
@@ -272,7 +272,7 @@ FAULTS = [
     ),
     Fault(
         "history_keeps_the_bad_step",
-        "jgd/train/_history.py",
+        "jgd/train/loop/_history.py",
         'self.steps["step"].array() >= step',
         'self.steps["step"].array() > step',
         ("tests/train/test_fit_faults.py::test_a_rollback_leaves_out_the_batch_and_goes_on",),
@@ -280,7 +280,7 @@ FAULTS = [
     ),
     Fault(
         "min_delta_ignored",
-        "jgd/train/_plateau.py",
+        "jgd/train/loop/_plateau.py",
         "value + self.min_delta < self.watched.best",
         "value < self.watched.best",
         ("tests/train/test_early_stopping.py::test_min_delta_is_a_fall_below_the_best",),
@@ -288,7 +288,7 @@ FAULTS = [
     ),
     Fault(
         "a_skipped_step_in_the_mean",
-        "jgd/train/_history.py",
+        "jgd/train/loop/_history.py",
         'self.steps["finite"].array()[-count:].astype(bool)',
         'self.steps["finite"].array()[-count:].astype(bool) | True',
         ("tests/train/test_early_stopping.py::test_a_skipped_batch_is_no_part_of_the_epochs_means",),
@@ -296,7 +296,7 @@ FAULTS = [
     ),
     Fault(
         "the_best_state_is_pruned",
-        "jgd/train/_checkpoints.py",
+        "jgd/train/checkpoints/_folder.py",
         "*self._of_step(self._held)[-1:]",
         "*self._of_step(None)[-1:]",
         ("tests/train/test_early_stopping.py::test_the_best_state_is_known_after_a_resume",),
@@ -304,7 +304,7 @@ FAULTS = [
     ),
     Fault(
         "each_call_begins_at_epoch_0",
-        "jgd/train/_fit.py",
+        "jgd/train/loop/_fit.py",
         "if restored else place_of(state, data)",
         "if restored else Place()",
         ("tests/train/test_going_on.py::test_three_calls_of_an_epoch_are_one_of_three",),
@@ -312,7 +312,7 @@ FAULTS = [
     ),
     Fault(
         "a_changed_rate_is_not_told_of",
-        "jgd/train/_resume.py",
+        "jgd/train/loop/_resume.py",
         "not _same(value, theirs[name]) and not",
         "_same(value, theirs[name]) and not",
         ("tests/train/test_fit_resume.py::test_a_changed_learning_rate_is_told_of_and_may_be_chosen",),
@@ -320,7 +320,7 @@ FAULTS = [
     ),
     Fault(
         "sigterm_exits_with_0",
-        "jgd/train/_interrupt.py",
+        "jgd/train/loop/_interrupt.py",
         "SystemExit(128 + signal.SIGTERM)",
         "SystemExit(0)",
         ("tests/train/test_fit_faults.py::test_sigterm_saves_at_the_next_step_boundary",),
@@ -328,7 +328,7 @@ FAULTS = [
     ),
     Fault(
         "the_last_batch_is_not_looked_at",
-        "jgd/train/_batches.py",
+        "jgd/train/data/_checks.py",
         '(rest, "the last batch of an epoch")]',
         '(data.batch_size, "the last batch of an epoch")]',
         (
@@ -338,7 +338,7 @@ FAULTS = [
     ),
     Fault(
         "patience_starts_anew",
-        "jgd/train/_ends.py",
+        "jgd/train/loop/_ends.py",
         'run.plateau.watched = Watched(*memory["watched"])',
         'run.plateau.watched = Watched(*memory["watched"][:3])',
         ("tests/train/test_fit_faults.py::test_a_run_that_had_converged_stays_so",),
@@ -346,7 +346,7 @@ FAULTS = [
     ),
     Fault(
         "left_out_batches_forgotten",
-        "jgd/train/_ends.py",
+        "jgd/train/loop/_ends.py",
         'run.left_out = {tuple(pair) for pair in memory["left_out"]}',
         "run.left_out = set()",
         ("tests/train/test_fit_faults.py::test_a_run_with_a_batch_left_out_resumes_within_the_epoch",),

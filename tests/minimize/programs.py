@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.minimize import minimize
+from jgd.minimizers import minimize
 
 
 def numbers(tree):

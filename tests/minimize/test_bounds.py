@@ -9,9 +9,9 @@ import pytest
 import scipy.optimize
 from minimize.programs import numbers, padded, run, solver
 
-from jgd.minimize import LBFGS, LBFGSB, Status, minimize
-from jgd.minimize._lbfgsb import check_order
-from jgd.minimize._problem import Problem
+from jgd.minimizers import LBFGS, LBFGSB, Status, minimize
+from jgd.minimizers.constrained._lbfgsb import check_order
+from jgd.minimizers.problem._problem import Problem
 
 INF = np.inf
 SIZE = 10

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from minimize.programs import numbers, run
 from scipy.optimize import lsq_linear, nnls
 
-from jgd.minimize import (
+from jgd.minimizers import (
     L1,
     ElasticNet,
     GroupLasso,
@@ -25,7 +25,7 @@ from jgd.minimize import (
     explain,
     minimize,
 )
-from jgd.minimize._problem import Problem
+from jgd.minimizers.problem._problem import Problem
 
 SETS = optax.projections
 ENDED = (Status.CONVERGED, Status.SMALL_STEP, Status.SMALL_DECREASE)

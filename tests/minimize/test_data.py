@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jgd.minimize import LBFGS, GradientDescent, HeavyBall, StrongWolfe, minimize
-from jgd.minimize._data import join, split
+from jgd.minimizers import LBFGS, GradientDescent, HeavyBall, StrongWolfe, minimize
+from jgd.minimizers.problem._data import join, split
 
 
 def bowl(x):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgd.minimize import Polyak, Status, minimize
+from jgd.minimizers import Polyak, Status, minimize
 
 
 def zakharov(x):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from minimize.programs import numbers, run, solver
 
-from jgd.minimize import LBFGS, Status
-from jgd.minimize._lbfgs import LBFGSState, remember, two_loops
+from jgd.minimizers import LBFGS, Status
+from jgd.minimizers.methods._lbfgs import LBFGSState, remember, two_loops
 
 pytestmark = pytest.mark.usefixtures("x64")
 

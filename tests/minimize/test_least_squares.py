@@ -7,7 +7,7 @@ import pytest
 from minimize.problems import mgh
 from minimize.programs import numbers, run
 
-from jgd.minimize import GaussNewton, LevenbergMarquardt, Status, minimize
+from jgd.minimizers import GaussNewton, LevenbergMarquardt, Status, minimize
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from minimize.programs import numbers
 
-from jgd.minimize import Armijo, HagerZhang, StrongWolfe
+from jgd.minimizers import Armijo, HagerZhang, StrongWolfe
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -13,7 +13,7 @@ import scipy.optimize
 from minimize.programs import numbers, padded, run, solver
 
 from jgd import adam
-from jgd.minimize import (
+from jgd.minimizers import (
     L1,
     LBFGS,
     LBFGSB,
@@ -33,8 +33,8 @@ from jgd.minimize import (
     minimize,
     multi_start,
 )
-from jgd.minimize._conjugate_gradient import beta
-from jgd.minimize._methods import flat_bounds, make_method
+from jgd.minimizers._names import flat_bounds, make_method
+from jgd.minimizers.methods._conjugate_gradient import beta
 
 SIZE = 5
 

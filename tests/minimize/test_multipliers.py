@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from minimize.programs import numbers
 
-from jgd.minimize import Status, explain, minimize
+from jgd.minimizers import Status, explain, minimize
 
 
 class Published(NamedTuple):

@@ -10,8 +10,8 @@ import pytest
 from minimize.programs import run, solver
 
 import jgd
-from jgd.minimize import LBFGS, Armijo, NewtonCG, TrustRegion, minimize
-from jgd.minimize._steihaug import newton_step
+from jgd.minimizers import LBFGS, Armijo, NewtonCG, TrustRegion, minimize
+from jgd.minimizers.methods._steihaug import newton_step
 
 pytestmark = pytest.mark.usefixtures("x64")
 

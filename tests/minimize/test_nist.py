@@ -9,7 +9,7 @@ import pytest
 from minimize.problems import nist
 from minimize.programs import numbers, padded, padded_rows
 
-from jgd.minimize import minimize
+from jgd.minimizers import minimize
 
 pytestmark = pytest.mark.usefixtures("x64")
 

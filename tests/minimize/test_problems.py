@@ -13,7 +13,7 @@ from minimize.problems import classics, mgh, sif
 from minimize.problems._problem import sum_of_squares
 from minimize.programs import numbers, padded, padded_rows
 
-from jgd.minimize import minimize
+from jgd.minimizers import minimize
 
 # Norms of the residuals at the starts: those that MINPACK's test program prints, and the paper's values.
 START_NORMS = {

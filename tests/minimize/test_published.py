@@ -9,7 +9,7 @@ import pytest
 from minimize.problems import _published as published
 from minimize.programs import numbers, padded_rows, run
 
-from jgd.minimize import Status, minimize
+from jgd.minimizers import Status, minimize
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -8,7 +8,7 @@ import scipy.optimize
 from minimize.problems import mgh
 from minimize.programs import numbers, run
 
-from jgd.minimize import LevenbergMarquardt, Status, minimize
+from jgd.minimizers import LevenbergMarquardt, Status, minimize
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from minimize.programs import padded, run, solver
 
-from jgd.minimize import (
+from jgd.minimizers import (
     BaseMethod,
     Evaluations,
     GradientDescent,

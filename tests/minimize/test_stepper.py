@@ -7,7 +7,7 @@ import optax
 import pytest
 from minimize.programs import run
 
-from jgd.minimize import Status, Stepper
+from jgd.minimizers import Status, Stepper
 
 
 def valley(x, place=1.0):

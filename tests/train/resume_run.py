@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jgd
-from jgd.train._checkpoints import Checkpoints
-from jgd.train._data import ArrayLoader
+from jgd.train.checkpoints._folder import Checkpoints
+from jgd.train.data._array_loader import ArrayLoader
 
 EPOCHS, BATCHES, SIZE = 4, 10, 4
 RNG = np.random.default_rng(0)

@@ -14,9 +14,9 @@ import orbax.checkpoint
 import pytest
 
 import jgd
-from jgd.train import _checkpoints
-from jgd.train._checkpoint_files import CheckpointError
-from jgd.train._checkpoints import Checkpoints
+from jgd.train.checkpoints import _folder
+from jgd.train.checkpoints._files import CheckpointError
+from jgd.train.checkpoints._folder import Checkpoints
 
 OPTIMIZER = jgd.adam(0.1)
 
@@ -133,7 +133,7 @@ def test_nothing_but_damage_is_an_error_and_no_fresh_start(tmp_path):
 
 
 def test_a_checkpoint_of_a_later_version(tmp_path, monkeypatch):
-    monkeypatch.setattr("jgd.train._checkpoint_files.FORMAT", 2)
+    monkeypatch.setattr("jgd.train.checkpoints._files.FORMAT", 2)
     checkpoints = saved(tmp_path, [1])
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match=r"it is of format 2, and this version of jgd reads up to 1"):
@@ -236,8 +236,8 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
 
 
 def test_a_save_neither_waits_for_the_disk_nor_sees_later_steps(tmp_path, monkeypatch):
-    let_go, write = threading.Event(), _checkpoints.write
-    monkeypatch.setattr(_checkpoints, "write", lambda *args: (let_go.wait(10), write(*args)))
+    let_go, write = threading.Event(), _folder.write
+    monkeypatch.setattr(_folder, "write", lambda *args: (let_go.wait(10), write(*args)))
     checkpoints, state = Checkpoints(tmp_path), state_at(1)._replace(model_state=np.zeros(3))
     step = jgd.make_step(lambda params, batch: jnp.sum(params["w"] ** 2), OPTIMIZER)
     before = np.array(state.params["w"])
@@ -313,7 +313,7 @@ def test_metrics_may_be_arrays(tmp_path):
 def test_a_write_that_the_system_refuses_is_told_and_nothing_is_lost(tmp_path):
     code = f"""
 import resource, signal, jax, jgd
-from jgd.train._checkpoints import Checkpoints
+from jgd.train.checkpoints._folder import Checkpoints
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 states = [jgd.TrainState.create(jax.random.normal(jax.random.key(0), (n,)), jgd.sgd(0.1)) for n in (10, 100_000)]

@@ -11,7 +11,7 @@ import pytest
 
 import jgd
 from jgd import gradients
-from jgd.train import _objective
+from jgd.train.step import _objective
 
 TARGET = 1 + 2j
 BATCH = np.complex64([1.25 + 2j, 0.75 + 2j, 1 + 1.5j, 1 + 2.5j])  # their mean is the target

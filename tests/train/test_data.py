@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.train._cursor import Place, Source
-from jgd.train._data import ArrayLoader
-from jgd.train._epoch_scan import choose
-from jgd.train._prefetch import ahead
+from jgd.train.data._array_loader import ArrayLoader
+from jgd.train.data._position import Place, Source
+from jgd.train.data._prefetch import ahead
+from jgd.train.loop._epoch_scan import choose
 
 X = np.arange(11)
 ORDER_OF_SEED_1_EPOCH_5 = [8, 3, 5, 6, 1, 2, 7, 0, 4, 10, 9]
@@ -298,7 +298,7 @@ def test_the_loop_is_not_chosen_for_convolutions_on_a_cpu_or_for_data_too_large(
     state, loader = jgd.TrainState.create(w, OPTIMIZER), ArrayLoader(np.ones((8, 1, 5, 5)), 4)
     assert choose("auto", step, loader, state, 5) is None
     assert choose(True, step, loader, state, 5) is not None
-    monkeypatch.setattr("jgd.train._epoch_scan._MOST_BYTES", 100)
+    monkeypatch.setattr("jgd.train.loop._epoch_scan._MOST_BYTES", 100)
     step = jgd.make_step(lambda w, batch: jnp.mean(w) * jnp.mean(batch), OPTIMIZER)
     assert choose("auto", step, loader, state, 5) is None
     with pytest.raises(ValueError, match=r"scan must be True, False or 'auto'; got 'yes'"):

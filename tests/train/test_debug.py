@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.train._bundle import load_bundle, save_bundle
-from jgd.train._debug import debug_step
-from jgd.train._guards import Guard
-from jgd.train._loss_scale import LossScale
-from jgd.train._op_by_op import first_not_finite
+from jgd.train.debug._bundle import load_bundle, save_bundle
+from jgd.train.debug._op_by_op import first_not_finite
+from jgd.train.debug._report import debug_step
+from jgd.train.guards._guard import Guard
+from jgd.train.guards._loss_scale import LossScale
 
 OPTIMIZER = jgd.adam(0.1)
 

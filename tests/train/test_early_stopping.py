@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.train._plateau import Plateau
+from jgd.train.loop._plateau import Plateau
 
 OPTIMIZER = jgd.adam(0.1)
 STEP = jgd.make_step(lambda w, batch: (jnp.mean((w - batch) ** 2), {"bias": jnp.mean(w)}), OPTIMIZER, has_aux=True)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.train._checkpoint_files import CheckpointError
-from jgd.train._checkpoints import Checkpoints
-from jgd.train._data import ArrayLoader
-from jgd.train._guards import Guard
-from jgd.train._rollback import Rollback, RollbackError
+from jgd.train.checkpoints._files import CheckpointError
+from jgd.train.checkpoints._folder import Checkpoints
+from jgd.train.data._array_loader import ArrayLoader
+from jgd.train.guards._guard import Guard
+from jgd.train.loop._rollback import Rollback, RollbackError
 
 OPTIMIZER = jgd.adam(0.1)
 STEP = jgd.make_step(lambda w, batch: jnp.mean((w - batch) ** 2), OPTIMIZER)

@@ -10,11 +10,11 @@ import optax
 import pytest
 
 import jgd
-from jgd.train._events import events_of
-from jgd.train._finite import SpikeError
-from jgd.train._guards import Guard
-from jgd.train._rollback import Rollback, RollbackError, at_step
-from jgd.train._spikes import Spikes, look
+from jgd.train.guards._events import events_of
+from jgd.train.guards._finite import SpikeError
+from jgd.train.guards._guard import Guard
+from jgd.train.guards._spikes import Spikes, look
+from jgd.train.loop._rollback import Rollback, RollbackError, at_step
 
 OPTIMIZER = jgd.adam(0.01)
 
@@ -414,7 +414,7 @@ def test_other_gradients_can_be_put_in():
     [
         ({"accumulate": 2}, "does not go with accumulate > 1"),
         ({"has_aux": True}, "does not go with has_aux=True"),
-        ({"guard": Guard(loss_scale=jgd.train._loss_scale.LossScale())}, "does not go with a loss scale"),
+        ({"guard": Guard(loss_scale=jgd.train.guards._loss_scale.LossScale())}, "does not go with a loss scale"),
     ],
 )
 def test_what_other_gradients_do_not_go_with(options, message):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.train._log import JsonlLog
+from jgd.train.loop._log import JsonlLog
 
 OPTIMIZER = jgd.sgd(0.1)
 STEP = jgd.make_step(lambda w, batch: jnp.mean((w - batch) ** 2), OPTIMIZER)

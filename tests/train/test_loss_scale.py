@@ -9,9 +9,9 @@ import optax
 import pytest
 
 import jgd
-from jgd.train._events import events_of
-from jgd.train._guards import Guard
-from jgd.train._loss_scale import LossScale, next_scale
+from jgd.train.guards._events import events_of
+from jgd.train.guards._guard import Guard
+from jgd.train.guards._loss_scale import LossScale, next_scale
 
 OPTIMIZER = jgd.adam(0.01)
 

@@ -10,9 +10,9 @@ import orbax.checkpoint
 import pytest
 
 import jgd
-from jgd.train import _in_place
-from jgd.train._checkpoint_files import CheckpointError, verify
-from jgd.train._in_place import standing
+from jgd.train.checkpoints import _in_place
+from jgd.train.checkpoints._files import CheckpointError, verify
+from jgd.train.checkpoints._in_place import standing
 
 OPTIMIZER = jgd.sgd(0.1)
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import tqdm.auto
 
-from jgd.train._progress import Progress
+from jgd.train.loop._progress import Progress
 
 
 class Terminal(io.StringIO):

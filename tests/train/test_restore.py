@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.train._checkpoint_files import CheckpointError
+from jgd.train.checkpoints._files import CheckpointError
 
 PARAMS = {"w": np.arange(3, dtype=np.float32), "b": np.ones((), jnp.bfloat16)}
 STATS = {"mean": np.float32([1, 2])}

@@ -9,7 +9,7 @@ import pytest
 from cases import RULES
 
 import jgd
-from jgd.train._same_optimizer import differences
+from jgd.train.step._same_optimizer import differences
 
 
 def loss_fn(w, batch):

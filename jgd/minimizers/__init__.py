@@ -1,0 +1,53 @@
+"""Full-batch minimization to convergence: methods, line searches, and why a run stopped."""
+
+from jgd.core import behind_doors as _behind_doors
+from jgd.minimizers._explain import explain as explain
+from jgd.minimizers._explain import linear_rate as linear_rate
+from jgd.minimizers._explain import stable_step as stable_step
+from jgd.minimizers._minimize import minimize as minimize
+from jgd.minimizers._multi_start import MultiStart as MultiStart
+from jgd.minimizers._multi_start import multi_start as multi_start
+from jgd.minimizers.constrained._lbfgsb import LBFGSB as LBFGSB
+from jgd.minimizers.constrained._mirror import MirrorDescent as MirrorDescent
+from jgd.minimizers.constrained._multipliers import Multipliers as Multipliers
+from jgd.minimizers.constrained._penalties import L1 as L1
+from jgd.minimizers.constrained._penalties import ElasticNet as ElasticNet
+from jgd.minimizers.constrained._penalties import GroupLasso as GroupLasso
+from jgd.minimizers.constrained._penalties import Indicator as Indicator
+from jgd.minimizers.constrained._penalties import NonNegativeL1 as NonNegativeL1
+from jgd.minimizers.constrained._penalties import Penalty as Penalty
+from jgd.minimizers.constrained._projected import ProjectedGradient as ProjectedGradient
+from jgd.minimizers.constrained._proximal import ProximalGradient as ProximalGradient
+from jgd.minimizers.least_squares._methods import GaussNewton as GaussNewton
+from jgd.minimizers.least_squares._methods import LevenbergMarquardt as LevenbergMarquardt
+from jgd.minimizers.line_searches._armijo import Armijo as Armijo
+from jgd.minimizers.line_searches._hager_zhang import HagerZhang as HagerZhang
+from jgd.minimizers.line_searches._protocol import LineSearch as LineSearch
+from jgd.minimizers.line_searches._protocol import LineSearchResult as LineSearchResult
+from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe as StrongWolfe
+from jgd.minimizers.loop._result import Evaluations as Evaluations
+from jgd.minimizers.loop._result import MinimizeResult as MinimizeResult
+from jgd.minimizers.loop._result import Path as Path
+from jgd.minimizers.loop._result import Status as Status
+from jgd.minimizers.loop._result import Trace as Trace
+from jgd.minimizers.loop._stepper import Stepper as Stepper
+from jgd.minimizers.loop._stepper import StepperState as StepperState
+from jgd.minimizers.methods._barzilai_borwein import BarzilaiBorwein as BarzilaiBorwein
+from jgd.minimizers.methods._base import BaseMethod as BaseMethod
+from jgd.minimizers.methods._base import Method as Method
+from jgd.minimizers.methods._base import StepInfo as StepInfo
+from jgd.minimizers.methods._bfgs import BFGS as BFGS
+from jgd.minimizers.methods._conjugate_gradient import ConjugateGradient as ConjugateGradient
+from jgd.minimizers.methods._from_optimizer import FromOptimizer as FromOptimizer
+from jgd.minimizers.methods._gradient_descent import ExactDescent as ExactDescent
+from jgd.minimizers.methods._gradient_descent import GradientDescent as GradientDescent
+from jgd.minimizers.methods._gradient_descent import Polyak as Polyak
+from jgd.minimizers.methods._lbfgs import LBFGS as LBFGS
+from jgd.minimizers.methods._momentum import HeavyBall as HeavyBall
+from jgd.minimizers.methods._momentum import Nesterov as Nesterov
+from jgd.minimizers.methods._newton import NewtonCG as NewtonCG
+from jgd.minimizers.methods._newton import TrustRegion as TrustRegion
+from jgd.minimizers.problem._problem import Point as Point
+from jgd.minimizers.problem._problem import Problem as Problem
+
+globals().update(_behind_doors(globals()))

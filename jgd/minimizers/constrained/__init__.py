@@ -1,0 +1,1 @@
+"""Bounds, sets, penalties, constraints."""

@@ -1,0 +1,207 @@
+r"""L-BFGS-B: L-BFGS within bounds $l \le x \le u$.
+
+A step goes from $x$ along the path $P(x - t g)$ to the first minimizer of the quadratic model, the generalized Cauchy
+point. Entries that are at a bound there stay, the others go on to the model's minimizer $\hat x$ with those held. Then
+the line search is along $P(\hat x) - x$; where that does not lead downhill, $\hat x$ is approached from the Cauchy
+point as far as the bounds let it. Points never leave the bounds. A run ends where
+
+$$
+\lVert x - P(x - g) \rVert_\infty \le \mathrm{tol}
+$$
+
+A step takes $O(m^2 n)$ operations with $m$ pairs, and sorts $n$ numbers.
+
+References:
+    - Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained optimization",
+      https://doi.org/10.1137/0916069, 1995.
+    - Morales and Nocedal, "Remark on algorithm 778: L-BFGS-B", https://doi.org/10.1145/2049662.2049669, 2011 (the
+      projection).
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jgd.core import Array, is_traced
+from jgd.minimizers.constrained._cauchy_point import cauchy_point
+from jgd.minimizers.line_searches._protocol import LineSearch, search_along
+from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
+from jgd.minimizers.methods._base import BaseMethod, StepInfo
+from jgd.minimizers.methods._compact_form import compact, solve, times
+from jgd.minimizers.methods._lbfgs import LBFGSState, check_memory, remember, two_loops
+from jgd.minimizers.problem._problem import Point, Problem, choose, dot, norm, unit_step
+
+Bounds = tuple[Array, Array]
+
+
+def check_order(bounds: Bounds | None) -> None:
+    """Refuses bounds that are known to be in the wrong order or NaN; traced ones pass.
+
+    Raises:
+        ValueError: A lower bound is above its upper bound, or one is NaN.
+    """
+    if bounds is None or any(is_traced(side) for side in bounds):
+        return
+    lower, upper = bounds
+    wrong = ~(lower <= upper)
+    if wrong.any():
+        i = int(jnp.argmax(wrong))
+        raise ValueError(
+            f"minimize: lower bounds must be at most the upper ones; got {lower[i]} and {upper[i]} for entry {i} of"
+            f" the raveled params ({int(wrong.sum())} of {wrong.size} are in the wrong order)."
+        )
+
+
+def box(problem: Problem, params: Array) -> Bounds:
+    """The problem's bounds; infinite ones where it has none."""
+    if problem.bounds is not None:
+        return problem.bounds
+    return jnp.full_like(params, -jnp.inf), jnp.full_like(params, jnp.inf)
+
+
+def nearest(bounds: Bounds, params: Array) -> Array:
+    """The nearest point inside the bounds [n]; NaN where a lower bound is above its upper one."""
+    lower, upper = bounds
+    return jnp.where(lower <= upper, jnp.clip(params, lower, upper), jnp.nan)
+
+
+def largest_step(params: Array, direction: Array, bounds: Bounds) -> Array:
+    """How far a direction [n] can be followed inside the bounds, a scalar."""
+    params, direction, lower, upper = jax.lax.stop_gradient((params, direction, *bounds))
+    room = jnp.where(direction > 0, upper - params, lower - params)
+    moving = direction != 0
+    return jnp.min(jnp.where(moving, room / jnp.where(moving, direction, 1), jnp.inf), initial=jnp.inf)
+
+
+def target(params: Array, grad: Array, bounds: Bounds, state: LBFGSState) -> Array:
+    """Where the model would have the params go [n], inside the bounds and downhill."""
+    scaled, matrix = state.scale * grad, compact(state)
+    cauchy, free = cauchy_point(params, scaled, bounds, matrix)
+    # the minimizer of the model over the free entries, the others where the Cauchy point has them
+    reached = jnp.where(free, 0, cauchy - params)
+
+    def of_some() -> Array:
+        return solve(matrix, free, jnp.where(free, -(scaled + times(matrix, reached)), 0))
+
+    # with all of them free it is that of L-BFGS, whose two loops are exact where the pairs are nearly dependent
+    move = jax.lax.cond(jnp.all(free), lambda: -two_loops(grad, state), of_some)
+    minimizer = jnp.where(free, params + move, cauchy)
+    onward = minimizer - cauchy
+    part = jnp.clip(largest_step(cauchy, onward, bounds), 0, 1)
+    found = params - scaled
+    for point in (cauchy, cauchy + part * onward, minimizer):
+        inside = jnp.clip(point, *bounds)
+        slope = dot(inside - params, grad)
+        found = jnp.where((slope < 0) & jnp.all(jnp.isfinite(inside)), inside, found)
+    return jnp.clip(found, *bounds)
+
+
+def first_hessian(memory: LBFGSState) -> Array:
+    """The inner product of the last pair over the square of its change: what is longer overshoots more often here."""
+    weight, change = memory.weights[-1], memory.changes[-1]
+    known = weight > 0
+    size = norm(jnp.where(known, change, 1))
+    return jnp.where(known, 1 / jnp.where(known, weight, 1) / size / size, memory.scale)
+
+
+def inside_only(problem: Problem, bounds: Bounds) -> Problem:
+    """The problem whose params are first put inside the bounds, where rounding has moved them out."""
+
+    def kept(inner: Problem) -> Problem:
+        def fun(params: Array) -> Array:
+            return inner.fun(params + jax.lax.stop_gradient(jnp.clip(params, *bounds) - params))
+
+        return dataclasses.replace(inner, fun=fun)
+
+    outer = kept(problem)
+    return outer if problem.detached is None else dataclasses.replace(outer, detached=kept(problem.detached))
+
+
+@dataclasses.dataclass(frozen=True)
+class LBFGSB(BaseMethod):
+    """L-BFGS-B, the default method of `minimize` where there are bounds.
+
+    Args:
+        memory: How many pairs to remember, at least 1.
+        line_search: The line search; strong Wolfe by default.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.minimizers import LBFGSB, minimize
+        >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+        >>> result = minimize(rosenbrock, jnp.zeros(2), method=LBFGSB(), bounds=(None, 0.5), tol=1e-3)
+        >>> print(result.params.round(3), result.converged)
+        [0.5  0.25] True
+    """
+
+    memory: int = 10
+    line_search: LineSearch = dataclasses.field(default_factory=StrongWolfe)
+    handles_bounds: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Checks the memory."""
+        check_memory("LBFGSB", self.memory)
+
+    def start(self, problem: Problem, params: Array) -> Array:
+        """The nearest point inside the bounds; NaN where a lower bound is above its upper one."""
+        return nearest(box(problem, params), params)
+
+    def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
+        """The projected gradient [n]: where the params would go along the negative gradient, were it not for bounds."""
+        return params - jnp.clip(params - grad, *box(problem, params))
+
+    def init(self, problem: Problem, point: Point) -> tuple[LBFGSState, Array]:
+        """An empty memory, and what the last direction of one that was emptied promised: nothing yet."""
+        lower, upper = box(problem, point.params)
+        first = unit_step(self.residual(problem, point.params, point.grad))
+        # bounds on all sides say how far is far: the first step goes along the whole gradient as far as they let it
+        scale = jnp.where(jnp.all(jnp.isfinite(upper - lower)), 1, first)
+        return self._empty(point, scale), jnp.full((), jnp.inf, first.dtype)
+
+    def _empty(self, point: Point, scale: Array) -> LBFGSState:
+        rows = jnp.zeros((self.memory, point.params.size), point.params.dtype)
+        return LBFGSState(rows, rows, jnp.zeros(self.memory, rows.dtype), scale, jnp.array(True))
+
+    def warm(self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]) -> tuple[LBFGSState, Array]:
+        """The memory as it is."""
+        return state[0], self.init(problem, point)[1]
+
+    def step(
+        self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]
+    ) -> tuple[Point, tuple[LBFGSState, Array], StepInfo]:
+        """One step."""
+        memory, last_promise = state
+        bounds = box(problem, point.params)
+        direction = target(point.params, point.grad, bounds, memory) - point.params
+        slope = dot(direction, point.grad)
+        furthest = jnp.maximum(1, largest_step(point.params, direction, bounds))
+        search: Any = Bounded(self.line_search, furthest)
+        new, found, cost = search_along(inside_only(problem, bounds), point, direction, slope, 1.0, search)
+        new = new._replace(params=jnp.clip(new.params, *bounds))
+        after = remember(memory, new.params - point.params, new.grad - point.grad)
+        # with nothing remembered, the next step is as long as this one
+        after = after._replace(scale=jnp.where(after.fresh, memory.scale * found.step, first_hessian(after)))
+        failed, promise = ~found.decreased, jnp.abs(slope)
+        # an emptied memory keeps its last scale: a first step of length one would be far from what has been learned
+        after = choose(failed, self._empty(point, memory.scale), after)
+        info = StepInfo(found.step, cost, failed & memory.fresh, found.decreased, jnp.minimum(promise, last_promise))
+        return new, (after, jnp.where(failed, promise, jnp.inf)), info
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounded:
+    """A line search that goes no further than a given step."""
+
+    search: LineSearch
+    furthest: Any
+
+    @property
+    def needs_slope(self) -> bool:
+        """Whether it reads slopes."""
+        return self.search.needs_slope
+
+    def __call__(self, phi: Any, phi0: Any, dphi0: Any, step0: Any, noise: Any = 0.0, active: Any = True) -> Any:
+        """Searches."""
+        return self.search(phi, phi0, dphi0, step0, noise=noise, max_step=self.furthest, active=active)

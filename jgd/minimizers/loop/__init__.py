@@ -1,0 +1,1 @@
+"""The loop: when to stop, what is returned, derivatives of solutions."""

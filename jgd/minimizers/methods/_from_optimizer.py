@@ -1,0 +1,105 @@
+"""Any jgd or optax optimizer as a method: its updates are the steps."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import ScheduleFreeState, schedule_free_eval_params
+
+from jgd.core import Array, PyTree, eval_params
+from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.methods._base import BaseMethod, StepInfo
+from jgd.minimizers.problem._problem import Point, Problem, norm
+
+_SEARCHES = (optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
+
+
+def _nodes(state: PyTree, kind: Any) -> list[Any]:
+    found = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in found if isinstance(node, kind)]
+
+
+def _average(state: PyTree, params: PyTree) -> PyTree | None:
+    """The params to evaluate, where the optimizer has others than those it trains; else None."""
+    found = eval_params(state, params)
+    if found is not params:
+        return found
+    nodes = _nodes(state, ScheduleFreeState)
+    return schedule_free_eval_params(nodes[0], params) if nodes else None
+
+
+def _searched(state: PyTree) -> Evaluations:
+    """What the optimizer's own line searches evaluated in the last update, as far as its state says."""
+    values, gradients = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    for node in _nodes(state, _SEARCHES):
+        count = jnp.asarray(node.info.num_linesearch_steps, jnp.int32)
+        values = values + count
+        gradients = gradients + (count if isinstance(node, optax.ScaleByZoomLinesearchState) else 0)
+    return Evaluations(values, gradients, 0)
+
+
+class OptimizerState(NamedTuple):
+    """The optimizer's state, and the params that it trains [n] where the point holds an average of them; else None."""
+
+    inner: PyTree
+    training: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class FromOptimizer(BaseMethod):
+    """The steps of an optimizer. `minimize` makes one of any optimizer that it is given as its method.
+
+    The optimizer sees the params as the user's tree, and `value`, `grad` and `value_fn` beside the gradients. Where it
+    has other params to evaluate than to train (`jgd.eval_params`: schedule-free, averages, lookahead; also optax's
+    `schedule_free`), those are what `minimize` judges and returns; each step then costs two evaluations. Evaluations
+    of optax's line searches are counted, in `optax.lbfgs` for one; those of any other search are not.
+
+    Args:
+        optimizer: A `jgd` or `optax` optimizer.
+    """
+
+    optimizer: optax.GradientTransformation
+
+    def init(self, problem: Problem, point: Point) -> OptimizerState:
+        """The optimizer's state."""
+        params = problem.unravel(point.params)
+        inner = self.optimizer.init(params)
+        if problem.detached is not None and _nodes(inner, _SEARCHES):
+            raise ValueError(
+                "minimize: differentiate='unroll' cannot pass through an optimizer's own line search; use one without,"
+                " method='lbfgs', or differentiate='implicit'."
+            )
+        return OptimizerState(inner, None if _average(inner, params) is None else point.params)
+
+    def warm(self, problem: Problem, point: Point, state: OptimizerState) -> OptimizerState:
+        """The optimizer's state, unless it has params of its own."""
+        return state if state.training is None else self.init(problem, point)
+
+    def step(self, problem: Problem, point: Point, state: OptimizerState) -> tuple[Point, OptimizerState, StepInfo]:
+        """One update."""
+        trained, cost = point, Evaluations(1, 1, 0)
+        if state.training is not None:
+            trained, cost = problem.point(state.training), Evaluations(2, 2, 0)
+        params, grads = problem.unravel(trained.params), problem.unravel(trained.grad)
+        searched = problem if problem.detached is None else problem.detached
+        updates, inner = optax.with_extra_args_support(self.optimizer).update(
+            grads,
+            state.inner,
+            params,
+            value=trained.value,
+            grad=grads,
+            value_fn=lambda tree: searched.fun(searched.ravel(tree)),
+        )
+        move = problem.ravel(updates)
+        slope = norm(trained.grad)
+        size = norm(move) / jnp.where(slope > 0, slope, 1)
+        moved = trained.params + move
+        cost = Evaluations(*(a + b for a, b in zip(cost, _searched(inner), strict=True)))
+        # an update of zero is no small step: a schedule may begin so; after a line search it has failed
+        info = StepInfo(size, cost, accepted=True if _nodes(inner, _SEARCHES) else jnp.any(move != 0))
+        if state.training is None:
+            return problem.point(moved), OptimizerState(inner, None), info
+        average = problem.ravel(_average(inner, problem.unravel(moved)))
+        return problem.point(average), OptimizerState(inner, moved), info

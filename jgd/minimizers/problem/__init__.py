@@ -1,0 +1,1 @@
+"""The problem that a method sees: a value of one vector."""

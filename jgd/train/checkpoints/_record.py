@@ -1,0 +1,43 @@
+"""What a checkpoint says beside its arrays."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jgd.core import PyTree, has_eval_params
+from jgd.train._state import TrainState
+from jgd.train.checkpoints._leaves import table_of
+
+
+def record_of(state: PyTree) -> dict[str, Any]:
+    """What a checkpoint says of a state beside its arrays."""
+    averages = isinstance(state, TrainState) and has_eval_params(state.opt_state)
+    return {"leaves": table_of(state), "averages": averages}
+
+
+def checked(step: Any, metrics: Any, extra: Any, history: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What is saved beside a state, as files hold it.
+
+    Raises:
+        TypeError, ValueError: They cannot hold it.
+    """
+    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
+        raise ValueError(f"Checkpoints.save: step must be a whole number of at least 0; got {step!r}.")
+    for name, given in (("metrics", metrics), ("extra", extra), ("history", history)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"Checkpoints.save: {name} must be a dict, or None; got a {type(given).__name__}.")
+    try:
+        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Checkpoints.save: each of metrics must be a number; got {metrics!r}.") from error
+    try:
+        json.dumps(extra)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Checkpoints.save: extra must be what JSON can hold ({error}).") from error
+    arrays = {name: np.asarray(values) for name, values in (history or {}).items()}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"Checkpoints.save: history[{name!r}] must be an array of numbers; got {history[name]!r}.")
+    return numbers, dict(extra or {}), arrays

@@ -1,0 +1,1 @@
+"""Loaders, and the position in the data."""

@@ -1,0 +1,1 @@
+"""Steps that are not to be taken: NaN, spikes, overflow."""

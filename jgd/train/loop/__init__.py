@@ -1,0 +1,1 @@
+"""`fit`: epochs, evaluation, early stopping, logs, resumption."""

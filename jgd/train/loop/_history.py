@@ -1,0 +1,153 @@
+"""The numbers of a run, gathered without waiting for the device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jgd.core import Array
+from jgd.train.guards._guard import LOSS_SPIKE, NORM_SPIKE
+
+#: Name to array: one entry a step for the metrics of the step, one an epoch for those that start with `epoch_`; and
+#: under `stopped`, as text, why the run ended.
+History = dict[str, Any]
+
+
+class Column:
+    """Numbers under one name, to which one appends cheaply and which become an array at little cost."""
+
+    def __init__(self, values: Any = ()):
+        self._array = np.asarray(values)
+        self._new: list[Any] = []
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._array) + len(self._new)
+
+    def append(self, value: Any) -> None:
+        """One number more."""
+        self._new.append(value)
+
+    def array(self) -> np.ndarray:
+        """All of them."""
+        if self._new:
+            new = np.asarray(self._new)
+            self._array = np.concatenate([self._array, new]) if self._array.size else new
+            self._new = []
+        return self._array
+
+
+class Recorder:
+    """Keeps the metrics of each step on the device until someone asks for them.
+
+    Args:
+        history: What `snapshot` returned, to go on from.
+    """
+
+    def __init__(self, history: Mapping[str, np.ndarray] | None = None) -> None:
+        self._waiting: list[tuple[int | None, dict[str, Any]]] = []
+        self.steps: dict[str, Column] = {}
+        self.epochs: dict[str, Column] = {}
+        self._of_metrics = {"step", "epoch"}
+        for name, values in (history or {}).items():
+            kind, _, plain = name.partition(":")
+            (self.epochs if kind == "epoch" else self.steps)[plain] = Column(values)
+            if kind == "metric":
+                self._of_metrics.add(plain)
+        self.closed = max(map(len, self.epochs.values()), default=0)  # epochs so far
+
+    def add(self, step: int, epoch: int, metrics: Mapping[str, Any], bad: Array) -> None:
+        """Takes the metrics of one step: the scalars among them, those in `aux` included."""
+        scalars, names = scalars_of(metrics)
+        self._of_metrics |= names
+        self._waiting.append((None, {"step": step, "epoch": epoch} | scalars | {"bad": bad}))
+
+    def add_many(self, step: int, epoch: int, count: int, scalars: Mapping[str, Any], names: set[str]) -> None:
+        """Takes the scalars of `count` steps, each an array of which the first `count` entries are theirs."""
+        self._of_metrics |= names
+        self._waiting.append((count, {"step": step, "epoch": epoch} | dict(scalars)))
+
+    def fetch(self) -> list[dict[str, Any]]:
+        """Waits for the steps added since the last call, keeps their numbers, and returns them step by step."""
+        waiting, self._waiting = self._waiting, []
+        fetched = jax.device_get([record for _, record in waiting])
+        records: list[dict[str, Any]] = []
+        for (count, _), record in zip(waiting, fetched, strict=True):
+            if count is None:
+                records.append(record)
+            else:
+                step, epoch = record.pop("step"), record.pop("epoch")
+                for i in range(count):
+                    numbers = {name: values[i] for name, values in record.items()}
+                    records.append(dict(sorted(({"step": step + i, "epoch": epoch} | numbers).items())))
+        for record in records:
+            for name, value in record.items():
+                if name != "bad":
+                    self.steps.setdefault(name, Column()).append(value)
+        return records
+
+    @property
+    def count(self) -> int:
+        """Steps fetched so far."""
+        return len(self.steps["loss"]) if "loss" in self.steps else 0
+
+    def means(self, count: int, skipped: bool) -> dict[str, float]:
+        """The loss and the scalars of `aux`, averaged over the last `count` steps fetched.
+
+        Args:
+            count: How many steps.
+            skipped: Whether steps with a loss or gradient that is not finite, and spikes, were left out: then the mean
+                is without them, and NaN where no step remains.
+        """
+        names = ["loss", *(name for name in self.steps if name not in self._of_metrics)]
+        trained = np.ones(count, bool)
+        if skipped and count:
+            trained = self.steps["finite"].array()[-count:].astype(bool)
+        if skipped and count and "event" in self.steps:
+            trained = trained & ((self.steps["event"].array()[-count:] & (LOSS_SPIKE | NORM_SPIKE)) == 0)
+        if not trained.any():
+            return dict.fromkeys(names, float("nan"))
+        return {name: float(np.mean(self.steps[name].array()[-count:][trained])) for name in names}
+
+    def not_finite(self, count: int) -> int:
+        """How many of the last `count` steps fetched were not finite."""
+        return int(np.sum(~self.steps["finite"].array()[-count:]))
+
+    def cut_back(self, step: int, closed: int) -> None:
+        """Forgets the steps from `step` on, those not fetched yet among them, and all but `closed` epochs."""
+        self._waiting = []
+        _drop_last(self.steps, int(np.sum(self.steps["step"].array() >= step)) if self.steps else 0)
+        _drop_last(self.epochs, self.closed - closed)
+        self.closed = closed
+
+    def close_epoch(self, summary: Mapping[str, float]) -> None:
+        """Keeps the numbers of an epoch."""
+        self.closed += 1
+        for name, value in summary.items():
+            self.epochs.setdefault(f"epoch_{name}", Column()).append(value)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All numbers fetched so far, under names that tell `Recorder` which are which."""
+        kinds = {name: "metric" if name in self._of_metrics else "aux" for name in self.steps}
+        steps = {f"{kinds[name]}:{name}": column.array() for name, column in self.steps.items()}
+        return steps | {f"epoch:{name}": column.array() for name, column in self.epochs.items()}
+
+    def history(self, stopped: str) -> History:
+        """All numbers as arrays, and why the run ended."""
+        self.fetch()
+        arrays = {name: column.array() for name, column in (self.steps | self.epochs).items()}
+        return arrays | {"stopped": stopped}
+
+
+def _drop_last(columns: dict[str, Column], count: int) -> None:
+    for name, column in columns.items():
+        columns[name] = Column(column.array()[: max(0, len(column) - count)])
+
+
+def scalars_of(metrics: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The scalars of a step's metrics, those of `aux` first; and the names of the metrics proper."""
+    aux = metrics.get("aux")
+    own = {name: value for name, value in metrics.items() if name != "aux"}
+    extra = {name: value for name, value in aux.items() if np.ndim(value) == 0} if isinstance(aux, dict) else {}
+    return extra | own, set(own)

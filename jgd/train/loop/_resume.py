@@ -1,0 +1,199 @@
+"""Going on from a checkpoint: what was given to `fit`, what the checkpoint holds, and which of the two is used."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jgd.core import PyTree, get_hyperparams, set_hyperparams
+from jgd.train._state import TrainState
+from jgd.train.checkpoints._folder import Restored
+from jgd.train.checkpoints._leaves import named_leaves
+
+Resume = bool | Literal["state", "hyperparams"]
+
+_GUARD = "guard."
+
+
+class Difference(NamedTuple):
+    """A number that is one thing in the state given, and another in the checkpoint."""
+
+    name: str
+    given: Any
+    saved: Any
+
+
+class Begun(NamedTuple):
+    """What a run begins with.
+
+    Attributes:
+        state: The state.
+        numbers: `numbers_of` it, as far as a person chose them.
+        told: What there is to say of it.
+    """
+
+    state: TrainState
+    numbers: dict[str, Any]
+    told: list[str]
+
+
+def begin(given: TrainState, restored: Restored | None, resume: Resume) -> Begun:
+    """The state that a run begins with, where there may be a checkpoint."""
+    if restored is None:
+        return Begun(given, numbers_of(given), [])
+    saved, before = restored.state, restored.record["extra"].get("numbers", {})
+    found = differences(given, saved, before)
+    if resume == "hyperparams":
+        return Begun(with_settings_of(given, saved), numbers_of(given), told(found, uses_given=True))
+    return Begun(saved, before, told(found, uses_given=False))
+
+
+def check_resume(resume: Any) -> None:
+    """Refuses what is no way to go on.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    if not isinstance(resume, bool) and not (isinstance(resume, str) and resume in ("state", "hyperparams")):
+        raise ValueError(f"fit: resume must be True, False, 'state' or 'hyperparams'; got {resume!r}.")
+
+
+def numbers_of(state: TrainState) -> dict[str, Any]:
+    """The settings that lie in a state, as JSON holds them: hyperparameters, and those of a guard.
+
+    A number that follows a schedule is none: the schedule is code, and the code that runs counts.
+    """
+    return {name: np.asarray(value).tolist() for name, value in _settings(state).items()}
+
+
+def differences(given: TrainState, saved: TrainState, before: Mapping[str, Any]) -> list[Difference]:
+    """What somebody has changed since the run was saved.
+
+    Args:
+        given: The state that `fit` was given.
+        saved: That of the checkpoint.
+        before: `numbers_of` the state with which the run began. What the run itself has changed since, such as a rate
+            that a rollback lowered, is no difference.
+    """
+    ours, theirs = numbers_of(given), numbers_of(saved)
+    found = [
+        Difference(name, value, theirs[name])
+        for name, value in ours.items()
+        if name in theirs and not _same(value, theirs[name]) and not _same(value, before.get(name))
+    ]
+    keys = [
+        None if state.key is None else np.asarray(jax.random.key_data(_typed(state.key))) for state in (given, saved)
+    ]
+    if keys[0] is not None and not _same(*(key.tolist() for key in keys)):  # type: ignore[union-attr]
+        found.append(Difference("key", *(key.tolist() for key in keys)))  # type: ignore[union-attr]
+    if int(given.step) not in (0, int(saved.step)):
+        found.append(Difference("step", int(given.step), int(saved.step)))
+    return found
+
+
+def with_settings_of(given: TrainState, saved: TrainState) -> TrainState:
+    """The saved state with the settings of the one given."""
+    names, other = _settings(given), _settings(saved)
+    changed = {name: value for name, value in names.items() if name in other and not _same_array(value, other[name])}
+    hyperparams = {name: value for name, value in changed.items() if not name.startswith(_GUARD)}
+    state = set_hyperparams(saved, **hyperparams) if hyperparams else saved
+    if saved.guard is None or given.guard is None:
+        return state
+    new = named_leaves(given.guard)
+    leaves = [
+        jnp.copy(new[name]) if _is_setting(name) and name in new else leaf
+        for name, leaf in named_leaves(saved.guard).items()
+    ]
+    return state._replace(guard=jax.tree.unflatten(jax.tree.structure(saved.guard), leaves))
+
+
+def told(found: list[Difference], uses_given: bool) -> list[str]:
+    """What is different and which of the two is used, a sentence each."""
+    settings = [difference for difference in found if difference.name not in ("key", "step")]
+    parts = []
+    if settings and uses_given:
+        listed = ", ".join(f"{name} {_short(given)}, was {_short(saved)}" for name, given, saved in settings)
+        parts.append(f"hyperparameters are those of the state given: {listed}.")
+    if settings and not uses_given:
+        listed = ", ".join(f"{name} {_short(saved)}, not {_short(given)}" for name, given, saved in settings)
+        parts.append(
+            f"the checkpoint's hyperparameters are used, not those of the state given: {listed}."
+            " resume='hyperparams' takes those given."
+        )
+    for name, given, saved in found:
+        if name == "key":
+            parts.append("the checkpoint's random key is used, not that of the state given.")
+        if name == "step":
+            parts.append(
+                f"the state given, of step {given}, is not used, since the checkpoint is of step {saved}:"
+                " resume=False goes on from the state given."
+            )
+    return parts
+
+
+def rule_of(optimizer: Any) -> str:
+    """An optimizer's rules as text, without the numbers, which lie in the state; empty where the text tells nothing."""
+    text = re.sub(r"=(-?[\d.]+(e[-+]?\d+)?|<schedule>)", "=...", repr(optimizer))
+    return "" if "<" in text else text
+
+
+def told_of_rules(now: str, before: str) -> list[str]:
+    """A sentence where a run goes on with another optimizer, of a state that fits."""
+    if not now or not before or now == before:
+        return []
+    return [f"the optimizer is {now}, and was {before}: it goes on with the state that the other one has left."]
+
+
+def _settings(state: TrainState) -> dict[str, Any]:
+    found = get_hyperparams(_without_schedules(state))
+    own = {name: value for name, value in found.items() if f"{name}_scale" not in found and _is_number(value)}
+    guard: PyTree = state.guard
+    return own | {f"{_GUARD}{name}": leaf for name, leaf in named_leaves(guard).items() if _is_setting(name)}
+
+
+def _without_schedules(state: TrainState) -> TrainState:
+    """The state without the numbers that `optax.inject_hyperparams` has from a schedule, which stand among the rest."""
+
+    def follows(node: Any) -> bool:
+        return isinstance(getattr(node, "hyperparams_states", None), dict)
+
+    def plain(node: Any) -> Any:
+        if not follows(node):
+            return node
+        scheduled = dict.fromkeys(node.hyperparams_states.keys() & node.hyperparams.keys())
+        return node._replace(hyperparams=dict(node.hyperparams) | scheduled)
+
+    return state._replace(opt_state=jax.tree.map(plain, state.opt_state, is_leaf=follows))
+
+
+def _is_setting(name: str) -> bool:
+    return "settings" in name.split(".")
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        value is not None
+        and jnp.issubdtype(jnp.result_type(value), jnp.number)
+        and not jnp.issubdtype(jnp.result_type(value), jnp.complexfloating)
+    )
+
+
+def _typed(key: Any) -> Any:
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return b is not None and _same_array(a, b)
+
+
+def _same_array(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=True)
+
+
+def _short(value: Any) -> str:
+    array = np.asarray(value)
+    return f"{array.item():.6g}" if array.ndim == 0 else f"an array of shape {array.shape}"
