@@ -175,8 +175,8 @@ class MinimizeResult(_Fields):
             >>> from jgd.minimizers import minimize
             >>> t, y = jnp.arange(4.0), jnp.array([1.0, 3.0, 4.0, 6.0])
             >>> line = minimize(lambda p: p[0] + p[1] * t - y, jnp.zeros(2), method="lm")
-            >>> print(jnp.sqrt(jnp.diag(line.covariance())).round(3))  # standard errors
-            [0.265 0.141]
+            >>> print([f"{error:.3f}" for error in jnp.sqrt(jnp.diag(line.covariance()))])  # standard errors
+            ['0.265', '0.141']
         """
         if self.jacobian is None:
             raise ValueError(
