@@ -14,10 +14,18 @@ FAULTS = [
     Fault(
         "armijo_without_the_step",
         "jgd/minimizers/line_searches/_armijo.py",
-        "success = (drop <= self.c1 * s.trial * dphi0)",
-        "success = (drop <= self.c1 * dphi0)",
+        "enough = drop <= self.c1 * s.trial * dphi0",
+        "enough = drop <= self.c1 * dphi0",
         ("tests/minimize/test_line_search.py::test_the_step_fulfills_the_conditions_from_any_first_step",),
         "A short step is never good enough.",
+    ),
+    Fault(
+        "the_largest_step_is_a_success",
+        "jgd/minimizers/line_searches/_strong_wolfe.py",
+        "success = s.success & (jnp.abs(s.best.slope) <= self.c2 * jnp.abs(dphi0))",
+        "success = s.success",
+        ("tests/minimize/test_line_search.py::test_success_at_the_largest_step_is_that_of_the_conditions",),
+        "A search that its largest step ends says that the slope there is flat enough.",
     ),
     Fault(
         "lbfgs_pairs_turned",

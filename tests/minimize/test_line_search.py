@@ -76,11 +76,39 @@ def with_data(value, slope, t):
     return value, slope, {"twice": 2 * t}
 
 
+def from_infinity(t):
+    return jnp.where(t > 0, -t, jnp.inf), -jnp.ones_like(t)
+
+
+def bottomless(t):
+    return jnp.where(t > 0, -jnp.inf, 0.0), -jnp.ones_like(t)
+
+
+def in_quanta(t):
+    # a slope of -0.1 in values that are multiples of 0.125
+    return -jnp.floor(t) * 0.125, -0.1 * jnp.ones_like(t)
+
+
+def level(t):
+    return 1 + 0 * t, -1e-9 + 0 * t
+
+
 #: Functions along a line, from a step to the value, the slope and data; the last ones have slopes of their own.
 ALONG = {f.__name__: lambda t, f=f: with_data(*jax.value_and_grad(f)(t), t) for f in (*FUNCTIONS, uphill)}
 ALONG |= {
     f.__name__: lambda t, f=f: with_data(*f(t), t)
-    for f in (rising, falling, floor, above_the_floor, below_the_noise, hole)
+    for f in (
+        rising,
+        falling,
+        floor,
+        above_the_floor,
+        below_the_noise,
+        hole,
+        from_infinity,
+        bottomless,
+        in_quanta,
+        level,
+    )
 }
 
 
@@ -173,8 +201,60 @@ def test_no_step_is_found_where_the_value_only_rises(search):
 
 @pytest.mark.parametrize("search", WITH_SLOPES, ids=repr)
 def test_the_largest_step_is_not_passed(search):
+    # no success: the slope there is still that of the start
     found = look(search, "falling", 1.0, max_step=30.0)
-    assert (found.step, found.success) == (30.0, True)
+    assert (found.step, found.success, found.decreased) == (30.0, False, True)
+
+
+@pytest.mark.parametrize("step0", [1.0, 30.0])
+@pytest.mark.parametrize("search", [StrongWolfe(c2=0.5), StrongWolfe(), HagerZhang(sigma=0.2)], ids=repr)
+def test_success_at_the_largest_step_is_that_of_the_conditions(search, step0):
+    for max_step in (1.0, 2.0, 2.9):
+        found = look(search, "quadratic", step0, max_step=max_step)
+        assert found.success == conditions(search, "quadratic", found), (max_step, found)
+        assert found.decreased
+    assert look(search, "quadratic", 1.0, max_step=2.9).success
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=repr)
+def test_from_a_value_that_is_infinite_nothing_is_searched(search):
+    found = look(search, "from_infinity", 1.0)
+    assert (found.step, found.success, found.decreased, found.evaluations) == (0.0, False, False, 0)
+    assert found.value == np.inf
+
+
+@pytest.mark.parametrize("step0", [0.0, np.inf, np.nan])
+@pytest.mark.parametrize("search", SEARCHES, ids=repr)
+def test_a_step_of_zero_is_no_success(search, step0):
+    found = look(search, "quadratic", step0)
+    assert (found.step, found.success, found.decreased, found.evaluations) == (0.0, False, False, 0)
+    assert found.value == 9.0
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=repr)
+def test_a_value_of_minus_infinity_is_the_answer_where_there_is_no_other(search):
+    found = look(search, "bottomless", 1.0)
+    assert (found.decreased, found.value) == (True, -np.inf)
+    assert found.step > 0
+
+
+@pytest.mark.parametrize("search", [Armijo(c1=0.9, max_evaluations=1), HagerZhang(max_evaluations=1)], ids=repr)
+def test_a_search_that_may_look_once_returns_a_lower_value_that_is_not_low_enough(search):
+    found = look(search, "quadratic", 5.9)
+    assert (found.step, found.success, found.decreased) == (5.9, False, True)
+    assert np.isclose(found.value, 2.9**2)
+    assert np.isclose(found.data["twice"], 11.8)
+
+
+def test_a_step_that_only_rounding_lets_pass_is_not_taken_where_a_longer_one_is_lower():
+    # 0.125 less at 1.5, where 0.135 is asked for; from 0.75 on the value stays as it was, and steps below 0.2 pass
+    found = look(Armijo(c1=0.9), "in_quanta", 1.5, noise=0.02)
+    assert (found.step, found.value, found.success, found.decreased) == (1.5, -0.125, False, True)
+
+
+def test_where_no_step_is_found_it_is_zero():
+    found = look(StrongWolfe(), "level", 1.0, noise=1e-6)
+    assert (found.step, found.value, found.decreased) == (0.0, 1.0, False)
 
 
 @pytest.mark.parametrize("search", WITH_SLOPES, ids=repr)

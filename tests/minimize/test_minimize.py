@@ -423,7 +423,7 @@ def test_a_memory_holds_something(method):
         ({"fun": bowl, "has_aux": True}, TypeError, "has_aux=True, fun must return a pair"),
         ({"max_steps": 1.5}, TypeError, "max_steps must be an integer.*got 1.5"),
         ({"max_steps": True}, TypeError, "got True"),
-        ({"tol": "small"}, TypeError, "tol must be None or a number; got 'small'"),
+        ({"tol": "small"}, TypeError, "tol must be a number or None; got 'small'"),
         ({"tol": -1.0}, ValueError, "at least 0; got -1.0"),
         ({"tol": jnp.nan}, ValueError, "finite"),
         ({"trace": "yes"}, TypeError, "trace must be True or False; got 'yes'"),

@@ -5,7 +5,8 @@ $$
 $$
 
 The next step is the minimizer of the parabola, later of the cubic, through the values known, kept between a tenth and
-a half of the last one. It reads values only, so a method computes one gradient a step.
+a half of the last one. It reads values only, so a method computes one gradient a step. Where rounding hides the
+decrease asked for, or no evaluation is left, the lowest value met is taken.
 
 References:
     - Armijo, "Minimization of functions having Lipschitz continuous first partial derivatives",
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
 from jgd.minimizers.line_searches._protocol import LineSearchResult, Phi, opening
+from jgd.minimizers.problem._problem import choose
 
 #: Evaluations after which a search ends where rounding hides what it could gain.
 PROBES = 4
@@ -30,9 +32,9 @@ PROBES = 4
 class _State(NamedTuple):
     trial: Array
     last: Array
+    last_drop: Array
     step: Array
     drop: Array
-    last_drop: Array
     slope: Array
     count: Array
     success: Array
@@ -87,26 +89,30 @@ class Armijo:
         """Searches; see `jgd.minimizers.LineSearchResult`."""
         phi0, dphi0 = jnp.asarray(phi0), jnp.asarray(dphi0)
         dtype = dphi0.dtype
-        first, data, done = opening(phi, dphi0, step0, max_step, active)
+        first, data, done = opening(phi, phi0, dphi0, step0, max_step, active)
         zero, large = jnp.zeros((), dtype), jnp.full((), jnp.inf, phi0.dtype)
-        false = jnp.array(False)
-        state = _State(first, zero, zero, large, large, zero, jnp.zeros((), jnp.int32), false, done, data)
+        count, false = jnp.zeros((), jnp.int32), jnp.array(False)
+        state = _State(first, zero, large, zero, jnp.zeros_like(phi0), zero, count, false, done, data)
 
         def turn(s: _State) -> _State:
             value, slope, data = phi(s.trial)
             drop = value.astype(phi0.dtype) - phi0
             # within rounding, a value that is not higher is all that can be asked for
             small = jnp.abs(s.trial * dphi0) <= noise
-            success = (drop <= self.c1 * s.trial * dphi0) | (small & (drop <= 0))
+            enough = drop <= self.c1 * s.trial * dphi0
+            success = enough | (small & (drop <= 0))
+            kept = enough | ((drop < s.drop) & (drop < -noise)) | (success & (s.step == 0))
             shorter = _shorter(s.trial, drop, s.last, s.last_drop, dphi0).astype(dtype)
             trial = jnp.where(jnp.isfinite(drop), shorter, 0.2 * s.trial)
             count = s.count + 1
             # shorter steps cannot be told from rounding any better
             hidden = small & (jnp.abs(drop) <= noise) & (count >= PROBES)
             done = success | hidden | (count >= self.max_evaluations) | ~(trial > 0)
-            slope = jnp.asarray(slope, dtype)
-            return _State(trial, s.trial, s.trial, drop, drop, slope, count, success, done, data)
+            # a step that rounding alone lets pass is none where a longer one has a lower value
+            found = (s.trial, drop, jnp.asarray(slope, dtype))
+            step, least, slope = choose(kept, found, (s.step, s.drop, s.slope))
+            data = choose(kept, data, s.data)
+            return _State(trial, s.trial, drop, step, least, slope, count, success & kept, done, data)
 
         s = jax.lax.while_loop(lambda s: ~s.done, turn, state)
-        step, drop = jnp.where(s.success, s.step, 0), jnp.where(s.success, s.drop, 0)
-        return LineSearchResult(step, phi0 + drop, s.slope, s.data, s.count, s.success, s.success)
+        return LineSearchResult(s.step, phi0 + s.drop, s.slope, s.data, s.count, s.success, s.step > 0)

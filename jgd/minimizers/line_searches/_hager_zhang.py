@@ -42,6 +42,7 @@ class _State(NamedTuple):
     low_before: _End
     high_before: _End
     best: _End
+    fell: Array
     trial: Array
     phase: Array
     halving: Array
@@ -96,7 +97,7 @@ class HagerZhang:
         """Searches; see `jgd.minimizers.LineSearchResult`."""
         phi0, dphi0 = jnp.asarray(phi0), jnp.asarray(dphi0)
         dtype, ceiling = dphi0.dtype, jnp.asarray(max_step, dphi0.dtype)
-        first, data, done = opening(phi, dphi0, step0, max_step, active)
+        first, data, done = opening(phi, phi0, dphi0, step0, max_step, active)
         origin = _End(jnp.zeros((), dtype), jnp.zeros((), phi0.dtype), dphi0)
         nowhere = _End(jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, phi0.dtype), jnp.ones((), dtype))
         false = jnp.array(False)
@@ -106,6 +107,7 @@ class HagerZhang:
             low_before=origin,
             high_before=nowhere,
             best=origin,
+            fell=jnp.zeros((), dtype),
             trial=first,
             phase=jnp.array(GROW),
             halving=false,
@@ -132,6 +134,7 @@ class HagerZhang:
             stuck = (new.trial == s.trial) | ~(new.trial > 0) | ~jnp.isfinite(new.trial)
             return new._replace(
                 best=choose(better, end, s.best),
+                fell=jnp.where(drop == -jnp.inf, s.trial, s.fell),
                 data=choose(better, data, s.data),
                 count=count,
                 success=success,
@@ -140,7 +143,13 @@ class HagerZhang:
 
         s = jax.lax.while_loop(lambda s: ~s.done, turn, state)
         decreased = (s.best.step > 0) & (s.success | (s.best.drop <= 0))
-        return LineSearchResult(s.best.step, phi0 + s.best.drop, s.best.slope, s.data, s.count, s.success, decreased)
+        # the largest step ends a search, however steep the function is there
+        success = s.success & (s.best.slope >= self.sigma * dphi0)
+        # where nothing but a value of minus infinity was found, that is the answer
+        bottomless = ~decreased & (s.fell > 0)
+        step = jnp.where(bottomless, s.fell, s.best.step)
+        value = jnp.where(bottomless, -jnp.inf, phi0 + s.best.drop)
+        return LineSearchResult(step, value, s.best.slope, s.data, s.count, success, decreased | bottomless)
 
     def _narrow(self, s: _State, end: _End, noise: Any, ceiling: Array) -> _State:
         """The interval with one point more, and the next point to look at."""

@@ -28,14 +28,16 @@ class LineSearchResult(NamedTuple):
     """Where a line search ended.
 
     Attributes:
-        step: The step, a scalar; 0 where no lower value was found.
+        step: The step, a scalar; 0 where there is none to take.
         value: The value there.
-        slope: The slope there.
-        data: What came with the evaluation there.
+        slope: The slope there; 0 or that of the start where the step is 0.
+        data: What came with the evaluation there; not to be read where the step is 0.
         evaluations: How often `phi` was evaluated, int32.
-        success: Whether the step fulfills the search's condition.
-        decreased: Whether the point is at least no worse than the start; a search that has used up its evaluations
-            returns the best step met.
+        success: Whether the step fulfills the search's condition, as far as rounding lets it be seen. It is False
+            where the largest step ends the search and the slope there is still steeper than the condition allows.
+        decreased: Whether there is a step to take, to a point at least no worse than the start. A search that has used
+            up its evaluations returns the best step met; `StrongWolfe` the best of those that decrease the value
+            enough.
     """
 
     step: Array
@@ -68,11 +70,15 @@ class LineSearch(Protocol):
         ...
 
 
-def opening(phi: Phi, dphi0: Array, step0: Any, max_step: Any, active: Any) -> tuple[Array, PyTree, Array]:
-    """What every search begins with: the first step to try, zeros in the place of `phi`'s data, and whether to end."""
+def opening(phi: Phi, phi0: Array, dphi0: Array, step0: Any, max_step: Any, active: Any) -> tuple[Array, PyTree, Array]:
+    """What every search begins with: the first step to try, zeros in the place of `phi`'s data, and whether to end.
+
+    There is nothing to search for from a value that is not finite, nor by steps that are zero or infinite.
+    """
     first = jnp.minimum(jnp.asarray(step0, dphi0.dtype), jnp.asarray(max_step, dphi0.dtype))
     data = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(phi, first)[2])
-    return first, data, ~(jnp.asarray(active) & (dphi0 < 0))
+    possible = (dphi0 < 0) & jnp.isfinite(phi0) & (first > 0) & jnp.isfinite(first)
+    return first, data, ~(jnp.asarray(active) & possible)
 
 
 def search_along(

@@ -133,7 +133,7 @@ class StrongWolfe:
         dphi0 = jnp.asarray(dphi0)
         dtype = dphi0.dtype
         wide = jnp.asarray(phi0).dtype
-        first, data, done = opening(phi, dphi0, step0, max_step, active)
+        first, data, done = opening(phi, jnp.asarray(phi0), dphi0, step0, max_step, active)
         start = _End(jnp.zeros((), dtype), jnp.zeros((), wide), dphi0)
         ceiling, floor = jnp.asarray(max_step, dtype), jnp.abs(first * dphi0) <= 10 * noise
         # values are kept as differences from the first: no digits are lost in what follows
@@ -190,9 +190,11 @@ class StrongWolfe:
         decreased = (s.best.step > 0) & (((s.drop <= 0) & ~floor) | s.success)
         # where nothing but a value of minus infinity was found, that is the answer
         bottomless = ~decreased & s.fell
-        step = jnp.where(bottomless, s.wall, s.best.step)
-        value = jnp.where(bottomless, -jnp.inf, phi0 + s.drop)
-        return LineSearchResult(step, value, s.best.slope, s.data, s.count, s.success, decreased | bottomless)
+        step = jnp.where(bottomless, s.wall, jnp.where(decreased, s.best.step, 0))
+        value = jnp.where(bottomless, -jnp.inf, phi0 + jnp.where(decreased, s.drop, 0))
+        # the largest step ends a search, however steep the function is there
+        success = s.success & (jnp.abs(s.best.slope) <= self.c2 * jnp.abs(dphi0))
+        return LineSearchResult(step, value, s.best.slope, s.data, s.count, success, decreased | bottomless)
 
     def _narrow(self, s: _State, trial: _End, enough: Array) -> _State:
         low = trial.step + 1.1 * (trial.step - s.best.step)

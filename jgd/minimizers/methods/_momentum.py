@@ -118,4 +118,4 @@ class Nesterov(BaseMethod):
         slope, noise = -dot(grad, grad), problem.noise(value)
         # half the decrease of the slope holds where the step is at most 1/L, which the theory needs
         found = Armijo(c1=0.5)(phi, value, slope, 1.2 * last, noise=noise, active=problem.running)
-        return found.step, found.evaluations, ~found.success
+        return found.step, found.evaluations, ~found.decreased
