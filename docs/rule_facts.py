@@ -194,8 +194,8 @@ def describe(name):
 def _formula_docs(module):
     """Docstrings of the modules that the module's own refers to for its formula, where it has none."""
     text = inspect.getdoc(module) or ""
-    names = [] if "$$" in text else re.findall(r"`(?:jgd\.rules\.)?(_\w+)`", text)
-    known = [sys.modules.get(f"jgd.rules.{name}") for name in dict.fromkeys(names)]
+    names = [] if "$$" in text else re.findall(r"`(jgd\.rules\.(?:\w+\.)*_\w+)`", text)
+    known = [sys.modules.get(name) for name in dict.fromkeys(names)]
     return [inspect.getdoc(other) for other in known if other is not None and inspect.getdoc(other)]
 
 

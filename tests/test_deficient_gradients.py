@@ -8,7 +8,7 @@ from cases import RULES
 from tiers import over
 
 import jgd
-from jgd.rules._orthonormal import completed_basis
+from jgd.rules.matrices._orthonormal import completed_basis
 
 #: Rules that make matrices orthogonal, turn them or divide by their roots.
 MATRIX_RULES = [rule for rule in RULES if rule.name in {

@@ -7,14 +7,14 @@ import pytest
 from formulas import newton_schulz
 
 import jgd
-from jgd.rules._eigenbasis import refreshed_basis
-from jgd.rules._kron_rule import kron_rule
-from jgd.rules._newton_schulz import orthogonalize
-from jgd.rules._orthonormal import completed_basis, orthonormal
-from jgd.rules._shampoo_rule import shampoo_rule, shampoo_view
-from jgd.rules._soap_rule import soap_rule, soap_view
-from jgd.rules._stagger import even_phases
-from jgd.rules._triangular import inverse_of_upper
+from jgd.rules._kron import kron_rule
+from jgd.rules._shampoo import shampoo_rule, shampoo_view
+from jgd.rules._soap import soap_rule, soap_view
+from jgd.rules.matrices._eigenbasis import refreshed_basis
+from jgd.rules.matrices._newton_schulz import orthogonalize
+from jgd.rules.matrices._orthonormal import completed_basis, orthonormal
+from jgd.rules.matrices._stagger import even_phases
+from jgd.rules.matrices._triangular import inverse_of_upper
 
 DECOMPOSITIONS = {"eigh", "svd", "qr", "geqrf", "householder_product", "schur", "eig", "triangular_solve"}
 

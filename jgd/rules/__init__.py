@@ -9,9 +9,9 @@ from jgd.rules._adagrad import adagrad as adagrad
 from jgd.rules._adagrad_norm import adagrad_norm as adagrad_norm
 from jgd.rules._adam import adam as adam
 from jgd.rules._adam_atan2 import adam_atan2 as adam_atan2
+from jgd.rules._adam_mini import AdamMiniBlocks as AdamMiniBlocks
 from jgd.rules._adam_mini import adam_mini as adam_mini
-from jgd.rules._adam_mini_blocks import AdamMiniBlocks as AdamMiniBlocks
-from jgd.rules._adam_mini_blocks import adam_mini_blocks as adam_mini_blocks
+from jgd.rules._adam_mini import adam_mini_blocks as adam_mini_blocks
 from jgd.rules._adamax import adamax as adamax
 from jgd.rules._adamax import adamaxw as adamaxw
 from jgd.rules._adamp import adamp as adamp
@@ -35,18 +35,17 @@ from jgd.rules._dog import dowg as dowg
 from jgd.rules._dog import ldog as ldog
 from jgd.rules._fromage import fromage as fromage
 from jgd.rules._ftrl import ftrl as ftrl
+from jgd.rules._galore import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from jgd.rules._galore import galore as galore
-from jgd.rules._galore_axes import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from jgd.rules._gradient_descent import gradient_descent as gradient_descent
 from jgd.rules._kron import kron as kron
-from jgd.rules._kron_rule import precond_update_prob_schedule as precond_update_prob_schedule
+from jgd.rules._kron import precond_update_prob_schedule as precond_update_prob_schedule
 from jgd.rules._lamb import lamb as lamb
 from jgd.rules._laprop import laprop as laprop
 from jgd.rules._lars import lars as lars
 from jgd.rules._lbfgs import lbfgs as lbfgs
 from jgd.rules._lion import lion as lion
 from jgd.rules._madgrad import madgrad as madgrad
-from jgd.rules._matrix_axes import matrix_axes_for as matrix_axes_for
 from jgd.rules._momo import momo as momo
 from jgd.rules._momo import momo_adam as momo_adam
 from jgd.rules._muon import MuonDimensionNumbers as MuonDimensionNumbers
@@ -54,7 +53,6 @@ from jgd.rules._muon import muon as muon
 from jgd.rules._musgd import musgd as musgd
 from jgd.rules._nadam import nadam as nadam
 from jgd.rules._nadamw import nadamw as nadamw
-from jgd.rules._newton_schulz import orthogonalize as orthogonalize
 from jgd.rules._noisy_sgd import noisy_sgd as noisy_sgd
 from jgd.rules._normuon import normuon as normuon
 from jgd.rules._novograd import novograd as novograd
@@ -79,8 +77,10 @@ from jgd.rules._sm3 import sm3 as sm3
 from jgd.rules._soap import soap as soap
 from jgd.rules._sophia import sophia as sophia
 from jgd.rules._stable_adamw import stable_adamw as stable_adamw
-from jgd.rules._weight_decay import decayed as decayed
-from jgd.rules._weight_decay import lift_decayed as lift_decayed
 from jgd.rules._yogi import yogi as yogi
+from jgd.rules.matrices._axes import matrix_axes_for as matrix_axes_for
+from jgd.rules.matrices._newton_schulz import orthogonalize as orthogonalize
+from jgd.rules.parts._weight_decay import decayed as decayed
+from jgd.rules.parts._weight_decay import lift_decayed as lift_decayed
 
 globals().update(_behind_doors(globals()))

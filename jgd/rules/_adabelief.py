@@ -20,9 +20,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq
-from jgd.rules._moments import MOMENT_SLOTS, adam_scales
-from jgd.rules._nesterov import nadam_scales
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales
+from jgd.rules.parts._nesterov import nadam_scales
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def belief_rule(nesterov: bool) -> Rule:

@@ -20,7 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import POSITIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_zeros
-from jgd.rules._weight_decay import lift_decayed
+from jgd.rules.parts._weight_decay import lift_decayed
 
 
 def adadelta_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

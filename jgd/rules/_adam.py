@@ -21,8 +21,8 @@ References:
 from typing import Any
 
 from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift
-from jgd.rules._moments import MOMENT_SLOTS, adam_scales, denominator, moments
-from jgd.rules._nesterov import NADAM
+from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, denominator, moments
+from jgd.rules.parts._nesterov import NADAM
 
 
 def adam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

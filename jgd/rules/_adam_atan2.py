@@ -21,8 +21,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import NOT_NEGATIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias
-from jgd.rules._moments import MOMENT_SLOTS, moments
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._moments import MOMENT_SLOTS, moments
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def adam_atan2_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

@@ -30,7 +30,7 @@ from jgd.core import (
     real_zeros,
     zeros,
 )
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def adamax_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

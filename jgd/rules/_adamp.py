@@ -39,7 +39,7 @@ from jgd.core import (
     squares,
 )
 from jgd.core._fixed import fixed_int
-from jgd.rules._moments import MOMENT_SLOTS, adam_scales, denominator, moments
+from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 
 
 def project(direction: Array, grad: Array, param: Array, hyper: Hyper, axis: int) -> tuple[Array, Array | float]:

@@ -18,8 +18,8 @@ from typing import Any
 
 from jgd.core import Mask, Optimizer, ScalarOrSchedule
 from jgd.rules._adam import ADAM
-from jgd.rules._nesterov import NADAM
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._nesterov import NADAM
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def adamw(

@@ -36,7 +36,7 @@ from jgd.core import (
     real_zeros,
     zeros,
 )
-from jgd.rules._weight_decay import lift_decayed
+from jgd.rules.parts._weight_decay import lift_decayed
 
 
 def adan_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

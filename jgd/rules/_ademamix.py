@@ -33,8 +33,8 @@ from jgd.core import (
     real_zeros,
     zeros,
 )
-from jgd.rules._moments import adam_scales, denominator
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._moments import adam_scales, denominator
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def ademamix_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

@@ -22,8 +22,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, check_kind
-from jgd.rules._moments import MOMENT_SLOTS
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._moments import MOMENT_SLOTS
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def fourth_root(count: Array) -> Array:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core import DECAY_RATE, Array, Hyper, Mask, Optimizer, Reals, Rule, ScalarOrSchedule, Slots, check_kind, zeros
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def aggmo_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

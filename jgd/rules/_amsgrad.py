@@ -21,7 +21,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, check_choice, lift, real_zeros
-from jgd.rules._moments import MOMENT_SLOTS, adam_scales, moments
+from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, moments
 
 
 def amsgrad_rule(correct_mu: bool, correct_nu: bool, late: bool) -> Rule:

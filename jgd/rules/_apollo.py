@@ -32,10 +32,10 @@ from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import Array, Cached, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift, root
 from jgd.core._fixed import fixed_int
-from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
-from jgd.rules._matrix_lift import choose_matrices, plain_adam
-from jgd.rules._moments import moments
-from jgd.rules._weight_decay import decayed
+from jgd.rules.matrices._axes import as_matrices, from_matrices, tall, untall
+from jgd.rules.matrices._lift import choose_matrices, plain_adam
+from jgd.rules.parts._moments import moments
+from jgd.rules.parts._weight_decay import decayed
 
 TINY, GROWTH = 1e-8, 1.01
 

@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import NOT_NEGATIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots
-from jgd.rules._weight_decay import lift_decayed
+from jgd.rules.parts._weight_decay import lift_decayed
 
 
 def asgd_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import POSITIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift, root
-from jgd.rules._weight_decay import DecayForm, decayed
+from jgd.rules.parts._weight_decay import DecayForm, decayed
 
 
 def factored_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

@@ -34,7 +34,7 @@ from jgd.core import (
     lift,
     zeros,
 )
-from jgd.rules._weight_decay import coupled_decay
+from jgd.rules.parts._weight_decay import coupled_decay
 
 
 def cocob_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

@@ -24,7 +24,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, TreeRule, abs_sq, debias, lift, real_zeros, zeros
-from jgd.rules._distance import zero
+from jgd.rules.parts._slots import zero
 
 
 def dadapt_update(

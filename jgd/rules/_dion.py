@@ -11,9 +11,9 @@ $$
 for a matrix of `m` inputs by `n` outputs, with the slots $M$ (`mu`) and $Q$ (`q`). $P$ lies on the longer side and $Q$
 on the shorter, as in the authors' reference implementation. Leaves that are no matrices get AdamW.
 
-$P$ comes from a QR made of matrix products (see `jgd.rules._orthonormal`), which gives the same steps as the authors'
-randomized Cholesky QR. $Q$ starts with normal random numbers, the same for leaves of one shape. Where $B$ has no full
-rank, columns of $R$ that are rounding alone give zeros in $Q$, as in exact arithmetic, and no directions.
+$P$ comes from a QR made of matrix products (see `jgd.rules.matrices._orthonormal`), which gives the same steps as the
+authors' randomized Cholesky QR. $Q$ starts with normal random numbers, the same for leaves of one shape. Where $B$ has
+no full rank, columns of $R$ that are rounding alone give zeros in $Q$, as in exact arithmetic, and no directions.
 
 References:
     - Ahn et al., "Dion: Distributed orthonormalized updates", https://arxiv.org/abs/2504.05295, 2025, Algorithm 1.
@@ -27,10 +27,10 @@ import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, fixed, fixed_int, squares, zeros
-from jgd.rules._matrix_axes import as_matrices, from_matrices, tall, untall
-from jgd.rules._matrix_lift import lift_beside_adamw
-from jgd.rules._orthonormal import completed_basis, orthonormal_to_within
-from jgd.rules._preconditioners import over_blocks
+from jgd.rules.matrices._axes import as_matrices, from_matrices, tall, untall
+from jgd.rules.matrices._lift import lift_beside_adamw
+from jgd.rules.matrices._orthonormal import completed_basis, orthonormal_to_within
+from jgd.rules.matrices._preconditioners import over_blocks
 
 
 def dion_rule(

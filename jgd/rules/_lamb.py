@@ -19,7 +19,7 @@ import jax
 
 from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
 from jgd.rules._adam import ADAM, adam_update
-from jgd.rules._lars import trust_ratio
+from jgd.rules.parts._trust_ratio import trust_ratio
 
 
 def lamb_rule(decays: bool) -> Rule:

@@ -40,7 +40,7 @@ from jgd.core import (
     real_zeros,
     zeros,
 )
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 STEPS_NOT_CENTERED = 10  # the mean is too noisy before
 

@@ -19,33 +19,9 @@ References:
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jgd.core import (
-    Array,
-    Hyper,
-    Mask,
-    Optimizer,
-    PyTree,
-    Rule,
-    ScalarOrSchedule,
-    Slots,
-    broadcast_mask,
-    global_norm,
-    lift,
-    squares,
-    zeros,
-)
-
-
-def trust_ratio(
-    param: Array, direction: Array, coefficient: Array | float = 1.0, eps: Array | float = 0.0
-) -> tuple[Array, Array]:
-    """Two factors, of product `coefficient * |param| / (|direction| + eps)`, or one where either norm is zero."""
-    size, found = global_norm(param), squares([direction])
-    unusable = (size == 0) | (found.total == 0)
-    ratio = coefficient * size / (jnp.where(unusable, 1, found.length) + eps * found.scale)
-    return jnp.where(unusable, 1, found.scale), jnp.where(unusable, 1, ratio)
+from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift, zeros
+from jgd.rules.parts._trust_ratio import trust_ratio
 
 
 def lars_rule(decays: bool, trusts: bool, nesterov: bool) -> Rule:

@@ -21,7 +21,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def lion_rule(decays: bool) -> Rule:

@@ -21,7 +21,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_zeros, zeros
-from jgd.rules._weight_decay import lift_decayed
+from jgd.rules.parts._weight_decay import lift_decayed
 
 
 def madgrad_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

@@ -1,9 +1,97 @@
-"""MoMo and MoMo-Adam: the factories. The formulas are those of `jgd.rules._momo_rule`."""
+r"""MoMo and MoMo-Adam: momentum with Polyak's step, from averages of losses and gradients.
+
+$$
+\begin{aligned}
+\bar f_t &= \beta \bar f_{t-1} + (1-\beta) f_t, \qquad m_t = \beta m_{t-1} + (1-\beta)\, g_t, \qquad
+\gamma_t = \beta \gamma_{t-1} + (1-\beta) \langle g_t, \theta_{t-1} \rangle \\
+\tau_t &= \min\Bigl( \frac{\eta}{c_1},\ \frac{\bigl[ (1+\eta\lambda)(\bar f_t - c_1 f_* - \gamma_t)
+          + \langle m_t, \theta_{t-1} \rangle \bigr]_+}{\langle m_t, D_t^{-1} m_t \rangle} \Bigr) \\
+\theta_t &= \frac{\theta_{t-1} }{1+\eta\lambda} - \tau_t D_t^{-1} m_t
+\end{aligned}
+$$
+
+MoMo has $D = 1$, $c_1 = 1$ and averages that start with the first values; MoMo-Adam has
+$D_t = \epsilon + \sqrt{\hat v_t}$ and $c_1 = 1-\beta_1^t$. The slots are `exp_avg` ($m$), `exp_avg_sq` ($v$), and for
+the tree `barf` ($\bar f$), `gamma` and `lb`, the lower bound $f_*$ in use.
+
+References:
+    - Schaipp et al., "MoMo: Momentum models for adaptive learning rates", https://arxiv.org/abs/2305.07583, 2023,
+      Algorithms 1 and 3.
+"""
 
 from typing import Any
 
-from jgd.core import Optimizer, ScalarOrSchedule, check_hyperparam, lift
-from jgd.rules._momo_rule import momo_rule
+import jax.numpy as jnp
+
+from jgd.core import (
+    Array,
+    Hyper,
+    Optimizer,
+    ScalarOrSchedule,
+    Slots,
+    TreeRule,
+    abs_sq,
+    check_hyperparam,
+    debias,
+    lift,
+    real_zeros,
+    zeros,
+)
+from jgd.rules.parts._slots import zero
+
+
+def _vdot(xs: list[Array], ys: list[Array]) -> Any:
+    return sum(jnp.sum(x * y) for x, y in zip(xs, ys, strict=True))
+
+
+def momo_rule(adapts: bool, adam: bool, first_bound: Any) -> TreeRule:
+    """The rule; `adam` is MoMo-Adam, `adapts` lets the lower bound follow the losses."""
+
+    def update(
+        grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
+    ) -> tuple[list[Array], Slots]:
+        # MoMo's averages start at the first value, MoMo-Adam's at zero, corrected where they are used.
+        keep = hyper["b1"] if adam else jnp.where(step == 1, 0, hyper["b1"])
+        weight = hyper["1-b1"] if adam else jnp.where(step == 1, 1, hyper["1-b1"])
+        correction = debias(hyper["1-b1"], step) if adam else jnp.ones_like(weight)
+        new: dict[str, Any] = {"barf": keep * slots["barf"] + weight * hyper["value"]}
+        new["gamma"] = keep * slots["gamma"] + weight * _vdot(grads, params)
+        mean = new["exp_avg"] = [keep * m + weight * g for m, g in zip(slots["exp_avg"], grads, strict=True)]
+        direction = mean
+        if adam:
+            squares = zip(slots["exp_avg_sq"], grads, strict=True)
+            new["exp_avg_sq"] = [hyper["b2"] * v + hyper["1-b2"] * abs_sq(g) for v, g in squares]
+            scale = 1 / debias(hyper["1-b2"], step)
+            roots = [hyper["eps"] + jnp.sqrt(scale * v) for v in new["exp_avg_sq"]]
+            direction = [m / jnp.where(root > 0, root, 1) for m, root in zip(mean, roots, strict=True)]
+        square, inner = _vdot(mean, direction), _vdot(mean, params)
+        rate, bound = hyper["learning_rate"], slots["lb"]
+        shrink = 1 + rate * hyper["weight_decay"]
+        if adapts:
+            cap = shrink * (new["barf"] - new["gamma"]) + inner
+            lower = jnp.maximum(cap / (2 * correction * shrink), hyper["lower_bound"])
+            bound = jnp.where(cap < shrink * correction * bound, lower, bound)
+        gap = jnp.maximum(shrink * (new["barf"] - correction * bound - new["gamma"]) + inner, 0)
+        usable = square > jnp.finfo(jnp.float64).eps
+        tau = jnp.minimum(rate / correction, jnp.where(usable, gap / jnp.where(usable, square, 1), 0))
+        if adapts:
+            after = (new["barf"] + inner - new["gamma"] - tau * square / 2) / correction
+            bound = jnp.maximum(after, hyper["lower_bound"])
+        new["lb"] = bound
+        decay = rate * hyper["weight_decay"] / shrink
+        return [-decay * p - tau * u for p, u in zip(params, direction, strict=True)], new
+
+    slots = {"exp_avg": zeros} | ({"exp_avg_sq": real_zeros} if adam else {})
+    scalars = {"barf": zero, "gamma": zero, "lb": lambda params: zero(params) + first_bound}
+    return TreeRule(
+        update,
+        slots=slots,
+        scalars=scalars,
+        needs_params=True,
+        supports_complex=False,
+        needs=("value",),
+        nonnegative=("exp_avg_sq",) if adam else (),
+    )
 
 
 def momo(

@@ -28,14 +28,46 @@ References:
     - Bernstein and Newhouse, "Old optimizer, new norm", https://arxiv.org/abs/2409.20325, 2024 (`adaptive`).
 """
 
-from typing import Any
+import math
+from typing import Any, get_args
 
+import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers as MuonDimensionNumbers
 
-from jgd.core import DTypeLike, Mask, Optimizer, ScalarOrSchedule
-from jgd.rules._matrix_lift import adamw_beside, lift_beside_adamw
-from jgd.rules._muon_rule import Form, Like, check_like, muon_rule
-from jgd.rules._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs, check_preconditioning
+from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots
+from jgd.rules.matrices._axes import as_matrices, from_matrices
+from jgd.rules.matrices._lift import adamw_beside, lift_beside_adamw
+from jgd.rules.matrices._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs, check_preconditioning
+from jgd.rules.matrices._orthogonal_momentum import Form, Like, matrix_rule, shape_scale
+
+
+def check_like(owner: str, like: str | None) -> None:
+    """Raises ValueError for a name that is none of `Like`."""
+    if like is not None and like not in get_args(Like):
+        known = ", ".join(repr(name) for name in get_args(Like))
+        raise ValueError(f"{owner}: like must be None or one of {known}; got {like!r}.")
+
+
+def muon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form, adaptive: bool = False) -> Rule:
+    """Muon for leaves whose matrix axes are `axes`."""
+
+    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+        del step
+        mu, ahead = form.momentum(grad, slots["mu"], hyper)
+        matrices = as_matrices(ahead, axes)
+        direction = form.orthogonal(matrices, hyper)
+        if adaptive:
+            direction = jnp.sum(matrices.conj() * direction, axis=(-2, -1), keepdims=True) * direction
+        if "consistent_rms" in hyper:
+            scale = hyper["consistent_rms"] * math.sqrt(max(matrices.shape[-2:]))
+        else:
+            scale = shape_scale(matrices.shape, axes, grad.shape, form.like)
+        direction = from_matrices(direction * scale, grad.shape, axes)
+        if decays:
+            direction = direction + hyper["weight_decay"] * param
+        return -hyper["learning_rate"] * direction, {"mu": mu}
+
+    return matrix_rule(update, form)
 
 
 def muon(

@@ -30,11 +30,11 @@ from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, lift, zeros
 from jgd.core._types import DTypeLike
-from jgd.rules._matrix_axes import as_matrices, from_matrices, matrix_axes_for
-from jgd.rules._matrix_lift import choose_matrices
-from jgd.rules._muon_rule import Form, matrix_rule, shape_scale
-from jgd.rules._newton_schulz import NS_COEFFS, check_coeffs
 from jgd.rules._sgd import HEAVY_BALL, NESTEROV
+from jgd.rules.matrices._axes import as_matrices, from_matrices, matrix_axes_for
+from jgd.rules.matrices._lift import choose_matrices
+from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
+from jgd.rules.matrices._orthogonal_momentum import Form, matrix_rule, shape_scale
 
 
 def musgd_rules(form: Form) -> Any:

@@ -1,10 +1,10 @@
-"""NAdam: the factory. The formulas are those of `jgd.rules._nesterov`."""
+"""NAdam: the factory. The formulas are those of `jgd.rules.parts._nesterov`."""
 
 from typing import Any
 
 from jgd.core import Optimizer, ScalarOrSchedule, lift
 from jgd.rules._adam import ADAM
-from jgd.rules._nesterov import NesterovForm, nesterov_rule
+from jgd.rules.parts._nesterov import NesterovForm, nesterov_rule
 
 
 def nadam(

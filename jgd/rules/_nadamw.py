@@ -4,8 +4,8 @@ from typing import Any
 
 from jgd.core import Mask, Optimizer, ScalarOrSchedule
 from jgd.rules._adam import ADAM
-from jgd.rules._nesterov import NesterovForm, nesterov_rule
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._nesterov import NesterovForm, nesterov_rule
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def nadamw(

@@ -27,10 +27,10 @@ import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_dtype, root
-from jgd.rules._matrix_axes import as_matrices, from_matrices
-from jgd.rules._matrix_lift import lift_beside_adamw
-from jgd.rules._muon_rule import Form, matrix_rule, shape_scale
-from jgd.rules._newton_schulz import NS_COEFFS, check_coeffs
+from jgd.rules.matrices._axes import as_matrices, from_matrices
+from jgd.rules.matrices._lift import lift_beside_adamw
+from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
+from jgd.rules.matrices._orthogonal_momentum import Form, matrix_rule, shape_scale
 
 TINY = 1e-10  # beside root and norm, as in the authors' code
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jgd.core import NOT_NEGATIVE, Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift, zeros
 from jgd.rules._adam import ADAM
-from jgd.rules._nesterov import NADAM
+from jgd.rules.parts._nesterov import NADAM
 
 
 def optimistic(rule: Rule) -> Rule:

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, check_choice, debias, lift
-from jgd.rules._moments import MOMENT_SLOTS, adam_scales, moments
-from jgd.rules._nesterov import nadam_scales
+from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, moments
+from jgd.rules.parts._nesterov import nadam_scales
 
 
 def rectification(hyper: Hyper, step: Array) -> Hyper:

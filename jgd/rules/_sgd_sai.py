@@ -26,7 +26,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, real_zero, root, squares, zeros
-from jgd.rules._weight_decay import DecayForm, lift_decayed
+from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
 def sgd_sai_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

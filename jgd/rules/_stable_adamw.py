@@ -33,7 +33,7 @@ from jgd.core import (
     lift,
     root,
 )
-from jgd.rules._moments import MOMENT_SLOTS, adam_scales, moments
+from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, moments
 
 
 def stable_adamw_rule(decays: bool) -> Rule:

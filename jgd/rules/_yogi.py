@@ -20,7 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, full, lift
-from jgd.rules._moments import adam_scales
+from jgd.rules.parts._moments import adam_scales
 
 _START = 1e-6
 

@@ -5,7 +5,7 @@ from faults.fault import Fault, golden
 FAULTS = [
     Fault(
         "adam_corrected_one_late",
-        "jgd/rules/_moments.py",
+        "jgd/rules/parts/_moments.py",
         'debias(hyper["1-b1"], step)',
         'debias(hyper["1-b1"], step + 1)',
         golden("adam"),
@@ -13,7 +13,7 @@ FAULTS = [
     ),
     Fault(
         "adam_eps_in_the_root",
-        "jgd/rules/_moments.py",
+        "jgd/rules/parts/_moments.py",
         '+ hyper["eps_root"]) + hyper["eps"]',
         '+ hyper["eps_root"] + hyper["eps"])',
         golden("adam"),
@@ -21,7 +21,7 @@ FAULTS = [
     ),
     Fault(
         "nu_weight_of_rounded_b2",
-        "jgd/rules/_moments.py",
+        "jgd/rules/parts/_moments.py",
         'hyper["1-b2"] * abs_sq(grad)',
         '(1 - hyper["b2"]) * abs_sq(grad)',
         ("tests/test_optax_equality.py::test_in_the_median_float32_is_no_further_from_the_truth_than_optax_is",),
@@ -37,7 +37,7 @@ FAULTS = [
     ),
     Fault(
         "decay_grows",
-        "jgd/rules/_weight_decay.py",
+        "jgd/rules/parts/_weight_decay.py",
         "return delta - decay * param, slots",
         "return delta + decay * param, slots",
         golden("adamw"),
@@ -45,7 +45,7 @@ FAULTS = [
     ),
     Fault(
         "decay_without_the_rate",
-        "jgd/rules/_weight_decay.py",
+        "jgd/rules/parts/_weight_decay.py",
         'rate.get(form, hyper["learning_rate"])',
         "rate.get(form, 1.0)",
         golden("adamw"),
@@ -53,7 +53,7 @@ FAULTS = [
     ),
     Fault(
         "decay_coupled_after",
-        "jgd/rules/_weight_decay.py",
+        "jgd/rules/parts/_weight_decay.py",
         "return rule.update(grad + decay * param, slots, param, hyper, step)",
         "delta, slots = rule.update(grad, slots, param, hyper, step)\n            return delta - decay * param, slots",
         golden("adam_coupled_torch"),
@@ -61,7 +61,7 @@ FAULTS = [
     ),
     Fault(
         "coupled_decay_ignores_its_mask",
-        "jgd/rules/_weight_decay.py",
+        "jgd/rules/parts/_weight_decay.py",
         "if not (decays and is_float(param)):",
         "if not is_float(param):",
         ("tests/test_wrappers.py::test_dog_decays_the_leaves_of_its_mask_alone",),
@@ -77,7 +77,7 @@ FAULTS = [
     ),
     Fault(
         "nadam_not_ahead",
-        "jgd/rules/_nesterov.py",
+        "jgd/rules/parts/_nesterov.py",
         "debias(weight, increment(step))",
         "debias(weight, step)",
         golden("nadam"),
@@ -109,7 +109,7 @@ FAULTS = [
     ),
     Fault(
         "muon_scale_turned",
-        "jgd/rules/_muon_rule.py",
+        "jgd/rules/matrices/_orthogonal_momentum.py",
         "fan_out / max(fan_in, 1)",
         "fan_in / max(fan_out, 1)",
         golden("muon_keller"),
@@ -117,7 +117,7 @@ FAULTS = [
     ),
     Fault(
         "jordans_coefficient",
-        "jgd/rules/_newton_schulz.py",
+        "jgd/rules/matrices/_newton_schulz.py",
         "_JORDAN = (3.4445, -4.7750, 2.0315)",
         "_JORDAN = (3.4445, -4.7750, 2.0351)",
         golden("muon_keller"),
@@ -125,7 +125,7 @@ FAULTS = [
     ),
     Fault(
         "polar_express_margin",
-        "jgd/rules/_newton_schulz.py",
+        "jgd/rules/matrices/_newton_schulz.py",
         "-22.48329292557795 / _MARGIN**3",
         "-22.48329292557795 / _MARGIN",
         golden("muon_polar_express"),
@@ -133,7 +133,7 @@ FAULTS = [
     ),
     Fault(
         "newton_schulz_unconjugated",
-        "jgd/rules/_newton_schulz.py",
+        "jgd/rules/matrices/_newton_schulz.py",
         "iterate(x, product(x, x.conj().mT), triple)",
         "iterate(x, product(x, x.mT), triple)",
         ("tests/test_preconditioners.py::test_complex_matrices_are_orthogonalized_by_the_conjugates_of_theirs",),
@@ -141,7 +141,7 @@ FAULTS = [
     ),
     Fault(
         "soap_refreshes_one_early",
-        "jgd/rules/_soap_rule.py",
+        "jgd/rules/_soap.py",
         "((step - 1 + steps_ahead(hyper, every)) % every == 0)",
         "((step + steps_ahead(hyper, every)) % every == 0)",
         golden("soap"),
@@ -149,7 +149,7 @@ FAULTS = [
     ),
     Fault(
         "soap_moments_unsorted",
-        "jgd/rules/_soap_rule.py",
+        "jgd/rules/_soap.py",
         "nu = _taken(nu, {axis: came_from for axis, (_, came_from) in zip(axes, found, strict=True)})",
         "nu = nu.reshape(shape)",
         golden("soap"),
@@ -157,7 +157,7 @@ FAULTS = [
     ),
     Fault(
         "shampoo_starts_unrefreshed",
-        "jgd/rules/_shampoo_rule.py",
+        "jgd/rules/_shampoo.py",
         "& (step > start)) | (step == start),",
         "& (step >= start)),",
         golden("shampoo_adam_graft"),
@@ -165,7 +165,7 @@ FAULTS = [
     ),
     Fault(
         "kron_refit_one_late",
-        "jgd/rules/_kron_rule.py",
+        "jgd/rules/_kron.py",
         "due = step % interval == 0",
         "due = (step - 1) % interval == 0",
         golden("kron_unmerged"),
@@ -189,7 +189,7 @@ FAULTS = [
     ),
     Fault(
         "orthonormal_gives_up",
-        "jgd/rules/_orthonormal.py",
+        "jgd/rules/matrices/_orthonormal.py",
         "jnp.where(failed, _GROWTH * shift, first_shift)",
         "first_shift",
         ("tests/test_deficient_gradients.py::test_dion_steps_along_the_directions_that_there_are[(96, 96)]",),
@@ -205,7 +205,7 @@ FAULTS = [
     ),
     Fault(
         "prodigy_eps_of_the_old_estimate",
-        "jgd/rules/_prodigy_rule.py",
+        "jgd/rules/_prodigy.py",
         'jnp.sqrt(v) + new_d * hyper["eps"]',
         'jnp.sqrt(v) + d * hyper["eps"]',
         golden("prodigy"),
@@ -213,7 +213,7 @@ FAULTS = [
     ),
     Fault(
         "prodigy_start_is_rounded",
-        "jgd/rules/_prodigy_rule.py",
+        "jgd/rules/_prodigy.py",
         '"exact": ("params0",)',
         '"exact": ()',
         ("tests/test_small_states.py::test_slots_that_are_the_difference_of_large_numbers_stay_exact",),
@@ -221,7 +221,7 @@ FAULTS = [
     ),
     Fault(
         "dowg_distance_unsquared",
-        "jgd/rules/_distance.py",
+        "jgd/rules/_dog.py",
         'jnp.maximum(slots["estim_sq_dist"], distance**2)',
         'jnp.maximum(slots["estim_sq_dist"], distance)',
         golden("dowg"),
@@ -237,7 +237,7 @@ FAULTS = [
     ),
     Fault(
         "adafactor_mean_of_the_last_axis",
-        "jgd/rules/_factored.py",
+        "jgd/rules/_adafactor.py",
         "mean = jnp.mean(row, axis=d1 - 1 if d1 > d0 else d1, keepdims=True)",
         "mean = jnp.mean(row, axis=-1, keepdims=True)",
         golden("adafactor"),
@@ -245,7 +245,7 @@ FAULTS = [
     ),
     Fault(
         "lbfgs_memory_turned",
-        "jgd/rules/_lbfgs_rule.py",
+        "jgd/rules/_lbfgs.py",
         "order = (now + jnp.arange(memory_size)) % memory_size",
         "order = (now + 1 + jnp.arange(memory_size)) % memory_size",
         golden("lbfgs"),

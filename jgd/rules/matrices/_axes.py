@@ -27,7 +27,7 @@ def matrix_axes_for(params: PyTree, preset: MatrixAxes) -> PyTree:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jgd.rules._matrix_axes import matrix_axes_for
+        >>> from jgd.rules.matrices._axes import matrix_axes_for
         >>> print(matrix_axes_for(jnp.zeros((3, 3, 16, 32)), "conv"))
         MuonDimensionNumbers(reduction_axis=(2, 0, 1), output_axis=3)
     """

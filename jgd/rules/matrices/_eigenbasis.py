@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.rules._orthonormal import orthonormal
-from jgd.rules._triangular import product
+from jgd.rules.matrices._orthonormal import orthonormal
+from jgd.rules.matrices._triangular import product
 
 _SHIFT = 8  # roundings
 
@@ -38,7 +38,7 @@ def refreshed_basis(factor: Array, basis: Array, iterations: Array | int = 1) ->
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jgd.rules._eigenbasis import refreshed_basis
+        >>> from jgd.rules.matrices._eigenbasis import refreshed_basis
         >>> basis, came_from = refreshed_basis(jnp.diag(jnp.array([1.0, 4.0])), jnp.eye(2))
         >>> print(abs(basis).round(2), came_from)
         [[0. 1.]

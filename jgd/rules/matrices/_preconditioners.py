@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.rules._triangular import inverse_of_upper
+from jgd.rules.matrices._triangular import inverse_of_upper
 
 
 def merged_shape(shape: Sequence[int], limit: int) -> tuple[int, ...]:
     """Neighboring axes joined, from the first to the last, while their product is at most `limit`; no axes of size 1.
 
     Examples:
-        >>> from jgd.rules._preconditioners import merged_shape
+        >>> from jgd.rules.matrices._preconditioners import merged_shape
         >>> merged_shape((4, 1, 3, 100), 16)
         (12, 100)
     """

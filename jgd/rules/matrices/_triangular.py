@@ -7,7 +7,7 @@ $$
 
 from the diagonal's inverse up, blocks of twice the size each time, all blocks of one size at once.
 
-Why not `solve_triangular`: as for QR, see `jgd.rules._orthonormal`.
+Why not `solve_triangular`: as for QR, see `jgd.rules.matrices._orthonormal`.
 """
 
 import jax
@@ -34,7 +34,7 @@ def inverse_of_upper(triangle: Array) -> Array:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jgd.rules._triangular import inverse_of_upper
+        >>> from jgd.rules.matrices._triangular import inverse_of_upper
         >>> print(inverse_of_upper(jnp.array([[2.0, 4.0], [0.0, 1.0]])))
         [[ 0.5 -2. ]
          [ 0.   1. ]]

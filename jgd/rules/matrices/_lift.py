@@ -10,9 +10,9 @@ from optax.contrib import MuonDimensionNumbers
 
 from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, broadcast_mask, debias, lift, under_prefix
 from jgd.rules._adam import ADAM
-from jgd.rules._matrix_axes import axes_of
-from jgd.rules._nesterov import NADAM
-from jgd.rules._weight_decay import decayed
+from jgd.rules.matrices._axes import axes_of
+from jgd.rules.parts._nesterov import NADAM
+from jgd.rules.parts._weight_decay import decayed
 
 
 def choose_matrices(

@@ -26,7 +26,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from jgd.core import Array, Hyper, Rule, Slots, check_choice, debias, increment, real_dtype
-from jgd.rules._moments import MOMENT_SLOTS, adam_scales, denominator, moments
+from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 
 NesterovForm = Literal["optax", "algoperf", "torch"]
 

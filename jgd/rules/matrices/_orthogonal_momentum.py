@@ -1,24 +1,17 @@
-"""The leaf rule of Muon, and the parts of it that its relatives share."""
+"""Momentum that is made orthogonal, as Muon and its relatives share it."""
 
 import dataclasses
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Rule, Slots, debias, fixed_int, increment, is_traced, zeros
-from jgd.rules._matrix_axes import as_matrices, as_tuple, from_matrices
-from jgd.rules._newton_schulz import Preconditioning, orthogonalize
+from jgd.core import Array, Hyper, Rule, debias, fixed_int, increment, is_traced, zeros
+from jgd.rules.matrices._axes import as_tuple
+from jgd.rules.matrices._newton_schulz import Preconditioning, orthogonalize
 
 Like = Literal["keller", "moonshot", "torch"]
-
-
-def check_like(owner: str, like: str | None) -> None:
-    """Raises ValueError for a name that is none of `Like`."""
-    if like is not None and like not in get_args(Like):
-        known = ", ".join(repr(name) for name in get_args(Like))
-        raise ValueError(f"{owner}: like must be None or one of {known}; got {like!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,28 +73,6 @@ def shape_scale(shape: tuple[int, ...], axes: MuonDimensionNumbers, leaf_shape: 
     if like == "keller" and len(rows) > 2:
         fan_out, fan_in = leaf_shape[rows[-2]], leaf_shape[rows[-1]]
     return math.sqrt(max(1.0, fan_out / max(fan_in, 1)))
-
-
-def muon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form, adaptive: bool = False) -> Rule:
-    """Muon for leaves whose matrix axes are `axes`."""
-
-    def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-        del step
-        mu, ahead = form.momentum(grad, slots["mu"], hyper)
-        matrices = as_matrices(ahead, axes)
-        direction = form.orthogonal(matrices, hyper)
-        if adaptive:
-            direction = jnp.sum(matrices.conj() * direction, axis=(-2, -1), keepdims=True) * direction
-        if "consistent_rms" in hyper:
-            scale = hyper["consistent_rms"] * math.sqrt(max(matrices.shape[-2:]))
-        else:
-            scale = shape_scale(matrices.shape, axes, grad.shape, form.like)
-        direction = from_matrices(direction * scale, grad.shape, axes)
-        if decays:
-            direction = direction + hyper["weight_decay"] * param
-        return -hyper["learning_rate"] * direction, {"mu": mu}
-
-    return matrix_rule(update, form)
 
 
 def matrix_rule(update: Any, form: Form, **slots: Any) -> Rule:

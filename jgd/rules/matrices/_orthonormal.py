@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, when
-from jgd.rules._triangular import inverse_of_upper, product
+from jgd.rules.matrices._triangular import inverse_of_upper, product
 
 _WIDEST = 64  # columns; LAPACK makes the Cholesky factor of a matrix of twice that size in one thread
 _SWEEPS, _GROWTH = 8, 64  # at most; and of a shift that was too small
@@ -57,7 +57,7 @@ def orthonormal(x: Array) -> Array:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jgd.rules._orthonormal import orthonormal
+        >>> from jgd.rules.matrices._orthonormal import orthonormal
         >>> print(orthonormal(jnp.array([[0.0, 2.0], [3.0, 1.0]])).round(2) + 0)
         [[0. 1.]
          [1. 0.]]

@@ -1,0 +1,16 @@
+"""What slots of rules of the whole tree begin as."""
+
+import jax.numpy as jnp
+
+from jgd.core import Array
+
+
+def same(param: Array) -> Array:
+    """A slot that keeps the first params."""
+    return param
+
+
+def zero(params: list[Array]) -> Array:
+    """A number for the whole tree, zero at first."""
+    del params
+    return jnp.zeros(())
