@@ -107,15 +107,20 @@ def check_prepared(hyper: Any) -> dict[str, Any]:
     return dict(hyper)
 
 
-def check_returned(found: Any, grad: Any, given: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-    """What the update of one leaf returned: a delta like the gradient, and the slots that it was given.
+def check_returned(
+    found: Any, grad: Any, given: Mapping[str, Any], *, every_slot: bool = True
+) -> tuple[Any, Mapping[str, Any]]:
+    """What the formula of one leaf returned: a delta like the gradient, and the slots that it was given.
+
+    Where it need not return `every_slot`, those that it left out are left out.
 
     Raises:
         MistakeError: It is not.
     """
     delta, slots = _pair(found, "delta")
-    check_names(slots, given)
-    for name, value in given.items():
+    expected = given if every_slot else {name: value for name, value in given.items() if name in slots}
+    check_names(slots, expected, declared=given)
+    for name, value in expected.items():
         check_like(f"the slot {name!r}", slots[name], value)
     return check_delta(delta, grad), slots
 
@@ -160,13 +165,13 @@ def _check_list(what: str, values: Any, length: int) -> None:
         )
 
 
-def check_names(slots: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuses other slots than those that the rule declares.
+def check_names(slots: Mapping[str, Any], given: Mapping[str, Any], declared: Mapping[str, Any] | None = None) -> None:
+    """Refuses other slots than those given; messages list those `declared`, where these are more.
 
     Raises:
         MistakeError: One is missing, or one too many.
     """
-    expected = f"expected those that the rule declares: {_known(given)}"
+    expected = f"expected those that the rule declares: {_known(given if declared is None else declared)}"
     for name in given:
         if name not in slots:
             raise MistakeError(ValueError, f"returned no slot {name!r}; {expected}")

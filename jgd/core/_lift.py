@@ -1,10 +1,14 @@
 """From a rule for one leaf to an optimizer for any tree. This is the one place that knows how leaves are laid out and
 how slots are stored while an update runs.
+
+`lift` makes a `Plan` of its arguments. `_init` makes the state, a `_new_slot` for each leaf. `_update` is an update
+from top to bottom: it checks, reads the hyperparameters of the step, and gives each rule its leaves. `_update_leaves`
+loads their slots, calls the rule (`jgd.core._formula`) and saves the slots again.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +17,58 @@ import optax
 from jgd.core import _checks
 from jgd.core._authored import check_prepared, first_of_tree, first_value, looking_up, telling
 from jgd.core._containers import as_found, as_made
-from jgd.core._declared import check_blocks, check_chosen, check_lifted
+from jgd.core._declared import check_chosen, check_lifted
 from jgd.core._floats import zero_update
+from jgd.core._formula import Inputs, Prepare, blocks_update, leaf_update, tree_update, widest_dtype
 from jgd.core._hyperparams import Hyperparams
 from jgd.core._layouts import Layout, layout_of, resolve_layout
-from jgd.core._numerics import compute_dtype, increment, real_dtype
-from jgd.core._optimizer import Optimizer, OptState, make_optimizer
+from jgd.core._numerics import compute_dtype, real_dtype
+from jgd.core._optimizer import Optimizer, OptState, begin_update, check_params_given, first_state, make_optimizer
 from jgd.core._packing import refuse_packed
 from jgd.core._ranges import Range
 from jgd.core._rule import Rule, TreeRule
-from jgd.core._run import leaf_update, run_block, run_tree, update_dtype, widest_dtype
 from jgd.core._same import Cached
 from jgd.core._storage import Storage, resolve_storages
-from jgd.core._types import Hyper, PyTree, ScalarOrSchedule
+from jgd.core._types import Array, Hyper, PyTree, ScalarOrSchedule, Slots
+
+
+class Plan(NamedTuple):
+    """The arguments of `lift`, checked and resolved: all that the optimizer knows.
+
+    A tuple, so that libraries which look for an optimizer's arrays in its closures find those of `hyperparams`.
+    """
+
+    name: str
+    rules: tuple[Rule | TreeRule, ...]
+    hyperparams: Hyperparams
+    choose: Callable[[PyTree], PyTree] | None
+    before: Callable[[PyTree, PyTree, Hyper], PyTree] | None
+    storages: Mapping[str, Storage]  # by slot: between them the rules have these
+    scalars: Mapping[str, Callable[[list[Array]], Array]]  # slots of the whole tree
+    needs: tuple[str, ...]  # what `update` must be given besides
+    sees_whole_leaves: bool
+    layout: Layout
+    compiled: Cached  # `compiled(rule, applied)`: leaves of one shape and dtype share its trace and its program text
+
+
+class _Leaf(NamedTuple):
+    """One leaf that an update changes, and where it stands among all leaves."""
+
+    index: int
+    path: Any
+    value: Any  # the param; the gradient where no params were given
+    grad: Any
+    slots: dict[str, PyTree]  # as they are stored
+
+
+class _Step(NamedTuple):
+    """What all leaves of one update share."""
+
+    count: Array  # of this update, from 1
+    prepare: Callable[[Rule | TreeRule, Any], Hyper]
+    leaves: int  # in the whole tree
+    has_params: bool
+    applied: bool  # whether new params are made, in the updates' place
 
 
 def lift(
@@ -80,179 +123,177 @@ def lift(
     """
     check_lifted(name, rules, (Rule, TreeRule), hyperparams)
     all_rules: tuple[Any, ...] = (rules,) if isinstance(rules, Rule | TreeRule) else tuple(rules)
-    given = Hyperparams(name, hyperparams, arrays, ranges)
-    slot_names = tuple(dict.fromkeys(slot for rule in all_rules for slot in rule.slots))
-    scalars = all_rules[0].scalars if isinstance(all_rules[0], TreeRule) else {}
-    needs = tuple(dict.fromkeys(need for rule in all_rules for need in rule.needs))
+    checked = Hyperparams(name, hyperparams, arrays, ranges)
     storages = resolve_storages(name, all_rules, slot_dtypes or {}, state_dtype)
-    whole = any(rule.kind != "elementwise" for rule in all_rules) or any(store.by_row for store in storages.values())
-    lay_out = resolve_layout(layout)
-    # One jitted function a rule: leaves of one shape and dtype share its trace, and its text in the compiled program.
-    runs = Cached(lambda rule, moves: jax.jit(leaf_update(rule, moves)))
+    slots = dict.fromkeys(slot for rule in all_rules for slot in rule.slots)
+    by_row = any(store.by_row for store in storages.values())
+    plan = Plan(
+        name=name,
+        rules=all_rules,
+        hyperparams=checked,
+        choose=choose,
+        before=before,
+        storages={slot: storages[slot] for slot in slots},
+        scalars=all_rules[0].scalars if isinstance(all_rules[0], TreeRule) else {},
+        needs=tuple(dict.fromkeys(need for rule in all_rules for need in rule.needs)),
+        sees_whole_leaves=by_row or any(rule.kind != "elementwise" for rule in all_rules),
+        layout=resolve_layout(layout),
+        compiled=Cached(lambda rule, applied: jax.jit(leaf_update(rule, applied))),
+    )
 
     def init(params: PyTree) -> OptState:
-        if whole:
-            refuse_packed(name, params, "its rule or its state_dtype looks at whole leaves")
-        paths, leaves, treedef = _checks.flatten(params)
-        leaf_rules = _rules_of(name, all_rules, choose, params, paths, leaves)
-        slots: dict[str, Any] = {
-            slot: treedef.unflatten(
-                _new_slot(name, path, rule, slot, storages[slot], leaf)
-                for path, rule, leaf in zip(paths, leaf_rules, leaves, strict=True)
-            )
-            for slot in slot_names
-        }
-        trained = [wide_copy(leaf) for leaf, rule in zip(leaves, leaf_rules, strict=True) if rule is not None]
-        for slot, make in scalars.items():
-            with telling(name, f"the slot {slot!r} of the whole tree"):
-                value = first_of_tree(make, trained)
-            is_number = jnp.issubdtype(value.dtype, jnp.inexact)
-            slots[slot] = jnp.array(value, widest_dtype(trained) if is_number else value.dtype, copy=True)
-        return OptState(count=jnp.zeros((), jnp.int32), hyperparams=given.init(), slots=slots)
-
-    def advance(grads: PyTree, state: OptState, params: PyTree, extra: Any, moves: bool) -> tuple[PyTree, OptState]:
-        """The updates, or the new params if it `moves`; and the new state."""
-        if whole:
-            refuse_packed(name, grads, "its rule or its state_dtype looks at whole leaves")
-        _check_trees(name, all_rules, (*slot_names, *scalars), grads, state, params, needs_params=before is not None)
-        hyper = given.at_step(state.hyperparams, state.count)
-        count = increment(state.count)
-        if before is not None:
-            grads = before(grads, params, hyper)
-        like = grads if params is None else params
-        paths, leaves, treedef = _checks.flatten(like)
-        leaf_rules = _rules_of(name, all_rules, choose, like, paths, leaves)
-        if params is None and None in leaf_rules:
-            _checks.refuse_integer_grad(name, paths[leaf_rules.index(None)], leaves[leaf_rules.index(None)])
-        grad_leaves = treedef.flatten_up_to(grads)
-        stored = {slot: _checks.flatten_slot(name, slot, state.slots[slot], grads) for slot in slot_names}
-        found_stored = {slot: tuple(values) for slot, values in stored.items()}
-        shared = {slot: state.slots[slot] for slot in scalars}
-        given_numbers = _checks.given_numbers(name, needs, extra)
-
-        @functools.cache
-        def prepared(rule: Rule, dtype: Any) -> Hyper:
-            full = hyper | given.complements(hyper) | given_numbers
-            cast = {key: value.astype(real_dtype(dtype)) for key, value in full.items()}
-            with telling(name, "prepare"), looking_up(cast, {}):
-                return check_prepared(rule.prepare(cast, count))
-
-        still = [leaf if moves else zero_update(leaf) for leaf in leaves]
-        found = [leaf if rule is None else None for leaf, rule in zip(still, leaf_rules, strict=True)]
-        for rule in dict.fromkeys(rule for rule in leaf_rules if rule is not None):
-            members = [i for i, leaf_rule in enumerate(leaf_rules) if leaf_rule is rule or leaf_rule == rule]
-            for i in members:
-                for slot in rule.slots:
-                    new_slot = functools.partial(_new_slot, name, paths[i], rule, slot, storages[slot])
-                    stored[slot][i] = as_made(stored[slot][i], functools.partial(jax.eval_shape, new_slot, leaves[i]))
-                own = {slot: stored[slot][i] for slot in rule.slots}
-                _check_leaf(name, rule, paths[i], grad_leaves[i], leaves[i], own)
-            member_grads = [jnp.asarray(grad_leaves[i]) for i in members]
-            member_params = None if params is None else [jnp.asarray(leaves[i]) for i in members]
-            loaded = {slot: [storages[slot].load(stored[slot][i]) for i in members] for slot in rule.slots}
-            ready = functools.partial(prepared, rule)
-            if isinstance(rule, TreeRule):
-                with telling(name, "the update", [paths[i] for i in members]):
-                    given_back, new = run_tree(rule, ready, count, member_grads, loaded | shared, member_params, moves)
-                shared = {slot: _stored_scalar(new[slot], value) for slot, value in shared.items()}
-                by_leaf = [(leaf, {slot: new[slot][j] for slot in rule.slots}) for j, leaf in enumerate(given_back)]
-            else:
-                by_leaf = _run_blocks(
-                    layout_of(rule, lay_out),
-                    rule,
-                    runs(rule, moves),
-                    ready,
-                    count,
-                    member_grads,
-                    loaded,
-                    member_params,
-                    lambda what, block, of=members: telling(name, what, [paths[of[i]] for i in block]),
-                )
-            for i, (leaf, new) in zip(members, by_leaf, strict=True):
-                found[i] = leaf
-                for slot, value in new.items():
-                    seed = _seed(count, slot_names.index(slot) * len(leaves) + i)
-                    saved = storages[slot].save(value, stored[slot][i], seed)
-                    stored[slot][i] = as_found(saved, found_stored[slot][i])
-        slots = {slot: treedef.unflatten(stored[slot]) for slot in slot_names}
-        return treedef.unflatten(found), OptState(count=count, hyperparams=hyper, slots=slots | shared)
+        return _init(plan, params)
 
     def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
-        return advance(grads, state, params, extra, moves=False)
+        return _update(plan, grads, state, params, extra, applied=False)
 
     def update_params(grads: PyTree, state: OptState, params: PyTree, **extra: Any) -> tuple[PyTree, OptState]:
-        return advance(grads, state, params, extra, moves=True)
+        return _update(plan, grads, state, params, extra, applied=True)
 
-    return make_optimizer(init, update, f"jgd.{name}({given.text()})", update_params)
-
-
-def _run_blocks(
-    lay_out: Layout,
-    rule: Rule,
-    run: Callable[..., Any],
-    prepared: Callable[[Any], Hyper],
-    step: jax.Array,
-    grads: Sequence[jax.Array],
-    slots: Mapping[str, Sequence[PyTree]],
-    params: Sequence[jax.Array] | None,
-    telling_of: Callable[[str, Sequence[int]], Any],
-) -> list[Any]:
-    """Each leaf's update and slots, the leaves laid out in blocks while they run."""
-    by_leaf: list[Any] = [None] * len(grads)
-    like = [
-        jax.ShapeDtypeStruct(grad.shape, update_dtype(grad, param), sharding=_sharding(grad))
-        for grad, param in zip(grads, [None] * len(grads) if params is None else params, strict=True)
-    ]
-    with telling_of("the layout", ()):
-        blocks = check_blocks(lay_out(rule, like), len(like))
-    for block in blocks:
-        with telling_of("the update", block.indices):
-            found = run_block(
-                block,
-                run,
-                prepared,
-                step,
-                [grads[i] for i in block.indices],
-                {slot: [values[i] for i in block.indices] for slot, values in slots.items()},
-                None if params is None else [params[i] for i in block.indices],
-            )
-        for i, result in zip(block.indices, found, strict=True):
-            by_leaf[i] = result
-    return by_leaf
+    return make_optimizer(init, update, f"jgd.{name}({checked.text()})", update_params)
 
 
-def _sharding(array: jax.Array) -> Any:
-    """How the array's type says that it is sharded over a mesh; None where it says nothing."""
-    sharding = jax.typeof(array).sharding
-    return sharding if sharding.mesh.shape else None
+def _init(plan: Plan, params: PyTree) -> OptState:
+    _refuse_packed(plan, params)
+    paths, values, treedef = _checks.flatten(params)
+    rules = _rules_of(plan, params, paths, values)
+    slots: dict[str, Any] = {
+        slot: treedef.unflatten(
+            _new_slot(plan, slot, rule, path, value) for rule, path, value in zip(rules, paths, values, strict=True)
+        )
+        for slot in plan.storages
+    }
+    trained = [wide_copy(value) for value, rule in zip(values, rules, strict=True) if rule is not None]
+    for slot, make in plan.scalars.items():
+        with telling(plan.name, f"the slot {slot!r} of the whole tree"):
+            first = first_of_tree(make, trained)
+        is_number = jnp.issubdtype(first.dtype, jnp.inexact)
+        slots[slot] = jnp.array(first, widest_dtype(trained) if is_number else first.dtype, copy=True)
+    return first_state(plan.hyperparams, slots)
 
 
-def _rules_of(
-    name: str,
-    rules: Sequence[Rule | TreeRule],
-    choose: Callable[[PyTree], PyTree] | None,
-    tree: PyTree,
-    paths: Sequence[Any],
-    leaves: Sequence[Any],
-) -> list[Any]:
-    """Each leaf's rule; None for leaves that are no floats, which are left alone."""
-    chosen = (
-        [rules[0]] * len(leaves) if choose is None or not leaves else check_chosen(name, rules, choose(tree), paths)
+def _update(
+    plan: Plan, grads: PyTree, state: OptState, params: PyTree, extra: Mapping[str, Any], *, applied: bool
+) -> tuple[PyTree, OptState]:
+    """The updates, or the new params where they are `applied`; and the new state."""
+    _refuse_packed(plan, grads)
+    hyper, count = begin_update(plan.hyperparams, state, OptState, slots=(*plan.storages, *plan.scalars))
+    _check_params(plan, grads, params)
+    if plan.before is not None:
+        grads = plan.before(grads, params, hyper)
+    tree = grads if params is None else params
+    paths, values, treedef = _checks.flatten(tree)
+    rules = _rules_of(plan, tree, paths, values)
+    if params is None and None in rules:
+        _checks.refuse_integer_grad(plan.name, paths[rules.index(None)], values[rules.index(None)])
+    grad_leaves = treedef.flatten_up_to(grads)
+    slots = {slot: _checks.flatten_slot(plan.name, slot, state.slots[slot], grads) for slot in plan.storages}
+    scalars: dict[str, Array] = {slot: state.slots[slot] for slot in plan.scalars}
+    needs = _checks.given_numbers(plan.name, plan.needs, extra)
+    prepare = functools.cache(functools.partial(_prepared, plan, hyper, needs, count))
+    step = _Step(count, prepare, len(values), params is not None, applied)
+    results = [value if applied else zero_update(value) for value in values]
+    for rule in dict.fromkeys(rule for rule in rules if rule is not None):
+        leaves = [
+            _Leaf(i, paths[i], values[i], grad_leaves[i], {slot: slots[slot][i] for slot in rule.slots})
+            for i, rule_of_leaf in enumerate(rules)
+            if rule_of_leaf == rule
+        ]
+        updates, scalars = _update_leaves(plan, rule, step, leaves, scalars)
+        for leaf, (result, new_slots) in zip(leaves, updates, strict=True):
+            results[leaf.index] = result
+            for slot, value in new_slots.items():
+                slots[slot][leaf.index] = value
+    new_slots = {slot: treedef.unflatten(values) for slot, values in slots.items()}
+    return treedef.unflatten(results), OptState(count=count, hyperparams=hyper, slots=new_slots | scalars)
+
+
+def _update_leaves(
+    plan: Plan, rule: Rule | TreeRule, step: _Step, leaves: Sequence[_Leaf], scalars: dict[str, Array]
+) -> tuple[list[tuple[Array, Slots]], dict[str, Array]]:
+    """The leaves of one rule: each one's update and slots as they are stored; and the slots of the whole tree."""
+    stored = [_slots_as_made(plan, rule, leaf) for leaf in leaves]
+    for leaf, slots in zip(leaves, stored, strict=True):
+        _check_leaf(plan, rule, leaf, slots)
+    inputs = Inputs(
+        grads=[jnp.asarray(leaf.grad) for leaf in leaves],
+        params=[jnp.asarray(leaf.value) for leaf in leaves] if step.has_params else None,
+        slots={slot: [plan.storages[slot].load(slots[slot]) for slots in stored] for slot in rule.slots},
     )
-    trainable = [_checks.is_trainable(name, path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
-    for path, leaf, rule in zip(paths, leaves, chosen, strict=True):
+    prepare = functools.partial(step.prepare, rule)
+    if isinstance(rule, TreeRule):
+        with telling(plan.name, "the update", [leaf.path for leaf in leaves]):
+            updates, scalars = tree_update(rule, prepare, step.count, inputs, scalars, step.applied)
+    else:
+        updates = _update_blocks(plan, rule, step, leaves, prepare, inputs)
+    return [
+        (update, _saved(plan, step, leaf, slots, new))
+        for leaf, slots, (update, new) in zip(leaves, stored, updates, strict=True)
+    ], scalars
+
+
+def _update_blocks(
+    plan: Plan, rule: Rule, step: _Step, leaves: Sequence[_Leaf], prepare: Prepare, inputs: Inputs
+) -> list[tuple[Array, Slots]]:
+    def telling_of(function: str, indices: Sequence[int]) -> Any:
+        return telling(plan.name, function, [leaves[i].path for i in indices])
+
+    layout, update = layout_of(rule, plan.layout), plan.compiled(rule, step.applied)
+    return blocks_update(rule, layout, update, prepare, step.count, inputs, telling_of)
+
+
+def _prepared(plan: Plan, hyper: Hyper, needs: Hyper, count: Array, rule: Rule | TreeRule, dtype: Any) -> Hyper:
+    """The hyperparameters of this update as the rule's formula takes them, in a compute dtype."""
+    everything = hyper | plan.hyperparams.complements(hyper) | needs
+    cast = {key: value.astype(real_dtype(dtype)) for key, value in everything.items()}
+    with telling(plan.name, "prepare"), looking_up(cast, {}):
+        return check_prepared(rule.prepare(cast, count))
+
+
+def _slots_as_made(plan: Plan, rule: Rule | TreeRule, leaf: _Leaf) -> Slots:
+    """The leaf's stored slots in the containers that `init` made, where another library put them into its own."""
+
+    def made(slot: str) -> PyTree:
+        return jax.eval_shape(functools.partial(_new_slot, plan, slot, rule, leaf.path), leaf.value)
+
+    return {slot: as_made(value, functools.partial(made, slot)) for slot, value in leaf.slots.items()}
+
+
+def _saved(plan: Plan, step: _Step, leaf: _Leaf, stored: Slots, new: Slots) -> Slots:
+    """The leaf's new slots, stored as those before them."""
+    names = list(plan.storages)
+    saved = {}
+    for slot, value in new.items():
+        seed = _seed(step.count, names.index(slot) * step.leaves + leaf.index)
+        saved[slot] = as_found(plan.storages[slot].save(value, stored[slot], seed), leaf.slots[slot])
+    return saved
+
+
+def _seed(count: jax.Array, place: int) -> jax.Array:
+    """A number of its own for each update and each place in the state; both factors are odd, so no bit is lost."""
+    return count.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) + jnp.uint32(place * 0x85EBCA77 % 2**32)
+
+
+def _rules_of(plan: Plan, tree: PyTree, paths: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """Each leaf's rule; None for leaves that are no floats, which are left alone."""
+    if plan.choose is None or not values:
+        chosen: list[Any] = [plan.rules[0]] * len(values)
+    else:
+        chosen = check_chosen(plan.name, plan.rules, plan.choose(tree), paths)
+    trainable = [_checks.is_trainable(plan.name, path, value) for path, value in zip(paths, values, strict=True)]
+    for path, value, rule in zip(paths, values, chosen, strict=True):
         if not rule.supports_complex:
-            _checks.check_complex(name, path, leaf)
-    return [rule if moves else None for rule, moves in zip(chosen, trainable, strict=True)]
+            _checks.check_complex(plan.name, path, value)
+    return [rule if is_trainable else None for rule, is_trainable in zip(chosen, trainable, strict=True)]
 
 
-def _new_slot(name: str, path: Any, rule: Rule | None, slot: str, storage: Storage, leaf: Any) -> Any:
+def _new_slot(plan: Plan, slot: str, rule: Rule | TreeRule | None, path: Any, value: Any) -> Any:
     """The first value of one leaf's slot, a marker without arrays where the leaf has no such slot."""
     if rule is None or slot not in rule.slots:
         return optax.MaskedNode()
-    with telling(name, f"the slot {slot!r}", [path]):
-        value = first_value(rule.slots[slot], wide_copy(leaf), rule.kind == "elementwise")
-    return storage.create(value, jnp.result_type(leaf))
+    with telling(plan.name, f"the slot {slot!r}", [path]):
+        first = first_value(rule.slots[slot], wide_copy(value), rule.kind == "elementwise")
+    return plan.storages[slot].create(first, jnp.result_type(value))
 
 
 def wide_copy(leaf: Any) -> jax.Array:
@@ -263,45 +304,25 @@ def wide_copy(leaf: Any) -> jax.Array:
     return jnp.array(leaf, dtype=dtype, copy=True)
 
 
-def _seed(count: jax.Array, place: int) -> jax.Array:
-    """A number of its own for each update and each place in the state; both factors are odd, and so lose no bit."""
-    return count.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) + jnp.uint32(place * 0x85EBCA77 % 2**32)
+def _refuse_packed(plan: Plan, tree: PyTree) -> None:
+    if plan.sees_whole_leaves:
+        refuse_packed(plan.name, tree, "its rule or its state_dtype looks at whole leaves")
 
 
-def _stored_scalar(value: jax.Array, old: jax.Array) -> jax.Array:
-    return value if value.dtype == old.dtype else value.astype(old.dtype)  # keys have no astype
-
-
-def _check_trees(
-    name: str,
-    rules: Sequence[Rule | TreeRule],
-    slot_names: Sequence[str],
-    grads: PyTree,
-    state: Any,
-    params: PyTree,
-    *,
-    needs_params: bool,
-) -> None:
-    if not isinstance(state, OptState):
-        raise TypeError(f"{name}: expected the OptState that this optimizer's init made; got {type(state).__name__}.")
-    if set(state.slots) != set(slot_names):
-        raise ValueError(
-            f"{name}: the state has the slots {sorted(state.slots)}, this optimizer has {sorted(slot_names)}."
-            " Pass the state that this optimizer's init made."
-        )
-    if params is None and (needs_params or any(rule.needs_params for rule in rules)):
-        raise ValueError(f"{name}: this rule reads the params: call update(grads, state, params); got params=None.")
+def _check_params(plan: Plan, grads: PyTree, params: PyTree) -> None:
+    if plan.before is not None or any(rule.needs_params for rule in plan.rules):
+        check_params_given(plan.name, params, "this rule")
     if params is not None:
-        _checks.check_same_tree(name, "grads", grads, "params", params)
+        _checks.check_same_tree(plan.name, "grads", grads, "params", params)
 
 
-def _check_leaf(name: str, rule: Rule, path: Any, grad: Any, like: Any, slots: Mapping[str, Any]) -> None:
-    _checks.check_grad(name, path, grad, like)
+def _check_leaf(plan: Plan, rule: Rule | TreeRule, leaf: _Leaf, stored: Slots) -> None:
+    _checks.check_grad(plan.name, leaf.path, leaf.grad, leaf.value)
     if rule.kind != "elementwise":
         return
-    for slot, stored in slots.items():
-        if isinstance(stored, jax.Array) and stored.shape != jnp.shape(grad):
+    for slot, value in stored.items():
+        if isinstance(value, jax.Array) and value.shape != jnp.shape(leaf.grad):
             raise ValueError(
-                f"{name}: the gradient at {_checks.path_text(path)} has shape {jnp.shape(grad)}; expected that of the"
-                f" state's slot {slot!r}, {stored.shape}."
+                f"{plan.name}: the gradient at {_checks.path_text(leaf.path)} has shape {jnp.shape(leaf.grad)};"
+                f" expected that of the state's slot {slot!r}, {value.shape}."
             )

@@ -1,14 +1,17 @@
 """What an optimizer is, and what it carries from one step to the next."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
 
 from jgd.core._apply import apply_updates
 from jgd.core._arguments import check_kind
 from jgd.core._fitting import guarded_init, guarded_update
-from jgd.core._types import Array, PyTree
+from jgd.core._hyperparams import Hyperparams
+from jgd.core._numerics import increment
+from jgd.core._types import Array, Hyper, PyTree
 
 
 class OptState(NamedTuple):
@@ -41,6 +44,62 @@ class OptState(NamedTuple):
             message += f"; its fields are count, hyperparams and slots, its slots: {known}"
             message += f". Hyperparameters are in state.hyperparams: {numbers}." if numbers else "."
         raise AttributeError(message, name=name, obj=self)
+
+
+def first_state(hyperparams: Hyperparams, slots: dict[str, PyTree]) -> OptState:
+    """The state before the first update."""
+    return OptState(jnp.zeros((), jnp.int32), hyperparams.init(), slots)
+
+
+def begin_update(
+    hyperparams: Hyperparams, state: Any, kind: type, slots: Collection[str] | None = None
+) -> tuple[Hyper, Array]:
+    """What every update starts with.
+
+    Args:
+        hyperparams: Those that the factory was given.
+        state: A state with a count and hyperparameters, or one that has such a state under `own`.
+        kind: The type of the states that the optimizer's init makes.
+        slots: The names of its slots; None not to compare them.
+
+    Returns:
+        `(hyper, step)`: the hyperparameters of this update by name, and its number, from 1, which is the new count.
+
+    Raises:
+        TypeError: `state` is no such state.
+        ValueError: It has other slots or hyperparameters.
+    """
+    owner = hyperparams.owner
+    check_state(owner, state, kind)
+    counted = getattr(state, "own", state)
+    if slots is not None and set(counted.slots) != set(slots):
+        raise ValueError(
+            f"{owner}: the state has the slots {sorted(counted.slots)}, this optimizer has {sorted(slots)}."
+            " Pass the state that this optimizer's init made."
+        )
+    return hyperparams.at_step(counted.hyperparams, counted.count), increment(counted.count)
+
+
+def check_state(owner: str, state: Any, kind: type) -> None:
+    """Refuses what the optimizer's init does not make.
+
+    Raises:
+        TypeError: It is of another type than `kind`.
+    """
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"{owner}: expected the {kind.__name__} that this optimizer's init made; got {type(state).__name__}."
+        )
+
+
+def check_params_given(owner: str, params: PyTree, who: str = "it", grads: str = "grads") -> None:
+    """Refuses an update without params, for formulas that read them.
+
+    Raises:
+        ValueError: They are None.
+    """
+    if params is None:
+        raise ValueError(f"{owner}: {who} reads the params: call update({grads}, state, params); got params=None.")
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):
