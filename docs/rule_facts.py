@@ -182,21 +182,12 @@ def describe(name):
         "public": f"jgd.{name}" if getattr(jgd, name, None) is factory else f"{factory.__module__}.{name}",
         "module": module.__name__,
         "module_doc": inspect.getdoc(module) or "",
-        "formula_docs": _formula_docs(module),
         "summary": " ".join((inspect.getdoc(factory) or "").split("\n\n")[0].split()),
         "arguments": arguments_of(factory),
         "source": inspect.getsource(module),
         "inside": inside(factory),
         "problems": {},
     }
-
-
-def _formula_docs(module):
-    """Docstrings of the modules that the module's own refers to for its formula, where it has none."""
-    text = inspect.getdoc(module) or ""
-    names = [] if "$$" in text else re.findall(r"`(jgd\.rules\.(?:\w+\.)*_\w+)`", text)
-    known = [sys.modules.get(name) for name in dict.fromkeys(names)]
-    return [inspect.getdoc(other) for other in known if other is not None and inspect.getdoc(other)]
 
 
 def measure(name, folder):

@@ -151,9 +151,6 @@ def parts_page() -> str:
 def rule_page(rule: dict[str, Any], traces: list[dict[str, Any]]) -> str:
     """The page of one rule."""
     lead, formula, references = _split(rule["module_doc"])
-    for text in rule["formula_docs"]:
-        first, more, cited = _split(text)
-        formula, references = f"{formula}\n\n{first}\n\n{more}".strip(), f"{references}\n{cited}".strip()
     name, family = rule["name"], next(f for f, names in facts["families"].items() if rule["name"] in names)
     siblings = [other for other, more in facts["rules"].items() if more["module"] == rule["module"] and other != name]
     beside = f" In the same file: {', '.join(f'`jgd.{other}`' for other in sorted(siblings))}." if siblings else ""

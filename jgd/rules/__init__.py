@@ -52,7 +52,7 @@ from jgd.rules._muon import MuonDimensionNumbers as MuonDimensionNumbers
 from jgd.rules._muon import muon as muon
 from jgd.rules._musgd import musgd as musgd
 from jgd.rules._nadam import nadam as nadam
-from jgd.rules._nadamw import nadamw as nadamw
+from jgd.rules._nadam import nadamw as nadamw
 from jgd.rules._noisy_sgd import noisy_sgd as noisy_sgd
 from jgd.rules._normuon import normuon as normuon
 from jgd.rules._novograd import novograd as novograd
