@@ -51,11 +51,10 @@ def squares(leaves: Sequence[Array], axis: tuple[int, ...] | None = None) -> Squ
         >>> print(found.length / found.scale)
         5e+20
     """
-    wide: jnp.dtype = functools.reduce(
-        jnp.promote_types, [real_dtype(compute_dtype(x.dtype)) for x in leaves], jnp.float32
-    )
+    dtypes = [real_dtype(compute_dtype(x.dtype)) for x in leaves]
+    wide = functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
     cast = [x.astype(jnp.promote_types(x.dtype, wide)) for x in leaves]
-    total, scale = _squares(axis, jnp.dtype(wide), cast)
+    total, scale = _squares(axis, wide, cast)
     return Squares(total, jax.lax.stop_gradient(scale))
 
 

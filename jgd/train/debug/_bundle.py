@@ -59,7 +59,7 @@ def save_bundle(
     versions = {"jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
     document = {
         "format": FORMAT,
-        "info": dict(info) | {"versions": versions, "x64": bool(jax.config.jax_enable_x64)},  # type: ignore[attr-defined]
+        "info": dict(info) | {"versions": versions, "x64": bool(jax.dtypes.canonicalize_dtype(float) == np.float64)},
         "structure": {name: _describe(tree) for name, tree in trees.items()},
         "leaves": leaves,
     }
