@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jgd.minimizers import Polyak, Status, minimize
+from jgd.minimizers.problem._problem import descent, guard
 
 
 def zakharov(x):
@@ -19,6 +20,10 @@ def steep(x):
 
 def steeper(x):
     return 1e21 * jnp.sum(x**2)
+
+
+def stretched(x, size):
+    return size * jnp.sum(jnp.array([1.0, 3.0]) * (x - 2) ** 2)
 
 
 def bowl(x):
@@ -43,6 +48,33 @@ def test_gradients_whose_products_overflow_float32(method):
     result = minimize(steep, jnp.ones(2, jnp.float32), method=method, tol=1e14, max_steps=20)
     assert result.status == Status.CONVERGED
     np.testing.assert_allclose(result.params, np.zeros(2), atol=1e-3)
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("nesterov", "barzilai_borwein", "cg", "bfgs")]
+ANY_SIZE = ["gradient_descent", "lbfgs", "trust_region", *SLOW]
+
+
+@pytest.mark.parametrize("method", ANY_SIZE)
+def test_gradients_whose_squares_overflow_float32(method):
+    # gradients of 2e21 and 6e21, so slopes of -4e43; the size is an argument: one program for both
+    for size in (1.0, 1e21):
+        result = minimize(
+            stretched, jnp.ones(2, jnp.float32), args=(size,), method=method, tol=1e-3 * size, max_steps=60
+        )
+        np.testing.assert_allclose(result.params, [2, 2], atol=1e-3)
+        assert result.grad_norm < 2e-3 * size
+        assert result.evaluations.values < 60
+
+
+def test_the_power_of_two_is_one_for_ordinary_vectors():
+    for size in (1e-14, 1.0, 1e14):
+        assert guard(jnp.array([0.0, size], jnp.float32)) == 1
+    assert guard(jnp.zeros(2)) == 1
+    for huge in (1e15, 1e21, 1e30):
+        direction, slope, power = descent(jnp.array([huge, -huge], jnp.float32))
+        assert power == 2.0**-80
+        np.testing.assert_allclose(direction, [-huge * 2.0**-80, huge * 2.0**-80])
+        np.testing.assert_allclose(slope, -2 * (huge * 2.0**-80) * huge, rtol=1e-6)
 
 
 def test_polyaks_step_where_the_square_of_the_gradient_overflows():

@@ -8,7 +8,7 @@ from jgd.core import Array, check_whole
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, dot, unit_step
+from jgd.minimizers.problem._problem import Point, Problem, descent, dot, unit_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +44,16 @@ class BarzilaiBorwein(BaseMethod):
     ) -> tuple[Point, tuple[Array, Array, Array], StepInfo]:
         """One step."""
         step0, values, odd = state
-        slope = -dot(point.grad, point.grad)
-        worst = jnp.max(values)
-        new, found, cost = search_along(problem, point, -point.grad, slope, step0, self.line_search, reference=worst)
-        move, change = new.params - point.params, new.grad - point.grad
+        direction, slope, power = descent(point.grad)
+        step0, worst = step0 / power, jnp.max(values)
+        new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search, reference=worst)
+        # both steps are of the direction searched along, which is the gradient but where that is huge
+        move, change = new.params - point.params, power * (new.grad - point.grad)
         curvature = dot(move, change)
         long, short = dot(move, move) / curvature, curvature / dot(change, change)
         usable = (curvature > 0) & jnp.isfinite(long) & jnp.isfinite(short)
         size = jnp.where(usable, jnp.where(odd, short, long), 2 * found.step)
         size = jnp.where(found.decreased & (size > 0), size, 0.1 * step0)
         values = jnp.concatenate([values[1:], new.value[None]])
-        info = StepInfo(found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope * step0))
-        return new, (size.astype(step0.dtype), values, ~odd), info
+        info = StepInfo(power * found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope * step0))
+        return new, ((power * size).astype(step0.dtype), values, ~odd), info

@@ -21,7 +21,7 @@ from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.methods._lbfgs import first_step
-from jgd.minimizers.problem._problem import Point, Problem, dot, norm
+from jgd.minimizers.problem._problem import Point, Problem, descent, dot, guard, norm
 
 
 class BFGSState(NamedTuple):
@@ -62,18 +62,20 @@ class BFGS(BaseMethod):
         direction = -(state.inverse @ point.grad)
         slope = dot(direction, point.grad)
         usable = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~state.fresh
-        direction = jnp.where(usable, direction, -point.grad)
-        slope = jnp.where(usable, slope, -dot(point.grad, point.grad))
-        step0 = jnp.where(usable, 1, first_step(point))
+        steepest, steepest_slope, power = descent(point.grad)
+        direction = jnp.where(usable, direction, steepest)
+        slope = jnp.where(usable, slope, steepest_slope)
+        step0 = jnp.where(usable, 1, first_step(point) / power)
         new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
         failed = ~found.decreased
 
         move, change = new.params - point.params, new.grad - point.grad
-        curvature, square = dot(move, change), dot(change, change)
+        power = guard(change)
+        curvature, square = dot(move, change), dot(power * change, power * change)
         keep = (curvature > jnp.finfo(move.dtype).eps * norm(move) * norm(change)) & jnp.isfinite(square)
         curvature, square = jnp.where(keep, curvature, 1), jnp.where(keep, square, 1)
         eye = jnp.eye(move.size, dtype=move.dtype)
-        base = jnp.where(state.fresh, curvature / square * eye, state.inverse)
+        base = jnp.where(state.fresh, power * (power * curvature / square) * eye, state.inverse)
         inverse = jnp.where(keep, _updated(base, move, change, curvature), state.inverse)
         inverse = jnp.where(failed, eye, inverse)
         predicted = jnp.abs(slope * step0)

@@ -28,7 +28,7 @@ from jgd.core import Array, check_choice
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, dot, norm, unit_step
+from jgd.minimizers.problem._problem import Point, Problem, descent, dot, norm, unit_step
 
 Formula = Literal["hager_zhang", "polak_ribiere", "dai_yuan"]
 
@@ -83,19 +83,22 @@ class ConjugateGradient(BaseMethod):
 
     def step(self, problem: Problem, point: Point, state: CGState) -> tuple[Point, CGState, StepInfo]:
         """One step."""
-        slope = dot(state.direction, point.grad)
+        steepest, steepest_slope, power = descent(point.grad)
+        along = power * state.direction
+        slope = dot(along, point.grad)
         usable = (slope < 0) & ~state.fresh
-        direction = jnp.where(usable, state.direction, -point.grad)
-        slope = jnp.where(usable, slope, -dot(point.grad, point.grad))
+        direction = jnp.where(usable, along, steepest)
+        slope = jnp.where(usable, slope, steepest_slope)
         # the decrease to first order is that of the last step, for want of better
         again = _divide(state.decrease, slope)
-        step0 = jnp.where(again > 0, again, unit_step(point.grad))
+        step0 = jnp.where(again > 0, again, unit_step(point.grad) / power)
         new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
         failed = ~found.decreased
-        keep = beta(self.formula, point.grad, new.grad, direction)
-        after = -new.grad + jnp.where(failed | ~jnp.isfinite(keep), 0, keep).astype(slope.dtype) * direction
+        keep = beta(self.formula, power * point.grad, power * new.grad, direction)
+        keep = jnp.where(failed | ~jnp.isfinite(keep), 0, keep).astype(slope.dtype)
+        after = -new.grad + keep * (direction / power)
         decrease = jnp.where(failed, 0, found.step * slope)
         predicted = jnp.abs(slope * step0)
         over = failed & (~usable | problem.at_floor(point, predicted))
-        info = StepInfo(found.step, cost, over, found.decreased, predicted)
+        info = StepInfo(power * found.step, cost, over, found.decreased, predicted)
         return new, CGState(after, failed, decrease.astype(slope.dtype)), info

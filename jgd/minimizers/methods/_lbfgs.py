@@ -34,7 +34,7 @@ from jgd.core import Array
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, max_norm, norm
+from jgd.minimizers.problem._problem import Point, Problem, choose, descent, dot, guard, max_norm, norm
 
 
 class LBFGSState(NamedTuple):
@@ -74,7 +74,8 @@ def two_loops(vector: Array, state: LBFGSState) -> Array:
 
 def remember(state: LBFGSState, move: Array, change: Array) -> LBFGSState:
     """The memory with one pair more and without its oldest, or as it is where the curvature is not positive."""
-    curvature, square = dot(move, change), dot(change, change)
+    power = guard(change)
+    curvature, square = dot(move, change), dot(power * change, power * change)
     eps = jnp.finfo(move.dtype).eps
     keep = (curvature > eps * norm(move) * norm(change)) & jnp.isfinite(square) & (square > 0)
     safe = jnp.where(keep, curvature, 1)
@@ -88,7 +89,7 @@ def remember(state: LBFGSState, move: Array, change: Array) -> LBFGSState:
         shifted(state.moves, move),
         shifted(state.changes, change),
         shifted(state.weights, 1 / safe),
-        jnp.where(keep, jnp.sqrt(ratio), state.scale),
+        jnp.where(keep, power * jnp.sqrt(ratio), state.scale),
         state.fresh & ~keep,
     )
 
@@ -148,13 +149,14 @@ class LBFGS(BaseMethod):
         direction = -two_loops(point.grad, memory)
         slope = dot(direction, point.grad)
         downhill = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~memory.fresh
-        direction = jnp.where(downhill, direction, -point.grad)
-        slope = jnp.where(downhill, slope, -dot(point.grad, point.grad))
+        steepest, steepest_slope, power = descent(point.grad)
+        direction = jnp.where(downhill, direction, steepest)
+        slope = jnp.where(downhill, slope, steepest_slope)
         # with nothing remembered, the scale is the last step along the negative gradient
-        step0 = jnp.where(downhill, 1.0, jnp.where(memory.fresh, memory.scale, first_step(point)))
+        step0 = jnp.where(downhill, 1.0, jnp.where(memory.fresh, memory.scale, first_step(point)) / power)
         new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
         after = remember(memory, new.params - point.params, new.grad - point.grad)
-        after = after._replace(scale=jnp.where(after.fresh, found.step, after.scale))
+        after = after._replace(scale=jnp.where(after.fresh, power * found.step, after.scale))
         empty, none = self.init(problem, point)
         # once with a longer scale, then without a memory; of searches that failed, the smallest promise counts
         longer = memory._replace(scale=jnp.maximum(memory.scale, first_step(point)))

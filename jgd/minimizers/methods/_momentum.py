@@ -31,7 +31,7 @@ from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import stopped
 from jgd.minimizers.loop._result import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, dot, unit_step
+from jgd.minimizers.problem._problem import Point, Problem, descent, dot, unit_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Nesterov(BaseMethod):
         after = 0.5 * (1 + jnp.sqrt(1 + 4 * theta**2))
         beta = jnp.where(uphill, 0, (theta - 1) / after)
         new = problem.point(params + beta * (params - state.params))
-        info = StepInfo(size, Evaluations(1 + tried, 1, 0), failed, ~failed, size * dot(point.grad, point.grad))
+        info = StepInfo(size, Evaluations(1 + tried, 1, 0), failed, ~failed, dot(size * point.grad, point.grad))
         return new, NesterovState(params, after.astype(dtype), size), info
 
     def _step_size(self, problem: Problem, point: Point, state: NesterovState) -> tuple[Array, Array, Array]:
@@ -111,11 +111,12 @@ class Nesterov(BaseMethod):
             return jnp.asarray(self.learning_rate, dtype), jnp.zeros((), jnp.int32), jnp.array(False)
         inner = problem if problem.detached is None else problem.detached
         params, grad, value, last = stopped(inner, problem, point.params, point.grad, point.value, state.step_size)
+        direction, slope, power = descent(grad)
 
         def phi(t: Array) -> tuple[Array, Array, tuple[()]]:
-            return inner.fun(params - t * grad), jnp.zeros_like(t), ()
+            return inner.fun(params + t * direction), jnp.zeros_like(t), ()
 
-        slope, noise = -dot(grad, grad), problem.noise(value)
+        noise = problem.noise(value)
         # half the decrease of the slope holds where the step is at most 1/L, which the theory needs
-        found = Armijo(c1=0.5)(phi, value, slope, 1.2 * last, noise=noise, active=problem.running)
-        return found.step, found.evaluations, ~found.decreased
+        found = Armijo(c1=0.5)(phi, value, slope, 1.2 * last / power, noise=noise, active=problem.running)
+        return power * found.step, found.evaluations, ~found.decreased

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.minimizers.problem._problem import dot, norm
+from jgd.minimizers.problem._problem import dot, guard, norm
 
 
 def inner_loop(goes_on: Callable[[Any], Array], turn: Callable[[Any], Any], start: Any, most: int, unroll: bool) -> Any:
@@ -68,10 +68,13 @@ class _State(NamedTuple):
 
 def _to_boundary(step: Array, direction: Array, radius: Array) -> Array:
     """How far along the direction the boundary is."""
+    # the square of a radius in units of a huge gradient would vanish
+    power = guard(radius)
+    step, radius = power * step, power * radius
     a, b, c = dot(direction, direction), dot(step, direction), dot(step, step) - radius**2
     square = b * b - a * c
     root = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-    return jnp.where(b > 0, -c / jnp.where(b > 0, b + root, 1), (root - b) / jnp.where(a > 0, a, 1))
+    return jnp.where(b > 0, -c / jnp.where(b > 0, b + root, 1), (root - b) / jnp.where(a > 0, a, 1)) / power
 
 
 def newton_step(

@@ -105,6 +105,21 @@ def norm(a: Array) -> Array:
     return jnp.where(zero, 0, safe * jnp.sqrt(jnp.where(zero, 1, square)))
 
 
+def guard(vector: Array) -> Array:
+    """A power of two that keeps inner products of a vector with itself finite: one, but for entries far from one."""
+    far = jnp.finfo(vector.dtype).maxexp * 3 // 8
+    size = max_norm(jax.lax.stop_gradient(vector))
+    power = jnp.where(size > 2.0**far, 2.0 ** -(far * 5 // 3), 1.0)
+    return jnp.where((size > 0) & (size < 2.0**-far), 2.0 ** (far * 5 // 3), power).astype(vector.dtype)
+
+
+def descent(grad: Array) -> tuple[Array, Array, Array]:
+    """The negative gradient [n] times a power of two, its slope, and the power: one, but where the slope overflows."""
+    power = jnp.minimum(guard(grad), 1)
+    direction = -power * grad
+    return direction, dot(direction, grad), power
+
+
 def unit_step(vector: Array) -> Array:
     """The size of a step along a vector [n] whose length is one at most; one at most itself."""
     size = norm(vector)
