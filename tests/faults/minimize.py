@@ -38,8 +38,8 @@ FAULTS = [
     Fault(
         "lbfgs_scale_squared",
         "jgd/minimizers/methods/_lbfgs.py",
-        "jnp.where(keep, jnp.sqrt(ratio), state.scale)",
-        "jnp.where(keep, ratio, state.scale)",
+        "jnp.where(keep, power * jnp.sqrt(ratio), state.scale)",
+        "jnp.where(keep, power * ratio, state.scale)",
         ("tests/minimize/test_lbfgs.py::test_the_direction_is_that_of_the_dense_formula",),
         "L-BFGS tries steps of the wrong size, and needs many evaluations.",
     ),
