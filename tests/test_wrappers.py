@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jgd
+from jgd.core import Wrapper, wrap, zeros
 
 
 def run(optimizer, params, grads):
@@ -292,3 +293,57 @@ def test_wrappers_refuse_what_is_no_optimizer():
     optimizer = jgd.trust_ratio(two_rates)
     with pytest.raises(ValueError, match="several parts of the inner optimizer have a learning_rate"):
         optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)), jnp.ones(2))
+
+
+MISTAKES = [
+    (
+        lambda g, s, p, h, t: (g, {"sum": s["sum"][0]}),
+        ValueError,
+        r"with shape \(3,\); expected",
+    ),
+    (lambda g, s, p, h, t: (g, {"total": g}), ValueError, r"returned a slot 'total'; expected .*: 'sum'"),
+    (lambda g, s, p, h, t: (g.astype(jnp.bfloat16), {}), TypeError, r"with dtype bfloat16; expected float32"),
+    (lambda g, s, p, h, t: g, TypeError, r"returned an array .*expected two values"),
+    (lambda g, s, p, h, t: (h["rate"] * g, {}), KeyError, r"looks up 'rate', which there is not"),
+]
+
+
+@pytest.mark.parametrize("around", ["before", "after"])
+@pytest.mark.parametrize(("formula", "error", "message"), MISTAKES)
+def test_what_a_wrapper_returns_is_checked_as_what_a_rule_returns(around, formula, error, message):
+    after = lambda d, g, s, p, h, t: formula(d, s, p, h, t)  # noqa: E731
+    wrapper = Wrapper(**{around: formula if around == "before" else after}, slots={"sum": zeros})
+    optimizer, params = wrap(jgd.sgd(0.1), wrapper, {}, name="mine"), {"a": jnp.ones((4, 3))}
+    with pytest.raises(error, match=rf"mine: at \['a'\] {around} .*{message}"):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+def test_a_wrapper_returns_the_slots_that_it_changes():
+    before = lambda g, s, p, h, t: (2 * g, {"first": g})  # noqa: E731
+    after = lambda d, g, s, p, h, t: (d, {"last": d})  # noqa: E731
+    wrapper = Wrapper(before, after, {"first": zeros, "last": zeros, "kept": lambda p: p})
+    optimizer, params = wrap(jgd.sgd(0.5), wrapper, {}, name="mine"), jnp.array([3.0])
+    _, state = optimizer.update(jnp.array([1.0]), optimizer.init(params), params)
+    assert {slot: float(value[0]) for slot, value in state.own.slots.items()} == {"first": 1, "last": -1, "kept": 3}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        jgd.sgd,
+        jgd.clip,
+        jgd.galore,
+        lambda rate: jgd.cautious(jgd.sgd(rate)),
+        lambda rate: jgd.mechanize(jgd.sgd(rate)),
+        lambda rate: jgd.schedule_free(jgd.sgd(rate), rate),
+        lambda rate: jgd.skip_nonfinite(jgd.sgd(rate)),
+        lambda rate: jgd.stochastic_rounding(jgd.sgd(rate)),
+        lambda rate: jgd.differentially_private_aggregate(rate, 0.0, key=0),
+        lambda rate: jgd.reduce_on_plateau(rate),
+    ],
+)
+def test_a_state_of_another_kind_is_told_by_its_type(make):
+    optimizer, params = make(0.5), jnp.ones((4, 3))
+    kind = type(optimizer.init(params)).__name__
+    with pytest.raises(TypeError, match=rf"expected the {kind} that this optimizer's init made; got tuple"):
+        optimizer.update(params, (optimizer.init(params), ()), params)

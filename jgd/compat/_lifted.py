@@ -14,10 +14,10 @@ from jgd.core import (
     Array,
     Optimizer,
     PyTree,
+    begin_update,
     check_arrays,
     checked,
     compute_dtype,
-    increment,
     make_optimizer,
     real_dtype,
 )
@@ -83,7 +83,7 @@ def lift(
     vectors = tuple(key for key, value in data.items() if isinstance(value, tuple))
     ranges = dict.fromkeys(unusual(name, factory, data), ANYWHERE)
     first_values: dict[str, Any] = {key: np.asarray(value) if key in vectors else value for key, value in data.items()}
-    given = Hyperparams(name, first_values, arrays=vectors, ranges=ranges)
+    numbers = Hyperparams(name, first_values, arrays=vectors, ranges=ranges)
 
     def build(hyper: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
         values = {key: tuple(hyper[key]) if key in vectors else hyper[key] for key in data}
@@ -96,18 +96,16 @@ def lift(
 
     def init(params: PyTree) -> LiftedState:
         check_arrays(name, params)
-        hyper = given.init()
+        hyper = numbers.init()
         wide = jax.tree.map(_wide, params, params)
         inner = _with_reason(name, build, first, hyper, lambda transform: transform.init(wide))
         return LiftedState(jnp.zeros((), jnp.int32), hyper, jax.tree.map(_own, inner))
 
     def update(grads: PyTree, state: LiftedState, params: PyTree = None, **extra: Any) -> tuple[PyTree, LiftedState]:
-        if not isinstance(state, LiftedState):
-            raise TypeError(f"{name}: expected the LiftedState of this optimizer's init; got {type(state).__name__}.")
+        hyper, count = begin_update(numbers, state, LiftedState)
         like = grads if params is None else params
         check_same_tree(name, "grads", grads, "params", like)
         _check_grads(name, grads, params)
-        hyper = given.at_step(state.hyperparams, state.count)
         common = _common_dtype(jax.tree.leaves(like))
         used = {key: value.astype(common) for key, value in hyper.items()}
         wide_grads = jax.tree.map(_wide, grads, like)
@@ -118,9 +116,9 @@ def lift(
 
         updates, inner = _with_reason(name, build, first, used, run)
         updates = jax.tree.map(_narrow, like, grads, updates)
-        return updates, LiftedState(increment(state.count), hyper, jax.tree.map(_as_before, inner, state.inner))
+        return updates, LiftedState(count, hyper, jax.tree.map(_as_before, inner, state.inner))
 
-    return make_optimizer(init, update, f"jgd.compat.optax.lift({name}, {given.text()})")
+    return make_optimizer(init, update, f"jgd.compat.optax.lift({name}, {numbers.text()})")
 
 
 def _with_reason(

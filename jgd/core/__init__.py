@@ -65,6 +65,10 @@ from jgd.core._numerics import tree_size as tree_size
 from jgd.core._numerics import zeros as zeros
 from jgd.core._optimizer import Optimizer as Optimizer
 from jgd.core._optimizer import OptState as OptState
+from jgd.core._optimizer import begin_update as begin_update
+from jgd.core._optimizer import check_params_given as check_params_given
+from jgd.core._optimizer import check_state as check_state
+from jgd.core._optimizer import first_state as first_state
 from jgd.core._optimizer import make_optimizer as make_optimizer
 from jgd.core._optimizer import update_params as update_params
 from jgd.core._over_floats import over_floats as over_floats

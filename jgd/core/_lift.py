@@ -123,14 +123,14 @@ def lift(
     """
     check_lifted(name, rules, (Rule, TreeRule), hyperparams)
     all_rules: tuple[Any, ...] = (rules,) if isinstance(rules, Rule | TreeRule) else tuple(rules)
-    checked = Hyperparams(name, hyperparams, arrays, ranges)
+    numbers = Hyperparams(name, hyperparams, arrays, ranges)
     storages = resolve_storages(name, all_rules, slot_dtypes or {}, state_dtype)
     slots = dict.fromkeys(slot for rule in all_rules for slot in rule.slots)
     by_row = any(store.by_row for store in storages.values())
     plan = Plan(
         name=name,
         rules=all_rules,
-        hyperparams=checked,
+        hyperparams=numbers,
         choose=choose,
         before=before,
         storages={slot: storages[slot] for slot in slots},
@@ -150,7 +150,7 @@ def lift(
     def update_params(grads: PyTree, state: OptState, params: PyTree, **extra: Any) -> tuple[PyTree, OptState]:
         return _update(plan, grads, state, params, extra, applied=True)
 
-    return make_optimizer(init, update, f"jgd.{name}({checked.text()})", update_params)
+    return make_optimizer(init, update, f"jgd.{name}({numbers.text()})", update_params)
 
 
 def _init(plan: Plan, params: PyTree) -> OptState:

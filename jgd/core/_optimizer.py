@@ -92,14 +92,14 @@ def check_state(owner: str, state: Any, kind: type) -> None:
         )
 
 
-def check_params_given(owner: str, params: PyTree, who: str = "it", grads: str = "grads") -> None:
-    """Refuses an update without params, for formulas that read them.
+def check_params_given(owner: str, params: PyTree, who: str = "it", updates: str = "grads") -> None:
+    """Refuses an update without params, for formulas that read them; `who` does, and `updates` is the first argument.
 
     Raises:
         ValueError: They are None.
     """
     if params is None:
-        raise ValueError(f"{owner}: {who} reads the params: call update({grads}, state, params); got params=None.")
+        raise ValueError(f"{owner}: {who} reads the params: call update({updates}, state, params); got params=None.")
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):

@@ -3,12 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
 from jgd.core._checks import check_same_tree
 from jgd.core._hyperparams import Hyperparams
-from jgd.core._numerics import increment
-from jgd.core._optimizer import Optimizer, OptState, make_optimizer
+from jgd.core._optimizer import Optimizer, OptState, begin_update, check_params_given, first_state, make_optimizer
 from jgd.core._types import Hyper, PyTree, ScalarOrSchedule
 
 
@@ -30,23 +27,18 @@ def lift_transform(
     Returns:
         An optimizer whose state is `OptState(count, hyperparams, {})`.
     """
-    given = Hyperparams(name, hyperparams)
+    numbers = Hyperparams(name, hyperparams)
 
     def init(params: PyTree) -> OptState:
         del params
-        return OptState(count=jnp.zeros((), jnp.int32), hyperparams=given.init(), slots={})
+        return first_state(numbers, {})
 
     def update(updates: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
         del extra
-        if not isinstance(state, OptState):
-            raise TypeError(
-                f"{name}: expected the OptState that this transform's init made; got {type(state).__name__}."
-            )
-        if needs_params and params is None:
-            raise ValueError(f"{name}: it reads the params: call update(updates, state, params); got params=None.")
+        hyper, count = begin_update(numbers, state, OptState)
         if needs_params:
+            check_params_given(name, params, updates="updates")
             check_same_tree(name, "updates", updates, "params", params)
-        hyper = given.at_step(state.hyperparams, state.count)
-        return apply(updates, params, hyper), OptState(increment(state.count), hyper, {})
+        return apply(updates, params, hyper), OptState(count, hyper, {})
 
-    return make_optimizer(init, update, f"jgd.{name}({given.text()})")
+    return make_optimizer(init, update, f"jgd.{name}({numbers.text()})")

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core._checks import check_same_tree, flatten
-from jgd.core._floats import is_float
+from jgd.core._authored import telling
+from jgd.core._checks import check_complex, check_same_tree, flatten
+from jgd.core._floats import cast_like, is_float
+from jgd.core._formula import call_formula, update_dtype
 from jgd.core._hyperparams import Hyperparams, get_hyperparams
 from jgd.core._lift import wide_copy
-from jgd.core._numerics import compute_dtype, increment, real_dtype
-from jgd.core._optimizer import Optimizer, OptState, make_optimizer
+from jgd.core._numerics import compute_dtype, real_dtype
+from jgd.core._optimizer import Optimizer, OptState, begin_update, check_params_given, first_state, make_optimizer
 from jgd.core._packing import refuse_packed
 from jgd.core._ranges import Range
 from jgd.core._types import Array, Hyper, PyTree, ScalarOrSchedule, Slots
@@ -31,11 +32,12 @@ class WrapperState(NamedTuple):
 
 
 class Wrapper(NamedTuple):
-    """What a wrapper does to one leaf.
+    """What a wrapper does to one leaf. Its formulas are called as those of rules are, in the leaf's compute dtype.
 
     Attributes:
         before: `before(grad, slots, param, hyper, step) -> (grad, slots)`, or None.
         after: `after(delta, grad, slots, param, hyper, step) -> (delta, slots)` with the gradient as it came, or None.
+            Either may leave out slots that it does not change.
         slots: For each slot its name and the function that makes its first value from the parameter.
         reads: Hyperparameters of the inner optimizer that the formulas read, such as `learning_rate`, each with the
             value to use where it has none (None to refuse).
@@ -76,80 +78,101 @@ def wrap(
         An optimizer whose state is `WrapperState(own, inner)`. Leaves that are no floats are left to the inner one.
     """
     check_transform(name, inner)
-    inside = optax.with_extra_args_support(inner)
-    given = Hyperparams(name, hyperparams, arrays, ranges)
+    numbers = Hyperparams(name, hyperparams, arrays, ranges)
+    plan = _Plan(name, wrapper, numbers, optax.with_extra_args_support(inner))
 
     def init(params: PyTree) -> WrapperState:
-        if not wrapper.elementwise:
-            refuse_packed(name, params, "it looks at whole leaves")
-        _, leaves, treedef = flatten(params)
-        slots = {
-            slot: treedef.unflatten(make(wide_copy(p)) if is_float(p) else optax.MaskedNode() for p in leaves)
-            for slot, make in wrapper.slots.items()
-        }
-        return WrapperState(OptState(jnp.zeros((), jnp.int32), given.init(), slots), inside.init(params))
+        return _init(plan, params)
 
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
-        if not isinstance(state, WrapperState):
-            raise TypeError(f"{name}: expected the WrapperState of this optimizer's init; got {type(state).__name__}.")
-        if wrapper.needs_params and params is None:
-            raise ValueError(f"{name}: it reads the params: call update(grads, state, params); got params=None.")
-        if params is not None:
-            check_same_tree(name, "grads", grads, "params", params)
-        own, step = state.own, increment(state.own.count)
-        hyper = given.at_step(own.hyperparams, own.count)
-        grad_leaves, treedef = jax.tree.flatten(grads)
-        param_leaves = [None] * len(grad_leaves) if params is None else treedef.flatten_up_to(params)
-        stored = {slot: treedef.flatten_up_to(own.slots[slot]) for slot in wrapper.slots}
-        full = hyper | given.complements(hyper)
-        if wrapper.before is not None:
-            full = full | _read(name, wrapper.reads, state.inner) if wrapper.after is None else full
-            changed = [
-                _on_leaf(wrapper.before, (g,), stored, i, p, full, step, name, wrapper)
-                for i, (g, p) in enumerate(zip(grad_leaves, param_leaves, strict=True))
-            ]
-            grads = treedef.unflatten(changed)
-        updates, new_inner = inside.update(grads, state.inner, params, **extra)
-        if wrapper.after is not None:
-            full = full | _read(name, wrapper.reads, new_inner)
-            deltas = treedef.flatten_up_to(updates)
-            changed = [
-                _on_leaf(wrapper.after, (d, g), stored, i, p, full, step, name, wrapper)
-                for i, (d, g, p) in enumerate(zip(deltas, grad_leaves, param_leaves, strict=True))
-            ]
-            updates = treedef.unflatten(changed)
-        slots = {slot: treedef.unflatten(values) for slot, values in stored.items()}
-        return updates, WrapperState(OptState(step, hyper, slots), new_inner)
+        return _update(plan, grads, state, params, extra)
 
-    return make_optimizer(init, update, f"jgd.{name}({', '.join(filter(None, [transform_text(inner), given.text()]))})")
+    text = ", ".join(filter(None, [transform_text(inner), numbers.text()]))
+    return make_optimizer(init, update, f"jgd.{name}({text})")
+
+
+class _Plan(NamedTuple):
+    """The arguments of `wrap`, checked: all that the optimizer knows."""
+
+    name: str
+    wrapper: Wrapper
+    hyperparams: Hyperparams
+    inner: optax.GradientTransformationExtraArgs
+
+
+class _Leaf(NamedTuple):
+    path: Any
+    grad: Any  # as it came
+    param: Any  # None where no params were given
+    slots: dict[str, Any]
+
+
+def _init(plan: _Plan, params: PyTree) -> WrapperState:
+    if not plan.wrapper.elementwise:
+        refuse_packed(plan.name, params, "it looks at whole leaves")
+    _, leaves, treedef = flatten(params)
+    slots: dict[str, Any] = {
+        slot: treedef.unflatten(make(wide_copy(leaf)) if is_float(leaf) else optax.MaskedNode() for leaf in leaves)
+        for slot, make in plan.wrapper.slots.items()
+    }
+    return WrapperState(first_state(plan.hyperparams, slots), plan.inner.init(params))
+
+
+def _update(
+    plan: _Plan, grads: PyTree, state: WrapperState, params: PyTree, extra: Mapping[str, Any]
+) -> tuple[PyTree, WrapperState]:
+    wrapper = plan.wrapper
+    used, step = begin_update(plan.hyperparams, state, WrapperState, slots=wrapper.slots)
+    if wrapper.needs_params:
+        check_params_given(plan.name, params)
+    if params is not None:
+        check_same_tree(plan.name, "grads", grads, "params", params)
+    paths, grad_leaves, treedef = flatten(grads)
+    param_leaves = [None] * len(paths) if params is None else treedef.flatten_up_to(params)
+    stored = {slot: treedef.flatten_up_to(state.own.slots[slot]) for slot in wrapper.slots}
+    leaves = [
+        _Leaf(path, grad, param, {slot: values[i] for slot, values in stored.items()})
+        for i, (path, grad, param) in enumerate(zip(paths, grad_leaves, param_leaves, strict=True))
+    ]
+    hyper = used | plan.hyperparams.complements(used)
+    if wrapper.before is not None:
+        of_inner = _read(plan.name, wrapper.reads, state.inner) if wrapper.after is None else {}
+        called = [_on_leaf(plan, "before", (leaf.grad,), leaf, hyper | of_inner, step) for leaf in leaves]
+        grads, leaves = treedef.unflatten(grad for grad, _ in called), [leaf for _, leaf in called]
+    updates, inner = plan.inner.update(grads, state.inner, params, **extra)
+    if wrapper.after is not None:
+        hyper = hyper | _read(plan.name, wrapper.reads, inner)
+        deltas = treedef.flatten_up_to(updates)
+        called = [
+            _on_leaf(plan, "after", (delta, leaf.grad), leaf, hyper, step)
+            for leaf, delta in zip(leaves, deltas, strict=True)
+        ]
+        updates, leaves = treedef.unflatten(delta for delta, _ in called), [leaf for _, leaf in called]
+    slots = {slot: treedef.unflatten(leaf.slots[slot] for leaf in leaves) for slot in wrapper.slots}
+    return updates, WrapperState(OptState(step, used, slots), inner)
 
 
 def _on_leaf(
-    formula: Callable[..., Any],
-    values: tuple[Any, ...],
-    stored: dict[str, list[Any]],
-    i: int,
-    param: Any,
-    hyper: Hyper,
-    step: Array,
-    name: str,
-    wrapper: Wrapper,
-) -> Any:
-    """Runs a formula on leaf `i` in its compute dtype; new slots replace those in `stored`."""
+    plan: _Plan, function: str, values: tuple[Any, ...], leaf: _Leaf, hyper: Hyper, step: Array
+) -> tuple[Any, _Leaf]:
+    """What the wrapper's `function` makes of the first of `values`, in its dtype, and the leaf with its new slots.
+
+    What is no float stays as it is.
+    """
     if values[0] is None or not is_float(values[0]):
-        return values[0]
-    first = jnp.asarray(values[0])
-    if jnp.iscomplexobj(first) and not wrapper.supports_complex:
-        raise TypeError(f"{name}: a leaf is complex ({first.dtype}), which it does not support; expected real leaves.")
-    dtype = compute_dtype(jnp.promote_types(first.dtype, first.dtype if param is None else jnp.result_type(param)))
-    cast = {key: value.astype(real_dtype(dtype)) for key, value in hyper.items()}
-    slots = {slot: jnp.asarray(leaves[i]) for slot, leaves in stored.items()}
-    wide = {k: v.astype(dtype if jnp.iscomplexobj(v) else real_dtype(dtype)) for k, v in slots.items()}
-    wide_param = None if param is None else jnp.asarray(param).astype(dtype)
-    result, new = formula(*(jnp.asarray(v).astype(dtype) for v in values), wide, wide_param, cast, step)
-    for slot, value in new.items():
-        stored[slot][i] = value.astype(slots[slot].dtype)
-    return result.astype(first.dtype)
+        return values[0], leaf
+    if not plan.wrapper.supports_complex:
+        check_complex(plan.name, leaf.path, values[0])
+    arrays = [jnp.asarray(value) for value in values]
+    param = None if leaf.param is None else jnp.asarray(leaf.param)
+    slots = {slot: jnp.asarray(value) for slot, value in leaf.slots.items()}
+    dtype = real_dtype(compute_dtype(update_dtype(arrays[0], param)))
+    cast = {key: value.astype(dtype) for key, value in hyper.items()}
+    formula = getattr(plan.wrapper, function)
+    with telling(plan.name, function, [leaf.path]):
+        result, new = call_formula(formula, arrays, slots, param, cast, step, every_slot=False)
+    new_slots = {slot: cast_like(new[slot], old) if slot in new else leaf.slots[slot] for slot, old in slots.items()}
+    return result.astype(arrays[0].dtype), leaf._replace(slots=new_slots)
 
 
 def _read(name: str, reads: Mapping[str, float | None], inner_state: PyTree) -> Hyper:

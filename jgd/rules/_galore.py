@@ -32,11 +32,12 @@ from jgd.core import (
     PyTree,
     ScalarOrSchedule,
     WrapperState,
+    begin_update,
     broadcast_mask,
     cast_like,
     compute_dtype,
+    first_state,
     fixed_int,
-    increment,
     make_optimizer,
     over_floats,
     shown,
@@ -153,7 +154,7 @@ def galore(
         raise ValueError(f"galore: `rank` must be positive, got {rank}.")
     base = optax.with_extra_args_support(optax.scale_by_adam() if base_optimizer is None else base_optimizer)
     hyperparams = {"learning_rate": learning_rate, "update_proj_gap": update_proj_gap, "scale": scale}
-    given = Hyperparams("galore", hyperparams | {"weight_decay": weight_decay})
+    numbers = Hyperparams("galore", hyperparams | {"weight_decay": weight_decay})
 
     def init(params: PyTree) -> WrapperState:
         leaves, treedef = jax.tree.flatten(params)
@@ -166,11 +167,11 @@ def galore(
             projectors.append(jnp.zeros((long, r), dtype))
             low = (r, short) if rows >= columns else (short, r)
             proxies.append(wide_copy(leaf) if axes is None else jnp.zeros(low, dtype))
-        own = OptState(jnp.zeros((), jnp.int32), given.init(), {"projector": treedef.unflatten(projectors)})
+        own = first_state(numbers, {"projector": treedef.unflatten(projectors)})
         return WrapperState(own, base.init(treedef.unflatten(proxies)))
 
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
-        hyper = given.at_step(state.own.hyperparams, state.own.count)
+        hyper, count = begin_update(numbers, state, WrapperState)
         leaves, treedef = jax.tree.flatten(grads)
         all_axes = axes_of_leaves(grads, weight_dimension_numbers)
         due = jnp.mod(state.own.count, hyper["update_proj_gap"].astype(jnp.int32)) == 0
@@ -188,10 +189,10 @@ def galore(
                 back = projectors[i] @ deltas[i] if tall else deltas[i] @ projectors[i].T
                 deltas[i] = from_matrix(hyper["scale"].astype(back.dtype) * back, leaf.shape, axes)
         steps = _step(treedef.unflatten(deltas), params, hyper, mask)
-        own = OptState(increment(state.own.count), hyper, {"projector": treedef.unflatten(projectors)})
+        own = OptState(count, hyper, {"projector": treedef.unflatten(projectors)})
         return cast_like(steps, grads), WrapperState(own, cast_like(inner, state.inner))
 
-    return over_floats(make_optimizer(init, update, f"jgd.galore({given.text()})"))
+    return over_floats(make_optimizer(init, update, f"jgd.galore({numbers.text()})"))
 
 
 def _step(directions: PyTree, params: PyTree, hyper: Any, mask: Mask) -> PyTree:

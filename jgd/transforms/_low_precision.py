@@ -35,6 +35,8 @@ from jgd.core import (
     OptState,
     PyTree,
     WrapperState,
+    check_params_given,
+    check_state,
     increment,
     make_optimizer,
     transform_text,
@@ -244,10 +246,8 @@ def _around(
         return WrapperState(OptState(jnp.zeros((), jnp.int32), {}, slots), inside.init(wide))
 
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
-        if not isinstance(state, WrapperState):
-            raise TypeError(f"{name}: expected the WrapperState of this optimizer's init; got {type(state).__name__}.")
-        if params is None:
-            raise ValueError(f"{name}: it reads the params: call update(grads, state, params); got params=None.")
+        check_state(name, state, WrapperState)
+        check_params_given(name, params)
         check_same_tree(name, "grads", grads, "params", params)
         paths, leaves, treedef = flatten(params)
         split = [is_split(*leaf) for leaf in zip(paths, leaves, strict=True)]

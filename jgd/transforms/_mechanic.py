@@ -32,9 +32,11 @@ from jgd.core import (
     PyTree,
     ScalarOrSchedule,
     WrapperState,
+    begin_update,
+    check_params_given,
+    first_state,
     fixed_int,
     global_norm,
-    increment,
     make_optimizer,
     map_floats,
     transform_text,
@@ -79,20 +81,20 @@ def mechanize(
     """
     num_betas = fixed_int("mechanize", "num_betas", num_betas, least=1)
     base = optax.with_extra_args_support(base_optimizer)
-    given = Hyperparams("mechanize", {"weight_decay": weight_decay, "eps": eps, "s_init": s_init})
+    numbers = Hyperparams("mechanize", {"weight_decay": weight_decay, "eps": eps, "s_init": s_init})
 
     def init(params: PyTree) -> WrapperState:
-        hyper = given.init()
-        zeros = {name: jnp.zeros(num_betas, hyper["s_init"].dtype) for name in ("r", "m", "v")}
+        first = first_state(numbers, {})
+        scale = first.hyperparams["s_init"]
+        zeros = {name: jnp.zeros(num_betas, scale.dtype) for name in ("r", "m", "v")}
         start = map_floats(wide_copy, params, others=lambda _: optax.MaskedNode())
-        slots = {"x0": start, **zeros, "s": jnp.full(num_betas, hyper["s_init"])}
-        return WrapperState(OptState(jnp.zeros((), jnp.int32), hyper, slots), base.init(params))
+        slots = {"x0": start, **zeros, "s": jnp.full(num_betas, scale)}
+        return WrapperState(first._replace(slots=slots), base.init(params))
 
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
-        if params is None:
-            raise ValueError("mechanize: it reads the params: call update(grads, state, params); got params=None.")
-        own = state.own
-        hyper, old = given.at_step(own.hyperparams, own.count), own.slots
+        hyper, count = begin_update(numbers, state, WrapperState)
+        check_params_given("mechanize", params)
+        old = state.own.slots
         moves, inner = base.update(grads, state.inner, params, **extra)
         total, size, eps_ = jnp.sum(old["s"]), global_norm(params), hyper["eps"]
         pull = hyper["weight_decay"] * total * global_norm(grads) / (size + eps_)
@@ -123,6 +125,6 @@ def mechanize(
 
         updates = map_floats(move, params, old["x0"], delta, moves, others=zero_update)
         slots = {"x0": old["x0"], "r": r, "m": m, "v": v, "s": s}
-        return updates, WrapperState(OptState(increment(own.count), hyper, slots), inner)
+        return updates, WrapperState(OptState(count, hyper, slots), inner)
 
-    return make_optimizer(init, update, f"jgd.mechanize({transform_text(base_optimizer)}, {given.text()})")
+    return make_optimizer(init, update, f"jgd.mechanize({transform_text(base_optimizer)}, {numbers.text()})")

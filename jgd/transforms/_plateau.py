@@ -13,8 +13,9 @@ from jgd.core import (
     PyTree,
     Range,
     ScalarOrSchedule,
+    begin_update,
+    first_state,
     given_numbers,
-    increment,
     make_optimizer,
     scale_tree,
 )
@@ -64,7 +65,7 @@ def reduce_on_plateau(
     hyperparams = {"factor": factor, "patience": patience, "rtol": rtol, "atol": atol, "cooldown": cooldown}
     hyperparams |= {"accumulation_size": accumulation_size, "min_scale": min_scale}
     ranges = {"factor": Range(low_allowed=False, high=1.0), "rtol": UP_TO_ONE, "atol": NOT_NEGATIVE}
-    given = Hyperparams("reduce_on_plateau", hyperparams, ranges=ranges)
+    numbers = Hyperparams("reduce_on_plateau", hyperparams, ranges=ranges)
     if rtol == 0.0 and atol == 0.0:
         raise ValueError("reduce_on_plateau: at least one of rtol or atol must be positive; got rtol = 0 and atol = 0.")
 
@@ -74,11 +75,12 @@ def reduce_on_plateau(
         slots = {"scale": jnp.ones((), dtype), "best_value": jnp.full((), jnp.inf, dtype)}
         slots |= {"avg_value": jnp.zeros((), dtype), "seen": count}
         slots |= {"plateau_count": jnp.zeros_like(count), "cooldown_count": jnp.zeros_like(count)}
-        return OptState(jnp.zeros((), jnp.int32), given.init(), slots)
+        return first_state(numbers, slots)
 
     def update(updates: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
         del params
-        hyper, old = given.at_step(state.hyperparams, state.count), state.slots
+        hyper, count = begin_update(numbers, state, OptState)
+        old = state.slots
         value = given_numbers("reduce_on_plateau", ("value",), extra)["value"].astype(old["avg_value"].dtype)
         seen = old["seen"] + 1
         mean = (old["seen"] * old["avg_value"] + value) / seen
@@ -100,6 +102,6 @@ def reduce_on_plateau(
         }
         kept = {**old, "avg_value": mean, "seen": seen}
         slots = {name: jnp.where(due, new[name], kept[name]).astype(old[name].dtype) for name in old}
-        return scale_tree(updates, slots["scale"]), OptState(increment(state.count), hyper, slots)
+        return scale_tree(updates, slots["scale"]), OptState(count, hyper, slots)
 
-    return make_optimizer(init, update, f"jgd.reduce_on_plateau({given.text()})")
+    return make_optimizer(init, update, f"jgd.reduce_on_plateau({numbers.text()})")

@@ -18,10 +18,11 @@ from jgd.core import (
     OptState,
     PyTree,
     ScalarOrSchedule,
+    begin_update,
     compute_dtype,
+    first_state,
     gaussian_noise,
     global_norm,
-    increment,
     make_optimizer,
     random_key,
     real_dtype,
@@ -62,16 +63,16 @@ def differentially_private_aggregate(
     name = "differentially_private_aggregate"
     chosen = _one_of(name, key, seed)
     hyperparams = {"l2_norm_clip": l2_norm_clip, "noise_multiplier": noise_multiplier}
-    given = Hyperparams(name, hyperparams, ranges={"l2_norm_clip": POSITIVE, "noise_multiplier": NOT_NEGATIVE})
+    numbers = Hyperparams(name, hyperparams, ranges={"l2_norm_clip": POSITIVE, "noise_multiplier": NOT_NEGATIVE})
 
     def init(params: PyTree) -> OptState:
         del params
         slots = {"rng_key": random_key(0 if chosen is None else chosen)}
-        return OptState(jnp.zeros((), jnp.int32), given.init(), slots)
+        return first_state(numbers, slots)
 
     def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
         del params, extra
-        hyper = given.at_step(state.hyperparams, state.count)
+        hyper, step = begin_update(numbers, state, OptState)
         leaves, treedef = jax.tree.flatten(grads)
         sizes = {jnp.shape(leaf)[:1] for leaf in leaves}
         if len(sizes) != 1 or () in sizes:
@@ -90,9 +91,9 @@ def differentially_private_aggregate(
             return ((total + noise) / count).astype(leaf.dtype)
 
         found = [aggregate(jnp.asarray(leaf), key) for leaf, key in zip(leaves, keys, strict=True)]
-        return treedef.unflatten(found), OptState(increment(state.count), hyper, {"rng_key": key})
+        return treedef.unflatten(found), OptState(step, hyper, {"rng_key": key})
 
-    return make_optimizer(init, update, f"jgd.{name}({given.text()})")
+    return make_optimizer(init, update, f"jgd.{name}({numbers.text()})")
 
 
 def dpsgd(

@@ -28,9 +28,11 @@ from jgd.core import (
     PyTree,
     Range,
     ScalarOrSchedule,
+    begin_update,
     check_choice,
+    check_params_given,
     compute_dtype,
-    increment,
+    first_state,
     make_optimizer,
     map_floats,
     transform_text,
@@ -106,7 +108,7 @@ def schedule_free(
         rate = lambda count: learning_rate(count + 1)  # noqa: E731
     hyperparams = {"averaging_learning_rate": rate, "b1": b1, "weight_lr_power": weight_lr_power, "r": r}
     ranges = {"b1": Range(low_allowed=False, high=1.0), "averaging_learning_rate": NOT_NEGATIVE}
-    given = Hyperparams("schedule_free", hyperparams, ranges=ranges)
+    numbers = Hyperparams("schedule_free", hyperparams, ranges=ranges)
 
     def z_of(leaf: Any) -> Array:
         wide = compute_dtype(jnp.result_type(leaf)) if state_dtype is None else jnp.dtype(state_dtype)
@@ -118,13 +120,12 @@ def schedule_free(
             "weight_sum": jnp.zeros((), jnp.result_type(float)),
             "max_lr": jnp.zeros((), jnp.result_type(float)),
         }
-        return ScheduleFreeState(OptState(jnp.zeros((), jnp.int32), given.init(), slots), inside.init(params))
+        return ScheduleFreeState(first_state(numbers, slots), inside.init(params))
 
     def update(grads: PyTree, state: ScheduleFreeState, params: PyTree = None, **extra: Any) -> Any:
-        if params is None:
-            raise ValueError("schedule_free: it reads the params: call update(grads, state, params); got params=None.")
-        own, step = state.own, increment(state.own.count)
-        hyper = given.at_step(own.hyperparams, own.count)
+        hyper, step = begin_update(numbers, state, ScheduleFreeState)
+        check_params_given("schedule_free", params)
+        own = state.own
         max_lr = jnp.maximum(own.slots["max_lr"], hyper["averaging_learning_rate"])
         weight = max_lr ** hyper["weight_lr_power"] * step.astype(max_lr.dtype) ** hyper["r"]
         weight_sum = own.slots["weight_sum"] + weight
@@ -146,4 +147,4 @@ def schedule_free(
         slots = {"z": z, "weight_sum": weight_sum, "max_lr": max_lr}
         return updates, ScheduleFreeState(OptState(step, hyper, slots), inner)
 
-    return make_optimizer(init, update, f"jgd.schedule_free({transform_text(base_optimizer)}, {given.text()})")
+    return make_optimizer(init, update, f"jgd.schedule_free({transform_text(base_optimizer)}, {numbers.text()})")

@@ -12,6 +12,7 @@ from jgd.core import (
     PyTree,
     WrapperState,
     cast_like,
+    check_state,
     increment,
     is_float,
     make_optimizer,
@@ -47,6 +48,7 @@ def skip_nonfinite(optimizer: optax.GradientTransformation) -> Optimizer:
         return WrapperState(OptState(jnp.zeros((), jnp.int32), {}, counts), inside.init(params))
 
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
+        check_state("skip_nonfinite", state, WrapperState)
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(grads) if is_float(leaf)]
         finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
 

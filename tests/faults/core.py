@@ -270,8 +270,8 @@ FAULTS = [
     Fault(
         "wrapper_reads_the_last_rate",
         "jgd/core/_wrapper.py",
-        "_read(name, wrapper.reads, new_inner)",
-        "_read(name, wrapper.reads, state.inner)",
+        "_read(plan.name, wrapper.reads, inner)",
+        "_read(plan.name, wrapper.reads, state.inner)",
         ("tests/test_wrappers.py::test_cautious_decay_follows_its_formula_with_the_learning_rate_of_each_step",),
         "Under a schedule a wrapper works with the learning rate of the step before.",
     ),
