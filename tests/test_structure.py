@@ -61,17 +61,18 @@ def test_imports_run_downward(file):
 
 
 def lines_of_code(text):
-    """Lines that hold code: neither blank nor comments nor docstrings."""
+    """How many lines hold code: neither blank nor comments nor docstrings."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = [
-        node.body[0]
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None
-    ]
-    no_code = {number for node in docstrings for number in range(node.lineno, node.end_lineno + 1)}
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, documented)]
+    docstrings = {
+        (node.body[0].lineno, node.body[0].col_offset)
+        for node in nodes
+        if ast.get_docstring(node, clean=False) is not None
+    }
     silent = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in silent]
-    return len({number for token in tokens for number in range(token.start[0], token.end[0] + 1)} - no_code)
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    code = [token for token in tokens if token.type not in silent and token.start not in docstrings]
+    return len({number for token in code for number in range(token.start[0], token.end[0] + 1)})
 
 
 def outgrown(path, text):
@@ -107,7 +108,38 @@ _TEXT = 'text = """\n# no comment\n"""\n'  # three
 )
 def test_a_file_that_has_outgrown_its_room_is_found(place, text, found):
     message = outgrown(PACKAGE / place, text)
-    assert message is None if found is None else found in message
+    assert message is None if found is None else found in str(message)
+
+
+def missing_from_rule(path, text):
+    """What a file of `jgd/rules` lacks: its formula or its factory; None where it has both."""
+    tree = ast.parse(text)
+    returns = [ast.unparse(node.returns) for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns]
+    if "Optimizer" not in returns:
+        return f"{path} has no factory of an optimizer; what several rules share goes to parts/ or matrices/"
+    return None if "$$" in (ast.get_docstring(tree) or "") else f"{path} has no formula, between $$, in its docstring"
+
+
+RULE_FILES = sorted(file for file in (PACKAGE / "rules").glob("*.py") if file.name != "__init__.py")
+
+
+@pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.name)
+def test_a_rule_is_one_file_with_its_formula_and_its_factory(file):
+    message = missing_from_rule(file, file.read_text(encoding="utf-8"))
+    assert message is None, message
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('"""A rule. $$x$$"""\n\ndef adam(x) -> Optimizer: ...', None),
+        ('"""See `_adam_rule`."""\n\ndef adam(x) -> Optimizer: ...', "has no formula"),
+        ('"""A rule. $$x$$"""\n\ndef adam_rule(x) -> Rule: ...', "has no factory"),
+    ],
+)
+def test_a_rule_in_two_files_is_found(text, found):
+    message = missing_from_rule(PACKAGE / "rules/_adam.py", text)
+    assert message is None if found is None else found in str(message)
 
 
 def factory_of(trace):

@@ -1,8 +1,12 @@
 r"""Estimates of the diagonal of a Hessian, for Sophia.
 
-Hutchinson's is $\hat h = v \odot \nabla^2 f(\theta)\, v$ with random signs $v$: unbiased, one Hessian-vector product.
-The Gauss-Newton one is $\hat h = B\, \hat g \odot \hat g$, with $\hat g$ the gradient of the mean loss over a batch of
-$B$ whose labels were drawn from the model: never negative.
+$$
+\hat h = v \odot \nabla^2 f(\theta)\, v \ \text{(Hutchinson)}, \qquad
+\hat h = B\, \hat g \odot \hat g \ \text{(Gauss-Newton)}
+$$
+
+Hutchinson's has random signs $v$: unbiased, one Hessian-vector product. In the Gauss-Newton one $\hat g$ is the
+gradient of the mean loss over a batch of $B$ whose labels were drawn from the model: never negative.
 
 References:
     - Liu et al., https://arxiv.org/abs/2305.14342, 2023, Algorithms 1 and 2.
