@@ -7,10 +7,12 @@
 
 from typing import Any
 
-import jgd
+from jgd import rules, transforms
 from jgd.core._from_optax import from_optax
+
+_OURS = vars(rules) | vars(transforms)
 
 
 def __getattr__(name: str) -> Any:
     """What jgd has goes before what optax has."""
-    return vars(jgd)[name] if name in vars(jgd) else from_optax(__name__, name, "optax.contrib")
+    return _OURS[name] if name in _OURS else from_optax(__name__, name, "optax.contrib")

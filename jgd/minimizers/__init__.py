@@ -25,11 +25,11 @@ from jgd.minimizers.line_searches._hager_zhang import HagerZhang as HagerZhang
 from jgd.minimizers.line_searches._protocol import LineSearch as LineSearch
 from jgd.minimizers.line_searches._protocol import LineSearchResult as LineSearchResult
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe as StrongWolfe
-from jgd.minimizers.loop._result import Evaluations as Evaluations
+from jgd.minimizers.loop._fields import Evaluations as Evaluations
+from jgd.minimizers.loop._fields import Path as Path
+from jgd.minimizers.loop._fields import Status as Status
+from jgd.minimizers.loop._fields import Trace as Trace
 from jgd.minimizers.loop._result import MinimizeResult as MinimizeResult
-from jgd.minimizers.loop._result import Path as Path
-from jgd.minimizers.loop._result import Status as Status
-from jgd.minimizers.loop._result import Trace as Trace
 from jgd.minimizers.loop._stepper import Stepper as Stepper
 from jgd.minimizers.loop._stepper import StepperState as StepperState
 from jgd.minimizers.methods._barzilai_borwein import BarzilaiBorwein as BarzilaiBorwein

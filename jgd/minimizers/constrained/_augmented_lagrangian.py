@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jgd.core import Array
 from jgd.minimizers.constrained._multipliers import Constraints, Forces, augmented, updated
 from jgd.minimizers.loop import _loop
-from jgd.minimizers.loop._result import Status
+from jgd.minimizers.loop._fields import Status
 from jgd.minimizers.loop._stop import TOL, gradient_floor
 from jgd.minimizers.problem._problem import Problem, choose, dot, max_norm
 

@@ -34,7 +34,7 @@ import optax
 from jgd.core import Array, Scalar, check_choice, is_float
 from jgd.minimizers.line_searches._backtracking import Trial, backtrack
 from jgd.minimizers.line_searches._protocol import stopped
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._flatten import refuse_complex
 from jgd.minimizers.problem._problem import Point, Problem, choose, max_norm

@@ -29,7 +29,7 @@ from jgd.core import Array, Scalar
 from jgd.minimizers.constrained._penalties import Penalty
 from jgd.minimizers.line_searches._backtracking import Trial, backtrack
 from jgd.minimizers.line_searches._protocol import stopped
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.loop._stop import is_finite
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, choose, dot, mapped, norm

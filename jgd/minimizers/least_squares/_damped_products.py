@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jgd.core import Array
 from jgd.minimizers.least_squares._damped_system import step_by_cg
 from jgd.minimizers.least_squares._gain_ratio import gain_ratio
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, choose, dot, norm
 

@@ -43,7 +43,7 @@ from jgd.minimizers.least_squares._missing_curvature import Bends, missing_after
 from jgd.minimizers.least_squares._trust_step import Region, TrustStep, changed_region, trust_step
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.loop._stop import is_finite
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, choose, dot, max_norm, norm

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.problem._problem import Point, Problem, choose, dot
 
 #: From a step to the value, the slope and data of the point there.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
-from jgd.minimizers.loop._result import Evaluations, Path, Status, Trace
+from jgd.minimizers.loop._fields import Evaluations, Path, Status, Trace
 from jgd.minimizers.loop._stop import (
     GROWTH,
     default_tol,

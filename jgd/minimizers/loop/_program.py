@@ -13,8 +13,9 @@ from jgd.core import Array, PyTree
 from jgd.minimizers.constrained._augmented_lagrangian import solve as solve_constrained
 from jgd.minimizers.constrained._multipliers import Constraints, constraints_of
 from jgd.minimizers.loop import _loop
+from jgd.minimizers.loop._fields import Status
 from jgd.minimizers.loop._implicit import implicit_tangents
-from jgd.minimizers.loop._result import MinimizeResult, Status
+from jgd.minimizers.loop._result import MinimizeResult
 from jgd.minimizers.problem._data import join
 from jgd.minimizers.problem._flatten import Flattener, flattener
 from jgd.minimizers.problem._problem import Problem

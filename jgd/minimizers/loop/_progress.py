@@ -6,8 +6,9 @@ import time
 import jax
 
 from jgd.core import PyTree, require
+from jgd.minimizers.loop._fields import Status
 from jgd.minimizers.loop._program import Inputs, Settings, begin, finish, go_on
-from jgd.minimizers.loop._result import MinimizeResult, Status
+from jgd.minimizers.loop._result import MinimizeResult
 
 #: How long a chunk should take, in seconds.
 CHUNK_SECONDS = 0.1

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.minimizers.loop._result import Path, Status
+from jgd.minimizers.loop._fields import Path, Status
 from jgd.minimizers.methods._base import StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, dot, max_norm, norm
 

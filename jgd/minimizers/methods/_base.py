@@ -26,7 +26,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.problem._problem import Point, Problem, max_norm
 
 

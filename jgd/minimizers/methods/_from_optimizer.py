@@ -9,7 +9,7 @@ import optax
 from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
 from jgd.core import Array, PyTree, eval_params
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, norm
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jgd.core import Array
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, descent, dot, norm, unit_step
 

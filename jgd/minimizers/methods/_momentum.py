@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jgd.core import Array
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import stopped
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, descent, dot, unit_step
 

@@ -22,7 +22,7 @@ from jgd.core import Array, Scalar
 from jgd.minimizers.least_squares._gain_ratio import gain_ratio
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
-from jgd.minimizers.loop._result import Evaluations
+from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.methods._steihaug import NewtonStep, newton_step
 from jgd.minimizers.problem._problem import Point, Problem, choose, dot, norm

@@ -1,7 +1,7 @@
 """Finding out why a step is not finite: which operation, which examples; and keeping what reproduces it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,6 @@ from jgd.train.guards._events import example_ids
 from jgd.train.guards._finite import ALL_FINITE, first_bad, leaf_name
 from jgd.train.step._advance import Options, differentiate, scale_of, step_key
 from jgd.train.step._stacked import check_batch
-
-if TYPE_CHECKING:
-    from jgd.train.step._make_step import Step
 
 
 class DebugReport(NamedTuple):
@@ -62,7 +59,16 @@ class DebugReport(NamedTuple):
         return "\n".join(lines)
 
 
-def debug_step(step: "Step", state: TrainState, batch: PyTree, folder: str | Path | None = None) -> DebugReport:
+class MadeStep(Protocol):
+    """What `make_step` returns, as far as it is read here."""
+
+    @property
+    def options(self) -> Options:
+        """What the step computes."""
+        ...
+
+
+def debug_step(step: MadeStep, state: TrainState, batch: PyTree, folder: str | Path | None = None) -> DebugReport:
     """Runs loss and gradients of one step again, operation by operation, and says where they stop being finite.
 
     Nothing is updated, and neither state nor batch is used up. It is slow: each operation runs on its own and is
@@ -123,7 +129,7 @@ def debug_step(step: "Step", state: TrainState, batch: PyTree, folder: str | Pat
     return report._replace(bundle=save_bundle(folder, state, batch, info, files))
 
 
-def add_report(step: "Step", error: Any, state: TrainState, batch: PyTree, folder: Path) -> None:
+def add_report(step: MadeStep, error: Any, state: TrainState, batch: PyTree, folder: Path) -> None:
     """Adds to an error what `debug_step` finds, as `.report` and in its text. Never hides the error itself."""
     try:
         report = debug_step(step, state, batch, folder / f"step_{int(state.step)}")
