@@ -25,6 +25,7 @@ from jgd.core import OptState as OptState
 from jgd.core import Packed as Packed
 from jgd.core import apply_updates as apply_updates
 from jgd.core import eval_params as eval_params
+from jgd.core import from_optax as _from_optax
 from jgd.core import get_hyperparams as get_hyperparams
 from jgd.core import global_norm as global_norm
 from jgd.core import pack as pack
@@ -32,7 +33,6 @@ from jgd.core import set_hyperparams as set_hyperparams
 from jgd.core import state_bytes as state_bytes
 from jgd.core import unpack as unpack
 from jgd.core import update_params as update_params
-from jgd.core._from_optax import from_optax as _from_optax
 from jgd.gradients import Padded as Padded
 from jgd.gradients import clipped_grad as clipped_grad
 from jgd.gradients import noise_scale as noise_scale

@@ -12,8 +12,7 @@ import optax
 
 import jgd
 from jgd.core import Array, PyTree, check_hyperparam, require, tree_size
-from jgd.train._paths import as_path, make_folder
-from jgd.train.checkpoints._files import orbax
+from jgd.train.checkpoints import as_path, make_folder, orbax
 
 BATCH_SIZE = 32
 FOLDER = "jgd-demo"

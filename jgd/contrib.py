@@ -8,7 +8,7 @@
 from typing import Any
 
 from jgd import rules, transforms
-from jgd.core._from_optax import from_optax
+from jgd.core import from_optax
 
 _OURS = vars(rules) | vars(transforms)
 

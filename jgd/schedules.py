@@ -34,7 +34,7 @@ from optax.schedules import warmup_exponential_decay_schedule as warmup_exponent
 
 from jgd._restarts import as_float, rounds
 from jgd.core import check_hyperparam, check_kind, check_numbers, check_whole, checked, first_outside
-from jgd.core._from_optax import from_optax as _from_optax
+from jgd.core import from_optax as _from_optax
 
 Schedule = Callable[[Any], Any]
 

@@ -12,18 +12,20 @@ import optax
 from jgd.compat._arguments import bind, data_arguments, merged, unusual
 from jgd.core import (
     Array,
+    Hyperparams,
     Optimizer,
     PyTree,
+    Range,
     begin_update,
     check_arrays,
+    check_grad,
+    check_same_tree,
     checked,
     compute_dtype,
     make_optimizer,
     real_dtype,
+    refuse_integer_grad,
 )
-from jgd.core._checks import check_grad, check_same_tree, refuse_integer_grad
-from jgd.core._hyperparams import Hyperparams
-from jgd.core._ranges import Range
 
 ANYWHERE = Range(low=-math.inf)
 

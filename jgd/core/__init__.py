@@ -12,10 +12,14 @@ from jgd.core._arguments import shown as shown
 from jgd.core._checks import check_arrays as check_arrays
 from jgd.core._checks import check_choice as check_choice
 from jgd.core._checks import check_complex as check_complex
+from jgd.core._checks import check_grad as check_grad
+from jgd.core._checks import check_params_of as check_params_of
 from jgd.core._checks import check_same_tree as check_same_tree
 from jgd.core._checks import check_takes as check_takes
+from jgd.core._checks import flatten as flatten
 from jgd.core._checks import given_numbers as given_numbers
 from jgd.core._checks import path_text as path_text
+from jgd.core._checks import refuse_integer_grad as refuse_integer_grad
 from jgd.core._door import behind_doors as behind_doors
 from jgd.core._evaluation import eval_params as eval_params
 from jgd.core._evaluation import has_eval_params as has_eval_params
@@ -28,6 +32,7 @@ from jgd.core._floats import is_key as is_key
 from jgd.core._floats import map_floats as map_floats
 from jgd.core._floats import only_floats as only_floats
 from jgd.core._floats import zero_update as zero_update
+from jgd.core._from_optax import from_optax as from_optax
 from jgd.core._hyperparams import Hyperparams as Hyperparams
 from jgd.core._hyperparams import get_hyperparams as get_hyperparams
 from jgd.core._hyperparams import in_place_of as in_place_of
@@ -78,7 +83,10 @@ from jgd.core._packing import holds_packed as holds_packed
 from jgd.core._packing import pack as pack
 from jgd.core._packing import refuse_packed as refuse_packed
 from jgd.core._packing import unpack as unpack
+from jgd.core._patterns import assigned as assigned
+from jgd.core._patterns import check_pattern as check_pattern
 from jgd.core._patterns import path_matches as path_matches
+from jgd.core._patterns import spellings as spellings
 from jgd.core._programs import programs_inside as programs_inside
 from jgd.core._ranges import AT_LEAST_ONE as AT_LEAST_ONE
 from jgd.core._ranges import DECAY_RATE as DECAY_RATE
@@ -88,6 +96,9 @@ from jgd.core._ranges import UP_TO_ONE as UP_TO_ONE
 from jgd.core._ranges import Range as Range
 from jgd.core._ranges import check_hyperparam as check_hyperparam
 from jgd.core._ranges import first_outside as first_outside
+from jgd.core._rounding import SIXTEEN_BITS as SIXTEEN_BITS
+from jgd.core._rounding import random_bits as random_bits
+from jgd.core._rounding import stochastic_round as stochastic_round
 from jgd.core._rule import Rule as Rule
 from jgd.core._rule import TreeRule as TreeRule
 from jgd.core._rule import under_prefix as under_prefix

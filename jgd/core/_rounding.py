@@ -73,7 +73,6 @@ def stochastic_round(value: Array, dtype: Any, seed: Array) -> Array:
 
     Examples:
         >>> import jax, jax.numpy as jnp
-        >>> from jgd.core._rounding import stochastic_round
         >>> seeds = jnp.arange(10_000, dtype=jnp.uint32)
         >>> rounded = jax.vmap(lambda seed: stochastic_round(jnp.float32(1.001), jnp.bfloat16, seed))(seeds)
         >>> print(jnp.unique(rounded), f"{rounded.astype(jnp.float32).mean():.4f}")

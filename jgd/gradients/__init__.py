@@ -4,6 +4,7 @@ from jgd.gradients import probes as probes
 from jgd.gradients._accounting import private_epsilon as private_epsilon
 from jgd.gradients._accounting import private_noise as private_noise
 from jgd.gradients._accumulate import accumulate_micro_batches as accumulate_micro_batches
+from jgd.gradients._accumulate import split_batch as split_batch
 from jgd.gradients._chunk import Chunk as Chunk
 from jgd.gradients._clipping import ClippedMean as ClippedMean
 from jgd.gradients._clipping import ClippedSum as ClippedSum
@@ -16,10 +17,12 @@ from jgd.gradients._noise_scale import per_example_noise_scale as per_example_no
 from jgd.gradients._padding import Padded as Padded
 from jgd.gradients._padding import PoissonSample as PoissonSample
 from jgd.gradients._padding import pad_batch as pad_batch
+from jgd.gradients._padding import split_mask as split_mask
 from jgd.gradients._per_example import clipped_grad as clipped_grad
 from jgd.gradients._per_example import clipped_value_and_grad as clipped_value_and_grad
 from jgd.gradients._per_example import per_example_grads as per_example_grads
 from jgd.gradients._private import private_grad as private_grad
+from jgd.gradients._reduce import ChunkSize as ChunkSize
 from jgd.gradients._reduce import PerExample as PerExample
 from jgd.gradients._reduce import reduce_per_example as reduce_per_example
 from jgd.gradients._reductions import CosineToMean as CosineToMean

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import jax
 
-from jgd.core import PyTree, is_float
-from jgd.core._patterns import assigned, check_pattern, spellings
+from jgd.core import PyTree, assigned, check_pattern, is_float, spellings
 
 
 def groups_of_floats(owner: str, patterns: Sequence[str], tree: PyTree) -> list[str]:

@@ -35,10 +35,10 @@ from jgd.core import (
     ScalarOrSchedule,
     Slots,
     broadcast_mask,
+    fixed_int,
     lift,
     squares,
 )
-from jgd.core._fixed import fixed_int
 from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 
 

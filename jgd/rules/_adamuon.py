@@ -109,10 +109,9 @@ def adamuon(
         TypeError, ValueError: As for `jgd.muon`.
 
     Examples:
-        >>> import jax.numpy as jnp
-        >>> from jgd.rules._adamuon import adamuon
+        >>> import jax.numpy as jnp, jgd
         >>> params, grads = jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 0.1]])
-        >>> optimizer = adamuon(0.1, weight_decay=0.0)
+        >>> optimizer = jgd.adamuon(0.1, weight_decay=0.0)
         >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
         >>> print((updates**2).mean() ** 0.5)
         0.02

@@ -30,8 +30,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Cached, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, lift, root
-from jgd.core._fixed import fixed_int
+from jgd.core import Array, Cached, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, fixed_int, lift, root
 from jgd.rules.matrices._axes import as_matrices, from_matrices, tall, untall
 from jgd.rules.matrices._lift import choose_matrices, plain_adam
 from jgd.rules.parts._moments import moments

@@ -28,8 +28,20 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, lift, zeros
-from jgd.core._types import DTypeLike
+from jgd.core import (
+    Array,
+    Cached,
+    DTypeLike,
+    Hyper,
+    Mask,
+    Optimizer,
+    PyTree,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    lift,
+    zeros,
+)
 from jgd.rules._sgd import HEAVY_BALL, NESTEROV
 from jgd.rules.matrices._axes import as_matrices, from_matrices, matrix_axes_for
 from jgd.rules.matrices._lift import choose_matrices
@@ -117,10 +129,9 @@ def musgd(
         TypeError, ValueError: As for `jgd.muon`.
 
     Examples:
-        >>> import jax.numpy as jnp
-        >>> from jgd.rules._musgd import musgd
+        >>> import jax.numpy as jnp, jgd
         >>> params, grads = jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 0.1]])
-        >>> optimizer = musgd(0.1)
+        >>> optimizer = jgd.musgd(0.1)
         >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
         >>> print(updates.round(2))
         [[-0.58 -0.  ]

@@ -115,10 +115,9 @@ def normuon(
         TypeError, ValueError: As for `jgd.muon`.
 
     Examples:
-        >>> import jax.numpy as jnp
-        >>> from jgd.rules._normuon import normuon
+        >>> import jax.numpy as jnp, jgd
         >>> params, grads = jnp.eye(2), jnp.array([[3.0, 0.0], [0.0, 0.1]])
-        >>> optimizer = normuon(0.1)
+        >>> optimizer = jgd.normuon(0.1)
         >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
         >>> print(updates.round(2))
         [[-0.09 -0.  ]

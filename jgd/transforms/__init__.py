@@ -3,7 +3,7 @@
 from typing import Any
 
 from jgd.core import behind_doors as _behind_doors
-from jgd.core._from_optax import from_optax as _from_optax
+from jgd.core import from_optax as _from_optax
 from jgd.transforms._accumulation import MultiSteps as MultiSteps
 from jgd.transforms._accumulation import accumulate as accumulate
 from jgd.transforms._averaging import average_params as average_params

@@ -9,14 +9,16 @@ import optax
 from jgd.core import (
     Optimizer,
     PyTree,
+    assigned,
+    check_pattern,
     eval_params,
+    flatten,
     make_optimizer,
     refuse_packed,
+    spellings,
     transform_text,
     tree_from,
 )
-from jgd.core._checks import flatten
-from jgd.core._patterns import assigned, check_pattern, spellings
 from jgd.transforms._labels import spread_labels
 
 

@@ -30,19 +30,24 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import (
+    SIXTEEN_BITS,
     Array,
     Optimizer,
     OptState,
     PyTree,
     WrapperState,
     check_params_given,
+    check_params_of,
+    check_same_tree,
     check_state,
+    flatten,
     increment,
     make_optimizer,
+    path_text,
+    random_bits,
+    stochastic_round,
     transform_text,
 )
-from jgd.core._checks import check_params_of, check_same_tree, flatten, path_text
-from jgd.core._rounding import SIXTEEN_BITS, random_bits, stochastic_round
 
 CORRECTION = "correction"
 

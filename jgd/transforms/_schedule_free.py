@@ -31,6 +31,7 @@ from jgd.core import (
     begin_update,
     check_choice,
     check_params_given,
+    check_params_of,
     compute_dtype,
     first_state,
     make_optimizer,
@@ -38,7 +39,6 @@ from jgd.core import (
     transform_text,
     zero_update,
 )
-from jgd.core._checks import check_params_of
 
 
 class ScheduleFreeState(NamedTuple):

@@ -26,9 +26,8 @@ def matrix_axes_for(params: PyTree, preset: MatrixAxes) -> PyTree:
         A tree of `MuonDimensionNumbers`, and None for leaves that are no matrices.
 
     Examples:
-        >>> import jax.numpy as jnp
-        >>> from jgd.rules.matrices._axes import matrix_axes_for
-        >>> print(matrix_axes_for(jnp.zeros((3, 3, 16, 32)), "conv"))
+        >>> import jax.numpy as jnp, jgd
+        >>> print(jgd.matrix_axes_for(jnp.zeros((3, 3, 16, 32)), "conv"))
         MuonDimensionNumbers(reduction_axis=(2, 0, 1), output_axis=3)
     """
     return jax.tree.map(lambda leaf: _by_preset(jnp.ndim(leaf), preset), params)

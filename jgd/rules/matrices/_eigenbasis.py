@@ -38,7 +38,6 @@ def refreshed_basis(factor: Array, basis: Array, iterations: Array | int = 1) ->
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jgd.rules.matrices._eigenbasis import refreshed_basis
         >>> basis, came_from = refreshed_basis(jnp.diag(jnp.array([1.0, 4.0])), jnp.eye(2))
         >>> print(abs(basis).round(2), came_from)
         [[0. 1.]

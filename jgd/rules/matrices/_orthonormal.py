@@ -57,7 +57,6 @@ def orthonormal(x: Array) -> Array:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jgd.rules.matrices._orthonormal import orthonormal
         >>> print(orthonormal(jnp.array([[0.0, 2.0], [3.0, 1.0]])).round(2) + 0)
         [[0. 1.]
          [1. 0.]]

@@ -16,7 +16,6 @@ def merged_shape(shape: Sequence[int], limit: int) -> tuple[int, ...]:
     """Neighboring axes joined, from the first to the last, while their product is at most `limit`; no axes of size 1.
 
     Examples:
-        >>> from jgd.rules.matrices._preconditioners import merged_shape
         >>> merged_shape((4, 1, 3, 100), 16)
         (12, 100)
     """

@@ -16,7 +16,6 @@ def even_phases(costs: Sequence[float], count: int = _PHASES) -> list[int]:
     """Shares out leaves over phases of a cycle: the dearest first, each to the phase with the least work so far.
 
     Examples:
-        >>> from jgd.rules.matrices._stagger import even_phases
         >>> even_phases([1.0, 5.0, 2.0, 2.0], count=2)
         [1, 0, 1, 1]
     """

@@ -34,7 +34,6 @@ def inverse_of_upper(triangle: Array) -> Array:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jgd.rules.matrices._triangular import inverse_of_upper
         >>> print(inverse_of_upper(jnp.array([[2.0, 4.0], [0.0, 1.0]])))
         [[ 0.5 -2. ]
          [ 0.   1. ]]

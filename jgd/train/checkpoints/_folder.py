@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jgd.core import PyTree
-from jgd.train._paths import as_path
 from jgd.train.checkpoints._files import (
     CheckpointError,
     Contents,
@@ -25,6 +24,7 @@ from jgd.train.checkpoints._files import (
     write,
 )
 from jgd.train.checkpoints._leaves import check_fits, check_leaves, host_copy, put_back
+from jgd.train.checkpoints._paths import as_path
 from jgd.train.checkpoints._record import checked, record_of
 from jgd.train.checkpoints._search import newest_whole, numbered
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, overload
 
 from jgd.core import PyTree
-from jgd.train._paths import as_path, reworded
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._files import Contents, is_checkpoint, may_be_replaced, orbax, some, write
 from jgd.train.checkpoints._in_place import clear
 from jgd.train.checkpoints._leaves import check_fits, check_leaves, host_copy, put_back
+from jgd.train.checkpoints._paths import as_path, reworded
 from jgd.train.checkpoints._record import record_of
 from jgd.train.checkpoints._search import Found, find, numbered
 

@@ -181,7 +181,7 @@ class ArrayLoader:
 
 def padded(batch: PyTree, mask: Any) -> Any:
     """A batch of which the mask says what is real."""
-    from jgd.gradients._padding import Padded  # used by few
+    from jgd.gradients import Padded  # used by few
 
     return Padded(batch, mask)
 

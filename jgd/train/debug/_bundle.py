@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core import PyTree
-from jgd.train._paths import as_path, make_folder
+from jgd.train.checkpoints._paths import as_path, make_folder
 
 FORMAT = 1
 

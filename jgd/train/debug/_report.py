@@ -9,8 +9,8 @@ import numpy as np
 
 from jgd.core import PyTree
 from jgd.gradients import Padded
-from jgd.train._paths import as_path
 from jgd.train._state import TrainState
+from jgd.train.checkpoints._paths import as_path
 from jgd.train.debug._bundle import save_bundle
 from jgd.train.debug._op_by_op import Origin, first_not_finite
 from jgd.train.guards._events import example_ids

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from jgd.train._paths import as_path, make_folder, reworded
+from jgd.train.checkpoints._paths import as_path, make_folder, reworded
 
 # What happened to the run itself; going through the same steps again does not write these a second time.
 _OF_THE_RUN = frozenset({"resumed", "error", "checkpoint_failed", "notice"})

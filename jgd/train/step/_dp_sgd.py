@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import Array, PyTree, Scalar, checked, is_traced
-from jgd.gradients import PoissonSample, private_grad
-from jgd.gradients._reduce import ChunkSize
+from jgd.gradients import ChunkSize, PoissonSample, private_grad
 from jgd.train.step._make_step import Step, make_step
 
 Sampling = Literal["poisson", "own"]

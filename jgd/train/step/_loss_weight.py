@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree, is_array
-from jgd.gradients._accumulate import split_batch
-from jgd.gradients._padding import Padded, split_mask
+from jgd.gradients import Padded, split_batch, split_mask
 
 #: What a part counts for: as many real examples as it holds, as much as any other, or what a function of it says.
 LossWeight = Literal["examples", "parts"] | Callable[[PyTree], Any] | None

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from jgd.core import PyTree, checked, is_traced
-from jgd.train._paths import as_path
 from jgd.train._state import TrainState
+from jgd.train.checkpoints._paths import as_path
 from jgd.train.debug._report import add_report
 from jgd.train.guards._events import error_of_events, events_of
 from jgd.train.guards._finite import ALL_FINITE, NonFiniteError, leaf_name
