@@ -451,7 +451,7 @@ def test_errors_say_what_is_expected():
         fit(ProximalGradient(L1({"w": 0.1})))
     with pytest.raises(ValueError, match=r"L1: strength at the root is -0\.1; expected at least 0"):
         fit(ProximalGradient(L1(-0.1)))
-    with pytest.raises(TypeError, match="L1: strength at the root is a str; expected a number"):
+    with pytest.raises(TypeError, match="L1: strength must be a tree of arrays; got 'much'"):
         fit(ProximalGradient(L1("much")))
     with pytest.raises(ValueError, match=r"projection returned a tree of the shapes \(2,\); expected.*\(12,\)"):
         fit(ProjectedGradient(lambda x: x[:2]))
