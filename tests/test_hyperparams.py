@@ -225,3 +225,32 @@ def test_a_value_set_within_the_program_that_made_the_state_counts():
         return optimizer.update(jnp.ones(1), state)[0]
 
     assert float(jax.jit(run)(0.25)[0]) == -0.5
+
+
+def test_whether_init_was_called_changes_no_update():
+    state = jgd.sgd(0.5).init(jnp.zeros(1))
+
+    def run(rate):
+        optimizer = jgd.sgd(rate)
+        optimizer.init(jnp.zeros(1))
+        return optimizer.update(jnp.ones(1), state)[0]
+
+    assert float(jax.jit(run)(0.25)[0]) == -0.25
+
+
+@pytest.mark.parametrize("made_here", [True, False])
+def test_which_number_counts_stays_so_over_many_updates(made_here):
+    elsewhere = jgd.chain(jgd.clip(9.0), jgd.sgd(1.0)).init(jnp.zeros(1))
+
+    def run(rate):
+        optimizer = jgd.chain(jgd.clip(9.0), jgd.sgd(rate))
+        state = optimizer.init(jnp.zeros(1)) if made_here else elsewhere
+        state = jgd.set_hyperparams(state, learning_rate=2 * rate)
+
+        def body(state, _):
+            updates, state = optimizer.update(jnp.ones(1), state)
+            return state, updates[0]
+
+        return jax.lax.scan(body, state, length=3)[1]
+
+    np.testing.assert_array_equal(jax.jit(run)(0.25), [-0.5] * 3 if made_here else [-0.25] * 3)

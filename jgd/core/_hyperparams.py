@@ -20,8 +20,6 @@ from jgd.core._ranges import SCALE_SUFFIX, SHORT, Range, check_hyperparam, is_de
 from jgd.core._rounding import SIXTEEN_BITS
 from jgd.core._types import Array, PyTree, ScalarOrSchedule, is_traced
 
-_OF_THE_CALL = ("_of_this_update", "_made_a_state")  # what `Hyperparams` knows of who called the factory
-
 
 def _is_schedule(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
@@ -40,6 +38,11 @@ class Hyperparams:
 
     A pytree of its numbers and schedules: a program compiled for an optimizer takes them as its arguments, where its
     library looks for them (optimistix does).
+
+    What the state holds is what counts, with one exception: a factory called with a traced number, beside a state that
+    its own optimizer did not make, as `optax.inject_hyperparams` calls it. That number is its caller's word on this
+    very update. Which optimizer made a state is seen in the state: the keys of its hyperparameters are the names of
+    that optimizer, the very objects.
 
     Args:
         owner: The factory's name, for messages.
@@ -62,25 +65,22 @@ class Hyperparams:
         for name, value in self.values.items():
             shape = np.shape(value) if name in arrays else ()
             check_hyperparam(owner, name, value, shape=shape)
-        # A traced value given to an optimizer that did not make the state is its caller's word on this very update:
-        # so does optax.inject_hyperparams call a factory, outside of jit too, where its numbers are plain arrays.
+        # Outside of jit the numbers of optax.inject_hyperparams are plain arrays.
         arrays_given = any(isinstance(value, jax.Array) for value in self.values.values())
         injected = arrays_given and called_by_injection()
         self._of_this_update = {name: value for name, value in self.values.items() if injected or is_traced(value)}
-        self._made_a_state = False
 
     def tree_flatten(self) -> tuple[Any, Any]:
         """For JAX."""
         numbers = ("values", "schedules")
-        settings = {name: value for name, value in vars(self).items() if name not in (*numbers, *_OF_THE_CALL)}
+        settings = {name: value for name, value in vars(self).items() if name not in (*numbers, "_of_this_update")}
         return tuple(getattr(self, name) for name in numbers), _Settings(settings)
 
     @classmethod
     def tree_unflatten(cls, settings: Any, children: Any) -> "Hyperparams":
         """For JAX. What was flattened may have been traced on the way: the state's numbers are what counts."""
         made = object.__new__(cls)
-        of_the_call = dict(zip(_OF_THE_CALL, ({}, True), strict=True))
-        vars(made).update(settings, values=children[0], schedules=children[1], **of_the_call)
+        vars(made).update(settings, values=children[0], schedules=children[1], _of_this_update={})
         return made
 
     def text(self) -> str:
@@ -91,7 +91,6 @@ class Hyperparams:
 
     def init(self) -> dict[str, Array]:
         """Fresh arrays, none shared with the caller's, so that the state may be donated."""
-        self._made_a_state = True
         for name, value in self.values.items():
             if is_traced(value) and jnp.result_type(value) in SIXTEEN_BITS and is_decay_rate(name):
                 raise TypeError(f"{self.owner}: {name} is a traced {jnp.result_type(value)}, which may be 1.{SHORT}")
@@ -116,21 +115,27 @@ class Hyperparams:
         Raises:
             ValueError: `stored` has other names than the factory's: the state is another optimizer's.
         """
-        expected: set[str] = {*self.names, *(scale_of(name) for name in self.schedules)}
+        expected = {*self.names, *(scale_of(name) for name in self.schedules)}
         if set(stored) != expected:
             raise ValueError(
                 f"{self.owner}: the state holds the hyperparameters {sorted(stored)}, this optimizer has"
                 f" {sorted(expected)}. Pass the state that this optimizer's init made."
             )
-        # The names of a restored state may have lost their ranges.
-        own: dict[str, str] = {name: name for name in expected}
-        used: dict[str, Array] = {own[name]: value for name, value in stored.items()}
+        from_elsewhere = bool(self._of_this_update) and not self._made(stored)
+        # The names of a restored state may have lost their ranges; copies of names keep "from elsewhere" true.
+        names: dict[str, str] = {name: named(name, name.bounds) if from_elsewhere else name for name in expected}
+        used: dict[str, Array] = {names[name]: value for name, value in stored.items()}
         for name in self.schedules:
             used[name] = self._scheduled(name, count) * stored[name + SCALE_SUFFIX]
-        if not self._made_a_state:
+        if from_elsewhere:
             given = self._of_this_update
             used |= {name: jnp.asarray(value, dtype=stored[name].dtype) for name, value in given.items()}
         return used
+
+    def _made(self, stored: Mapping[str, Array]) -> bool:
+        """Whether these are hyperparameters that `init` made, or `at_step` of such."""
+        keys = set(map(id, stored))
+        return all(id(name) in keys for name in self.names)
 
     def complements(self, used: Mapping[str, Array]) -> dict[str, Array]:
         """For each decay rate `b` its complement, under the name `1-b`.

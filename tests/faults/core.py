@@ -118,10 +118,26 @@ FAULTS = [
     Fault(
         "the_factory_wins",
         "jgd/core/_hyperparams.py",
-        "{own[name]: value for name, value in stored.items()}\n",
+        "{names[name]: value for name, value in stored.items()}\n",
         "dict(stored) | {k: jnp.asarray(v, stored[k].dtype) for k, v in self.values.items()}\n",
         ("tests/test_hyperparams.py::test_what_the_state_holds_counts_and_not_what_the_factory_was_given",),
         "What set_hyperparams sets has no effect.",
+    ),
+    Fault(
+        "every_state_is_its_own",
+        "jgd/core/_hyperparams.py",
+        "return all(id(name) in keys for name in self.names)",
+        "return bool(keys)",
+        ("tests/test_hyperparams.py::test_a_traced_value_given_beside_a_state_from_elsewhere_counts",),
+        "A factory that optax.inject_hyperparams calls anew under jit does not take the number that it is given.",
+    ),
+    Fault(
+        "a_wrapper_may_return_anything",
+        "jgd/core/_formula.py",
+        "check_returned(returned, wide[0], slots, every_slot=every_slot)",
+        "check_returned(returned, wide[0], slots) if every_slot else returned",
+        ("tests/test_wrappers.py::test_what_a_wrapper_returns_is_checked_as_what_a_rule_returns",),
+        "A wrapper's slot of another shape stands in the state without a word.",
     ),
     Fault(
         "a_set_value_lies_elsewhere",

@@ -21,8 +21,8 @@ from jgd.core import Array, PyTree, is_array, is_traced, path_text, transform_te
 
 #: Arrays of more entries are compared by shape and dtype alone.
 FEW = 64
-#: What an object notes while it is used, and how leaves lie while an update runs: neither changes a result.
-IGNORED = ("_made_a_state", "_found", "layout")
+#: What a cache has found so far, and how leaves lie while an update runs: neither changes a result.
+IGNORED = ("_found", "layout")
 
 
 class Difference(NamedTuple):
