@@ -309,7 +309,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("around", ["before", "after"])
-@pytest.mark.parametrize(("formula", "error", "message"), MISTAKES)
+@pytest.mark.parametrize(
+    ("formula", "error", "message"), MISTAKES, ids=["slot_shape", "slot_name", "dtype", "one_value", "no_name"]
+)
 def test_what_a_wrapper_returns_is_checked_as_what_a_rule_returns(around, formula, error, message):
     after = lambda d, g, s, p, h, t: formula(d, s, p, h, t)  # noqa: E731
     wrapper = Wrapper(**{around: formula if around == "before" else after}, slots={"sum": zeros})
