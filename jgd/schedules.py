@@ -104,8 +104,8 @@ def warmup_stable_decay_schedule(
         A schedule.
 
     Raises:
-        TypeError, ValueError: A value is no finite number, a number of steps is no integer or negative, or the shape
-            is not known.
+        TypeError, ValueError: A value is not a finite number, a number of steps is not an integer or negative, or the
+            shape is not known.
 
     Examples:
         >>> from jgd.schedules import warmup_stable_decay_schedule
@@ -143,7 +143,7 @@ def trapezoid_schedule(peak_value: float, warmup_steps: int, stable_steps: int, 
         A schedule.
 
     Raises:
-        TypeError, ValueError: The value is no finite number, or a number of steps is no integer or negative.
+        TypeError, ValueError: The value is not a finite number, or a number of steps is not an integer or negative.
 
     Examples:
         >>> from jgd.schedules import trapezoid_schedule
@@ -171,7 +171,8 @@ def cosine_restarts_schedule(
         printed, whatever the device's floats. After 16384 restarts the length stays.
 
     Raises:
-        TypeError, ValueError: An argument is no finite number, `period` is no integer, or it or `factor` is below 1.
+        TypeError, ValueError: An argument is not a finite number, `period` is not an integer, or it or `factor` is
+            below 1.
 
     Examples:
         >>> from jgd.schedules import cosine_restarts_schedule
@@ -203,7 +204,7 @@ def inverse_sqrt_schedule(peak_value: float, warmup_steps: int) -> Schedule:
         A schedule.
 
     Raises:
-        TypeError, ValueError: `warmup_steps` is no integer or below 1, or `peak_value` is no finite number.
+        TypeError, ValueError: `warmup_steps` is not an integer or below 1, or `peak_value` is not a finite number.
 
     Examples:
         >>> from jgd.schedules import inverse_sqrt_schedule
@@ -250,7 +251,8 @@ def yolo_schedule(
         A schedule.
 
     Raises:
-        TypeError, ValueError: `epochs` or `steps_per_epoch` is no integer or below 1, or another is no finite number.
+        TypeError, ValueError: `epochs` or `steps_per_epoch` is not an integer or below 1, or another is not a finite
+            number.
 
     Examples:
         >>> from jgd.schedules import yolo_schedule

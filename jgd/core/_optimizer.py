@@ -171,7 +171,7 @@ def update_params(
         `update` are rounded before they are added.
 
     Raises:
-        ValueError, TypeError: As the optimizer's `update`; `optimizer` is none.
+        ValueError, TypeError: As the optimizer's `update`; `optimizer` is not an optimizer.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -10,7 +10,7 @@ from jgd.core._types import is_traced
 
 
 def check_whole(owner: str, least: int | None, **given: Any) -> None:
-    """Refuses what is no integer, below `least`, or no int32.
+    """Refuses what is not an integer, is below `least`, or exceeds int32.
 
     Raises:
         TypeError, ValueError: The message names the argument.

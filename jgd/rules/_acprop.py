@@ -75,7 +75,7 @@ def acprop(
         An optimizer with the hyperparameters above and the slots `mu`, `nu`, two numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the mask does not fit the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the
             params, or `update` is called without params.
 
     Examples:

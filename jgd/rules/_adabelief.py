@@ -78,7 +78,7 @@ def adabelief(
         slots `mu`, `nu`, two numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or the mask does not fit.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or the mask does not fit.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

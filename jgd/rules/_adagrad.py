@@ -66,7 +66,7 @@ def adagrad(
         one number a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

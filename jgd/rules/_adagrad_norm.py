@@ -53,7 +53,7 @@ def adagrad_norm(
         An optimizer with the hyperparameters `learning_rate`, `eps`, and the slot `sum_of_squares`, one number.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -79,7 +79,7 @@ def adam_atan2(
         and `nu`, two numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask
             does not fit the params, or `update` is called without params.
 
     Examples:

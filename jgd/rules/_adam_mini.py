@@ -195,7 +195,7 @@ def adam_mini(
         one number a parameter, and `nu`, one a block.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, blocks or mask do not fit the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, blocks or mask do not fit the
             params, or `update` is called without params.
 
     Examples:

@@ -70,7 +70,7 @@ def adamax(
         a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -132,7 +132,7 @@ def adamp(
         An optimizer with the numbers above as hyperparameters, and the slots `mu` and `nu`, two numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask
             does not fit the params, or `update` is called without params.
 
     Examples:

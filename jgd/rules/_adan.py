@@ -103,7 +103,7 @@ def adan(
         An optimizer with the hyperparameters above and the slots `m`, `v`, `n`, `g`, four numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the mask does not fit the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the
             params, or `update` is called without params.
 
     Examples:

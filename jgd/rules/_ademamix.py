@@ -88,7 +88,7 @@ def ademamix(
         An optimizer with the hyperparameters above and the slots `m1`, `m2`, `nu`, three numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the mask does not fit the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the
             params, or `update` is called without params.
 
     Examples:

@@ -57,7 +57,7 @@ def aggmo(
         `trace_0`, `trace_1` and so on, each of one number a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, `betas` is no vector, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, `betas` is no vector, the mask
             does not fit the params, or `update` is called without params.
 
     Examples:

@@ -73,7 +73,7 @@ def asgd(
         `average`, one number a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the mask does not fit the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the
             params, or `update` is called without params.
 
     Examples:

@@ -113,7 +113,7 @@ def came(
         `nu_col`, `res_row` and `res_col`; other leaves have `mu` and `nu`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask
             does not fit the params, or `update` is called without params.
 
     Examples:

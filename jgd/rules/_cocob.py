@@ -83,7 +83,7 @@ def cocob(
         `cumulative_gradients`, `scale`, `subgradients`, `reward`, five numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the
             mask does not fit, or `update` is called without params.
 
     Examples:

@@ -85,7 +85,7 @@ def dadapt_adamw(
         parameter in the slots `exp_avg`, `exp_avg_sq`, `grad_sum`, and `estim_lr`, `numerator_weighted` for the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, or
             `update` is called without params.
 
     Examples:

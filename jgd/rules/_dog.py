@@ -138,7 +138,7 @@ def dog(
         `init_params`, one number a parameter, and the slots `max_dist` and `sum_sq_norm_grads`, numbers of the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, `init_step` is not known, the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, `init_step` is not known, the
             mask does not fit, or `update` is called without params.
 
     Examples:
@@ -188,7 +188,7 @@ def ldog(
         number a parameter, and the slots `max_dist` and `sum_sq_norm_grads`, one number a leaf.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the mask does not fit, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit, or
             `update` is called without params.
 
     Examples:
@@ -232,7 +232,7 @@ def dowg(
         number a parameter, and the slots `estim_sq_dist` and `weighted_sq_norm_grads`, numbers of the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the mask does not fit, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit, or
             `update` is called without params.
 
     Examples:

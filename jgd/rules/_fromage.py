@@ -59,7 +59,7 @@ def fromage(
         An optimizer with the hyperparameters `learning_rate`, `min_norm`, and no slots.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, or
             `update` is called without params.
 
     Examples:

@@ -78,7 +78,7 @@ def ftrl(
         `sum_of_squares` and `linear`, two numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, or
             `update` is called without params.
 
     Examples:

@@ -41,7 +41,7 @@ def gradient_descent(learning_rate: ScalarOrSchedule, *, state_dtype: Any = None
         An optimizer with the hyperparameter `learning_rate` and no slots.
 
     Raises:
-        TypeError, ValueError: The learning rate is no finite number, or negative.
+        TypeError, ValueError: The learning rate is not a finite number or is negative.
 
     Examples:
         >>> import jax, jgd

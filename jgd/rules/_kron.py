@@ -248,7 +248,7 @@ def kron(
         `factors`, a square matrix or a vector for each axis.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask
             does not fit the params, there is no such `memory_save_mode`, or `update` is called without params.
 
     Examples:

@@ -72,7 +72,7 @@ def lamb(
         An optimizer with the hyperparameters of `jgd.adam` and `weight_decay`, and its slots `mu`, `nu`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the mask does not fit the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the
             params, or `update` is called without params.
 
     Examples:

@@ -115,7 +115,7 @@ def laprop(
         `nu` (two numbers a parameter) and `rate` (one a leaf); `mean` and `nu_max` where asked for.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the mask does not fit the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the
             params, or `update` is called without params.
 
     Examples:

@@ -72,7 +72,7 @@ def lars(
         An optimizer with the hyperparameters of the numbers above, and the slot `trace`, one number a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a mask does not fit the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a mask does not fit the
             params, a leaf is complex, or `update` is called without params.
 
     Examples:

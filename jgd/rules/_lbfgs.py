@@ -122,7 +122,7 @@ def lbfgs(
         An optimizer whose state is a pair, of the direction and of the line search.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, `memory_size` is below 1, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, `memory_size` is below 1, or
             `update` is called without params or what the line search asks for.
 
     Examples:

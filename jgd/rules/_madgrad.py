@@ -67,7 +67,7 @@ def madgrad(
         An optimizer with the hyperparameters above and the slots `grad_sum_sq`, `s`, `x0`, three numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or `update` is called without
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or `update` is called without
             params.
 
     Examples:

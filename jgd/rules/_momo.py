@@ -120,7 +120,7 @@ def momo(
         `lb` for the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, or
             `update` is called without params or `value`.
 
     Examples:
@@ -171,7 +171,7 @@ def momo_adam(
         `barf`, `gamma`, `lb` for the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, or
             `update` is called without params or `value`.
 
     Examples:

@@ -131,7 +131,7 @@ def muon(
         `nu`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, `ns_coeffs` are no triples,
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, `ns_coeffs` are no triples,
             a name is unknown, the matrix axes do not fit a leaf, or `update` is called without params.
 
     Examples:

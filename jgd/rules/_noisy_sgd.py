@@ -67,7 +67,7 @@ def noisy_sgd(
         An optimizer with the hyperparameters `learning_rate`, `eta`, `gamma`, and the slot `rng_key`, one for the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or a leaf is complex.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or a leaf is complex.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jgd

@@ -64,7 +64,7 @@ def novograd(
         An optimizer with the hyperparameters above and the slots `mu`, one number a parameter, and `nu`, one a leaf.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or `update` is called without
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or `update` is called without
             params.
 
     Examples:

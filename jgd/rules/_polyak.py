@@ -67,7 +67,7 @@ def polyak_sgd(
         An optimizer with the hyperparameters `max_learning_rate`, `scaling`, `f_min`, `eps`, and no slots.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, the variant is not known, a
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, the variant is not known, a
             leaf is complex, or `update` is called without `value`.
 
     Examples:

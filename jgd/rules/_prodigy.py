@@ -130,7 +130,7 @@ def prodigy(
         `numerator_weighted` for the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask
             does not fit, or `update` is called without params.
 
     Examples:

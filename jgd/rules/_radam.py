@@ -92,7 +92,7 @@ def radam(
         `mu`, `nu`, two numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -110,7 +110,7 @@ def rmsprop(
         `mu` where centered, `trace` with momentum: one to three numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or `nesterov` comes
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or `nesterov` comes
             without `momentum`.
 
     Examples:

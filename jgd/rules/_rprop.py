@@ -83,7 +83,7 @@ def rprop(
         `step_sizes`, `prev_updates`, two numbers a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or a leaf is complex.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or a leaf is complex.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

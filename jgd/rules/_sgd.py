@@ -67,7 +67,7 @@ def sgd(
         parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or `nesterov` comes
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or `nesterov` comes
             without `momentum`.
 
     Examples:

@@ -80,7 +80,7 @@ def sgd_sai(
         one number a parameter, and `gsnr`, one a leaf.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask
             does not fit the params, or `update` is called without params.
 
     Examples:

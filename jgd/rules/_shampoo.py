@@ -308,7 +308,7 @@ def shampoo(
         `factors` and `basis` are a square matrix for each axis of each block.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask
             does not fit, there is no such `graft` or `root`, or `update` is called without params.
 
     Examples:

@@ -49,7 +49,7 @@ def sign_sgd(learning_rate: ScalarOrSchedule, *, state_dtype: Any = None, layout
         An optimizer with the hyperparameter `learning_rate` and no slots.
 
     Raises:
-        TypeError, ValueError: The learning rate is no finite number or negative, or a leaf is complex.
+        TypeError, ValueError: The learning rate is not a finite number or is negative, or a leaf is complex.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -81,7 +81,7 @@ def signum(
         An optimizer with the hyperparameters `learning_rate`, `beta`, and the slot `mu`, one number a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or a leaf is complex.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or a leaf is complex.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

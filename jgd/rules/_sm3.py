@@ -68,7 +68,7 @@ def sm3(
         of each axis, and `nu`, one number a parameter.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or a leaf is complex.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or a leaf is complex.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -233,7 +233,7 @@ def soap(
         `factors` and `basis`, each a square matrix for every preconditioned axis.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the mask
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask
             does not fit the params, there is no such `init_basis`, or `update` is called without params.
 
     Examples:

@@ -115,7 +115,7 @@ def sophia(
         and `hessian_state`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf is complex, the
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the
             mask does not fit, or `update` is called without params.
 
     Examples:

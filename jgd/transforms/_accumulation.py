@@ -54,8 +54,8 @@ class MultiSteps:
         accumulator_dtype: The dtype of the running mean.
 
     Raises:
-        TypeError, ValueError: `opt` is no optimizer; the number of calls is no integer above 0; the function returns no
-            boolean scalar, or another kind of argument is wrong.
+        TypeError, ValueError: `opt` is no optimizer; the number of calls is not an integer above 0; the function
+            returns no boolean scalar, or another kind of argument is wrong.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -184,7 +184,7 @@ def accumulate(optimizer: optax.GradientTransformation, every: int | Callable[[A
         were not finite.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none, or `every` is no integer above 0.
+        TypeError, ValueError: `optimizer` is not an optimizer, or `every` is not an integer above 0.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

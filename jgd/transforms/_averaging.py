@@ -54,8 +54,8 @@ def average_params(
         parameter, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none, `kind` is not known, a hyperparameter is no finite number or outside
-            its range, or `update` is called without params.
+        TypeError, ValueError: `optimizer` is not an optimizer, `kind` is not known, a hyperparameter is not a
+            finite number in its range, or `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

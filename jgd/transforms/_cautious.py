@@ -33,7 +33,7 @@ def cautious(optimizer: optax.GradientTransformation) -> Optimizer:
         An optimizer whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError: `optimizer` is none, or a leaf is complex.
+        TypeError: `optimizer` is not an optimizer, or a leaf is complex.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -69,8 +69,8 @@ def cautious_decay(optimizer: optax.GradientTransformation, weight_decay: Scalar
         An optimizer with the hyperparameter `weight_decay`, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none, the decay is no finite number or negative, a leaf is complex, or
-            `update` is called without params.
+        TypeError, ValueError: `optimizer` is not an optimizer, the decay is not a finite number or is negative, a leaf
+            is complex, or `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -100,7 +100,7 @@ def grams(optimizer: optax.GradientTransformation) -> Optimizer:
         An optimizer whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError: `optimizer` is none, or a leaf is complex.
+        TypeError: `optimizer` is not an optimizer, or a leaf is complex.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

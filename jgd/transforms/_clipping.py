@@ -27,7 +27,7 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> Optimizer:
         not hidden.
 
     Raises:
-        TypeError, ValueError: `max_norm` is no finite number, or not above 0.
+        TypeError, ValueError: `max_norm` is not a finite number, or not above 0.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

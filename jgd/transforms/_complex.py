@@ -40,7 +40,7 @@ def split_real_and_imaginary(inner: optax.GradientTransformation) -> Optimizer:
         An optimizer whose state is `SplitRealAndImaginaryState(inner_state)`.
 
     Raises:
-        TypeError: `inner` is none.
+        TypeError: `inner` is not an optimizer.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -21,8 +21,8 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
         updates keeps its dtype.
 
     Raises:
-        TypeError, ValueError: The weight decay is no finite number, or negative; the mask does not fit; `update` is
-            called without params.
+        TypeError, ValueError: The weight decay is not a finite number or is negative; the mask does not fit; `update`
+            is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -57,7 +57,7 @@ def clip(max_delta: ScalarOrSchedule) -> Optimizer:
         A transform with the hyperparameter `max_delta`.
 
     Raises:
-        TypeError, ValueError: `max_delta` is no finite number above 0, or a leaf is complex.
+        TypeError, ValueError: `max_delta` is not a finite number above 0, or a leaf is complex.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -82,7 +82,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> Optimizer:
         A transform with the hyperparameter `threshold`.
 
     Raises:
-        TypeError, ValueError: `threshold` is no finite number above 0.
+        TypeError, ValueError: `threshold` is not a finite number above 0.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -116,7 +116,7 @@ def adaptive_grad_clip(
         A transform with the hyperparameters `clipping`, `eps`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, a leaf has more than five axes
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf has more than five axes
             and no `axis` is given, or `update` is called without params.
 
     Examples:
@@ -183,7 +183,7 @@ def normalize(eps: ScalarOrSchedule = 0.0) -> Optimizer:
         A transform with the hyperparameter `eps`.
 
     Raises:
-        TypeError, ValueError: `eps` is no finite number or negative.
+        TypeError, ValueError: `eps` is not a finite number or is negative.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -66,8 +66,8 @@ def lookahead(
         parameter, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `fast_optimizer` is none, a hyperparameter is no finite number above 0, or `update` is
-            called without params.
+        TypeError, ValueError: `fast_optimizer` is not an optimizer, a hyperparameter is not a finite number above 0, or
+            `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

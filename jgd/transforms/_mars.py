@@ -47,7 +47,8 @@ def mars(
         parameter, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none, or a hyperparameter is no finite number or outside its range.
+        TypeError, ValueError: `optimizer` is not an optimizer, or a hyperparameter is not a finite number in
+            its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

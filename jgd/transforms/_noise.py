@@ -45,7 +45,7 @@ def add_noise(eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: Any = None, *
         A transform with the hyperparameters `eta`, `gamma` and the slot `rng_key`, one for the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or negative.
+        TypeError, ValueError: A hyperparameter is not a finite number or is negative.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -51,7 +51,7 @@ def clip_update_rms(optimizer: optax.GradientTransformation, threshold: ScalarOr
         An optimizer with the hyperparameter `threshold`, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none, or the threshold is no finite number above 0.
+        TypeError, ValueError: `optimizer` is not an optimizer, or the threshold is not a finite number above 0.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -86,8 +86,8 @@ def trust_ratio(optimizer: optax.GradientTransformation, trust_coefficient: Scal
         An optimizer with the hyperparameter `trust_coefficient`, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none, the coefficient is no finite number above 0, or `update` is called
-            without params.
+        TypeError, ValueError: `optimizer` is not an optimizer, the coefficient is not a finite number above 0, or
+            `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -134,7 +134,8 @@ def hyperball(optimizer: optax.GradientTransformation) -> Optimizer:
         An optimizer with the slot `radius`, one number a leaf, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none or has no single learning rate, or `update` is called without params.
+        TypeError, ValueError: `optimizer` is not an optimizer or has no single learning rate, or `update` is called
+            without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -175,8 +176,8 @@ def orthogonal_gradient(optimizer: optax.GradientTransformation, eps: ScalarOrSc
         An optimizer with the hyperparameter `eps`, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `optimizer` is none, `eps` is no finite number or negative, or `update` is called without
-            params.
+        TypeError, ValueError: `optimizer` is not an optimizer, `eps` is not a finite number or is negative, or `update`
+            is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

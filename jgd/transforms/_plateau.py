@@ -50,7 +50,7 @@ def reduce_on_plateau(
         `cooldown_count`, `avg_value` and `seen`, numbers for the tree.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, both tolerances are zero, or
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, both tolerances are zero, or
             `update` is called without `value`.
 
     Examples:

@@ -50,7 +50,7 @@ def differentially_private_aggregate(
         A transform with the hyperparameters `l2_norm_clip`, `noise_multiplier` and the slot `rng_key`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range; the leaves do not have one
+        TypeError, ValueError: A hyperparameter is not a finite number in its range; the leaves do not have one
             number of examples on their first axis.
 
     Examples:

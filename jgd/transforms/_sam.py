@@ -73,8 +73,8 @@ def sam(
         An optimizer whose state is a `SAMState`.
 
     Raises:
-        TypeError, ValueError: An optimizer is none, `sync_period` is below 1, or `update` lacks `params`, or `grad_fn`
-            in the opaque mode.
+        TypeError, ValueError: An optimizer is not one, `sync_period` is below 1, or `update` lacks `params`, or
+            `grad_fn` in the opaque mode.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jgd

@@ -16,7 +16,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule | None = None, *, fli
         keeps its dtype.
 
     Raises:
-        TypeError, ValueError: The learning rate is no finite number, or negative.
+        TypeError, ValueError: The learning rate is not a finite number or is negative.
 
     Examples:
         >>> import jax.numpy as jnp, jgd, optax

@@ -86,8 +86,8 @@ def schedule_free(
         one number a parameter, whose state is `ScheduleFreeState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `base_optimizer` is none, a hyperparameter is no finite number or outside its range, or
-            `update` is called without params.
+        TypeError, ValueError: `base_optimizer` is not an optimizer, a hyperparameter is not a finite number in
+            its range, or `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -41,7 +41,7 @@ def schedule_free_sgd(
         An optimizer whose state is `ScheduleFreeState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -91,7 +91,7 @@ def schedule_free_adamw(
         An optimizer whose state is `ScheduleFreeState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is no finite number or outside its range, or the mask does not fit.
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, or the mask does not fit.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -31,7 +31,7 @@ def skip_nonfinite(optimizer: optax.GradientTransformation) -> Optimizer:
         `WrapperState(own, inner)`. The inner optimizer is behind a condition.
 
     Raises:
-        TypeError: `optimizer` is none.
+        TypeError: `optimizer` is not an optimizer.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

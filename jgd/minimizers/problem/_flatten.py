@@ -61,7 +61,7 @@ def _parts(leaf: Any) -> list[Array]:
 
 
 def flattener(params: PyTree) -> Flattener:
-    """Makes one.
+    """Makes a flattener.
 
     Raises:
         TypeError: A leaf is no array, or no leaf is a float.

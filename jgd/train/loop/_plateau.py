@@ -13,7 +13,7 @@ class Watched(NamedTuple):
         step: How many steps had been made then; -1 before there is a best.
         epoch: The epoch, counted from 0; -1 before.
         waited: Epochs since then.
-        is_nan: Whether the last value was no finite number.
+        is_nan: Whether the last value was not finite.
     """
 
     best: float = math.inf
