@@ -171,8 +171,7 @@ def cosine_restarts_schedule(
         printed, whatever the device's floats. After 16384 restarts the length stays.
 
     Raises:
-        TypeError, ValueError: An argument is not a finite number, `period` is not an integer, or it or `factor` is
-            below 1.
+        TypeError, ValueError: An argument is not a finite number, `period` not an integer, or one is below 1.
 
     Examples:
         >>> from jgd.schedules import cosine_restarts_schedule
@@ -251,8 +250,7 @@ def yolo_schedule(
         A schedule.
 
     Raises:
-        TypeError, ValueError: `epochs` or `steps_per_epoch` is not an integer or below 1, or another is not a finite
-            number.
+        TypeError, ValueError: `epochs` or `steps_per_epoch` is not an integer of at least 1, or another not finite.
 
     Examples:
         >>> from jgd.schedules import yolo_schedule
