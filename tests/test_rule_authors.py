@@ -431,3 +431,13 @@ def test_init_of_shapes_alone_names_the_slot():
     rule = with_slot(lambda param: param if jnp.sum(param) > 0 else -param)
     with pytest.raises(OptimizerCheckError, match=r"the slot 'mu' asks Python for the value of an array"):
         check_abstract_init(lift(rule, {}, name="mine"))
+
+
+def test_a_slot_may_be_named_as_a_field_of_some_state():
+    def update(grad, slots, param, hyper, step):
+        return -hyper["learning_rate"] * grad, {"own": slots["own"] + grad, "inner": slots["inner"] - grad}
+
+    optimizer = lift(Rule(update, {"own": zeros, "inner": zeros}), RATE, name="mine")
+    _, state = optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS)
+    np.testing.assert_array_equal(state.slots["own"]["b"], 1)
+    np.testing.assert_array_equal(state.slots["inner"]["b"], -1)

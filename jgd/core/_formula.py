@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jgd.core._authored import check_all_returned, check_returned, looking_up
 from jgd.core._declared import check_blocks
+from jgd.core._floats import cast_like
 from jgd.core._layouts import Block, Layout, pack_trees, unpack_trees
 from jgd.core._numerics import compute_dtype, real_dtype
 from jgd.core._rule import Rule, TreeRule
@@ -146,7 +147,7 @@ def tree_update(
         (_rounded(delta, grad, param, applied), {slot: new[slot][i] for slot in inputs.slots})
         for i, (delta, grad, param) in enumerate(zip(deltas, grads, param_or_none, strict=True))
     ]
-    return results, {slot: _in_dtype_of(old, new[slot]) for slot, old in scalars.items()}
+    return results, {slot: cast_like(new[slot], old) for slot, old in scalars.items()}
 
 
 def _rounded(delta: Array, grad: Array, param: Array | None, applied: bool) -> Array:
@@ -174,10 +175,6 @@ def _widen(slot: PyTree, dtype: jnp.dtype) -> PyTree:
         return value.astype(dtype if jnp.iscomplexobj(value) else real_dtype(dtype))
 
     return jax.tree.map(widen, slot)
-
-
-def _in_dtype_of(old: Array, value: Array) -> Array:
-    return value if value.dtype == old.dtype else value.astype(old.dtype)  # keys have no astype
 
 
 def _sharding(array: jax.Array) -> Any:

@@ -71,7 +71,7 @@ def begin_update(
     """
     owner = hyperparams.owner
     check_state(owner, state, kind)
-    counted = getattr(state, "own", state)
+    counted = state.own if hasattr(kind, "own") else state  # asked of the type: a slot may have that name
     if slots is not None and set(counted.slots) != set(slots):
         raise ValueError(
             f"{owner}: the state has the slots {sorted(counted.slots)}, this optimizer has {sorted(slots)}."
