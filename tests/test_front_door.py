@@ -74,7 +74,7 @@ def test_contributing_names_what_exists():
     links = re.findall(r"\]\(([^)]+)\)", CONTRIBUTING)
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
-    code = re.findall(r"```\n(.*?)```", CONTRIBUTING, re.DOTALL) + re.findall(r"`([^`\n]+)`", CONTRIBUTING)
+    code = re.findall(r"```\n(.*?) *```", CONTRIBUTING, re.DOTALL) + re.findall(r"`([^`\n]+)`", CONTRIBUTING)
     assert list(missing("\n".join(code))) == []
     assert not hasattr(jgd, NEW_RULE)
 

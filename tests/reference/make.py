@@ -1,6 +1,6 @@
 """Makes the golden traces: runs each reference in float64 (where it can) for a hundred steps of the seeded problem.
 
-pip install -e ".[reference]"
+pip install -e ".[golden]"                # or the packages of the traces to make alone
 python tests/reference/make.py            # all of them
 python tests/reference/make.py adam lion  # these
 python tests/reference/make.py --check    # compares with the files instead of writing them
@@ -88,6 +88,14 @@ def run_optax(row):
     return run_trace(optimizer, row, read)
 
 
+def check_names(parser, names):
+    """A name that no trace has ends the script."""
+    from cases import TRACES
+
+    if unknown := set(names) - {row.name for row in TRACES}:
+        parser.error(f"no trace in tests/cases.py is called {', '.join(sorted(unknown))}")
+
+
 RUNNERS = {"torch": run_torch, "optax": run_optax}
 
 
@@ -101,6 +109,7 @@ def main():
     chosen = parser.parse_args()
     from cases import TRACES
 
+    check_names(parser, chosen.names)
     for file in sorted(HERE.glob("runners_*.py")):
         RUNNERS.update(importlib.import_module(file.stem).RUNNERS)
     failed = []

@@ -1,7 +1,8 @@
 """Writes down how far every golden trace is followed: docs/pages/golden-traces.md, and errors.json beside the traces.
 
-python tests/reference/table.py          # all of them
-python tests/reference/table.py --check  # compares with the files instead of writing them
+python tests/reference/table.py            # all of them
+python tests/reference/table.py adam lion  # these; the other lines stay
+python tests/reference/table.py --check    # compares with the files instead of writing them
 """
 
 import argparse
@@ -15,6 +16,8 @@ import numpy as np
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+from make import check_names  # noqa: E402
+
 PAGE = HERE.parent.parent / "docs" / "pages" / "golden-traces.md"
 ERRORS = HERE / "errors.json"
 
@@ -81,12 +84,17 @@ def differences(lines, before):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="the traces to measure; all where none is given")
     parser.add_argument("--check", action="store_true", help="compare with the files, write nothing")
     chosen = parser.parse_args()
     from cases import TRACES
 
-    lines, failed = [], []
+    check_names(parser, chosen.names)
+    before = json.loads(ERRORS.read_text(encoding="utf-8"))
+    lines, failed = [line for line in before if chosen.names and line["trace"] not in chosen.names], []
     for row in TRACES:
+        if chosen.names and row.name not in chosen.names:
+            continue
         try:
             line = measured(row)
         except Exception as error:  # a row that fails is named at the end, and the others are measured
@@ -98,7 +106,6 @@ def main():
         print(f"{row.name:32s} {line['error']:.1e} of {row.tolerance:g}", flush=True)
     lines.sort(key=lambda line: (line["rule"], line["trace"]))
     if chosen.check:
-        before = json.loads(ERRORS.read_text(encoding="utf-8"))
         failed += differences(lines, before)
         if page_of(before) != PAGE.read_text(encoding="utf-8"):
             failed.append(PAGE.name)
