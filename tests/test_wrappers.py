@@ -302,8 +302,12 @@ MISTAKES = [
         r"with shape \(3,\); expected",
     ),
     (lambda g, s, p, h, t: (g, {"total": g}), ValueError, r"returned a slot 'total'; expected .*: 'sum'"),
-    (lambda g, s, p, h, t: (g.astype(jnp.bfloat16), {}), TypeError, r"with dtype bfloat16; expected float32"),
-    (lambda g, s, p, h, t: g, TypeError, r"returned an array .*expected two values"),
+    (
+        lambda g, s, p, h, t: (g.astype(jnp.bfloat16), {}),
+        TypeError,
+        r"the {result} with dtype bfloat16; expected float32",
+    ),
+    (lambda g, s, p, h, t: g, TypeError, r"returned an array .*expected two values, \({result}, slots\)"),
     (lambda g, s, p, h, t: (h["rate"] * g, {}), KeyError, r"looks up 'rate', which there is not"),
 ]
 
@@ -316,6 +320,7 @@ def test_what_a_wrapper_returns_is_checked_as_what_a_rule_returns(around, formul
     after = lambda d, g, s, p, h, t: formula(d, s, p, h, t)  # noqa: E731
     wrapper = Wrapper(**{around: formula if around == "before" else after}, slots={"sum": zeros})
     optimizer, params = wrap(jgd.sgd(0.1), wrapper, {}, name="mine"), {"a": jnp.ones((4, 3))}
+    message = message.replace("{result}", "grad" if around == "before" else "delta")
     with pytest.raises(error, match=rf"mine: at \['a'\] {around} .*{message}"):
         optimizer.update(params, optimizer.init(params), params)
 

@@ -108,21 +108,21 @@ def check_prepared(hyper: Any) -> dict[str, Any]:
 
 
 def check_returned(
-    found: Any, grad: Any, given: Mapping[str, Any], *, every_slot: bool = True
+    found: Any, grad: Any, given: Mapping[str, Any], *, result: str = "delta", every_slot: bool = True
 ) -> tuple[Any, Mapping[str, Any]]:
     """What the formula of one leaf returned: a delta like the gradient, and the slots that it was given.
 
-    Where it need not return `every_slot`, those that it left out are left out.
+    `result` is how messages call the delta. Where it need not return `every_slot`, those that it left out are left out.
 
     Raises:
         MistakeError: It is not.
     """
-    delta, slots = _pair(found, "delta")
+    delta, slots = _pair(found, result)
     expected = given if every_slot else {name: value for name, value in given.items() if name in slots}
     check_names(slots, expected, declared=given)
     for name, value in expected.items():
         check_like(f"the slot {name!r}", slots[name], value)
-    return check_delta(delta, grad), slots
+    return check_delta(delta, grad, what=f"the {result}"), slots
 
 
 def check_all_returned(
@@ -180,13 +180,13 @@ def check_names(slots: Mapping[str, Any], given: Mapping[str, Any], declared: Ma
             raise MistakeError(ValueError, f"returned a slot {name!r}; {expected}")
 
 
-def check_delta(delta: Any, grad: Any, leaf: int | None = None) -> Any:
+def check_delta(delta: Any, grad: Any, leaf: int | None = None, what: str = "the delta") -> Any:
     """The delta as an array.
 
     Raises:
         MistakeError: It is none, or of another shape or dtype than the gradient.
     """
-    check_like("the delta", delta, grad, leaf)
+    check_like(what, delta, grad, leaf)
     return delta if isinstance(delta, jax.Array) else jnp.asarray(delta, grad.dtype)
 
 

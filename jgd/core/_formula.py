@@ -40,17 +40,19 @@ def call_formula(
     hyper: Hyper,
     step: Array,
     *,
+    result: str = "delta",
     every_slot: bool = True,
 ) -> tuple[Array, Slots]:
     """Calls the formula of one leaf in the leaf's compute dtype, float32 or wider.
 
     Args:
-        formula: `formula(*arrays, slots, param, hyper, step) -> (result, slots)`.
+        formula: `formula(*arrays, slots, param, hyper, step) -> (delta, slots)`; the delta is like the first array.
         arrays: The gradient, or an update and the gradient. The first decides the dtype, together with the param.
         slots: The leaf's slots by name.
         param: The leaf; None where no params were given.
         hyper: Scalars in the real dtype of the compute dtype.
         step: int32, from 1.
+        result: What the formula returns beside the slots, for messages.
         every_slot: Whether the formula must return every slot; otherwise those that it changes.
 
     Raises:
@@ -62,8 +64,8 @@ def call_formula(
     wide = [array.astype(dtype) for array in arrays]
     with looking_up(hyper, slots):
         returned = formula(*wide, dict(slots), wide_param, hyper, step)
-    result, new_slots = check_returned(returned, wide[0], slots, every_slot=every_slot)
-    return result, dict(new_slots)
+    first, new_slots = check_returned(returned, wide[0], slots, result=result, every_slot=every_slot)
+    return first, dict(new_slots)
 
 
 def leaf_update(rule: Rule, applied: bool) -> Callable[..., tuple[Array, Slots]]:

@@ -168,9 +168,9 @@ def _on_leaf(
     slots = {slot: jnp.asarray(value) for slot, value in leaf.slots.items()}
     dtype = real_dtype(compute_dtype(update_dtype(arrays[0], param)))
     cast = {key: value.astype(dtype) for key, value in hyper.items()}
-    formula = getattr(plan.wrapper, function)
+    formula, kind = getattr(plan.wrapper, function), "grad" if function == "before" else "delta"
     with telling(plan.name, function, [leaf.path]):
-        result, new = call_formula(formula, arrays, slots, param, cast, step, every_slot=False)
+        result, new = call_formula(formula, arrays, slots, param, cast, step, result=kind, every_slot=False)
     new_slots = {slot: cast_like(new[slot], old) if slot in new else leaf.slots[slot] for slot, old in slots.items()}
     return result.astype(arrays[0].dtype), leaf._replace(slots=new_slots)
 

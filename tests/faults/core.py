@@ -134,7 +134,7 @@ FAULTS = [
     Fault(
         "a_wrapper_may_return_anything",
         "jgd/core/_formula.py",
-        "check_returned(returned, wide[0], slots, every_slot=every_slot)",
+        "check_returned(returned, wide[0], slots, result=result, every_slot=every_slot)",
         "check_returned(returned, wide[0], slots) if every_slot else returned",
         ("tests/test_wrappers.py::test_what_a_wrapper_returns_is_checked_as_what_a_rule_returns",),
         "A wrapper's slot of another shape stands in the state without a word.",
