@@ -48,14 +48,17 @@ def commands(workflow):
     return [line.strip() for step in steps(workflow) for line in step.get("run", "").splitlines()]
 
 
+def matrix_pythons(job):
+    """The versions of Python in a job's matrix."""
+    matrix = job.get("strategy", {}).get("matrix", {})
+    return [*matrix.get("python", []), *(row["python"] for row in matrix.get("include", []))]
+
+
 def pythons(workflow):
-    """The versions of Python that a workflow sets up."""
-    for job in workflow["jobs"].values():
-        matrix = job.get("strategy", {}).get("matrix", {})
-        yield from matrix.get("python", [])
-        yield from (row["python"] for row in matrix.get("include", []))
-        set_up = [step["with"]["python-version"] for step in job.get("steps", ()) if "setup-python" in str(step)]
-        yield from (version for version in set_up if not version.startswith("$"))
+    """All versions of Python that a workflow sets up."""
+    asked = [step["with"]["python-version"] for step in steps(workflow) if "setup-python" in step.get("uses", "")]
+    listed = [version for job in workflow["jobs"].values() for version in matrix_pythons(job)]
+    return [version for version in [*asked, *listed] if not version.startswith("$")]
 
 
 def missing(text):
@@ -96,10 +99,17 @@ def test_workflows_name_what_exists_and_supported_pythons(file):
     assert workflow["permissions"] == {"contents": "read"}
 
 
-@pytest.mark.parametrize("name", ["pull-request", "nightly"])
-def test_the_oldest_python_is_tested(name):
+@pytest.mark.parametrize(("name", "job"), [("pull-request", "test"), ("nightly", "everything")])
+def test_the_oldest_python_is_tested(name, job):
     (floor,) = SpecifierSet(PYPROJECT["project"]["requires-python"])
-    assert min(map(Version, pythons(read(f".github/workflows/{name}.yml")))) == Version(floor.version)
+    tested = matrix_pythons(read(f".github/workflows/{name}.yml")["jobs"][job])
+    assert min(map(Version, tested)) == Version(floor.version)
+
+
+def test_the_linters_look_for_what_the_oldest_python_lacks():
+    (floor,) = SpecifierSet(PYPROJECT["project"]["requires-python"])
+    assert PYPROJECT["tool"]["pyright"]["pythonVersion"] == floor.version
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{floor.version.replace('.', '')}"
 
 
 def test_the_night_runs_everything_with_the_oldest_and_the_newest_jax():
