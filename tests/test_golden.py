@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import jax
+import make
 import numpy as np
 import pytest
+import table
 from cases import TRACES
 from problem import RECORDED, SHAPES
 from tiers import over
@@ -48,3 +50,26 @@ def test_the_published_table_has_every_row():
 def test_there_is_a_trace_for_every_row_and_a_row_for_every_trace():
     assert {row.name for row in TRACES} == {file.stem for file in FOLDER.glob("*.npz")}
     assert len({row.name for row in TRACES}) == len(TRACES)
+
+
+def test_the_table_takes_one_trace_and_keeps_the_other_lines(tmp_path, monkeypatch):
+    before = json.loads(table.ERRORS.read_text(encoding="utf-8"))
+    monkeypatch.setattr(table, "ERRORS", tmp_path / "errors.json")
+    monkeypatch.setattr(table, "PAGE", tmp_path / "page.md")
+    table.ERRORS.write_text(json.dumps([line for line in before if line["trace"] != "sign_sgd"]), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["table.py", "sign_sgd"])
+    table.main()
+    after = json.loads(table.ERRORS.read_text(encoding="utf-8"))
+    assert [line | {"error": 0} for line in after] == [line | {"error": 0} for line in before]
+    assert [line for line in after if line["trace"] != "sign_sgd"] == [
+        line for line in before if line["trace"] != "sign_sgd"
+    ]
+    assert table.PAGE.read_text(encoding="utf-8") == table.page_of(after)
+
+
+@pytest.mark.parametrize("script", [table, make])
+def test_a_name_that_no_trace_has_ends_the_script(script, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["script.py", "lionn"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "no trace in tests/cases.py is called lionn" in capsys.readouterr().err
