@@ -46,7 +46,6 @@ from jgd.core._lengths import shortening as shortening
 from jgd.core._lengths import squares as squares
 from jgd.core._lengths import tree_squares as tree_squares
 from jgd.core._lift import lift as lift
-from jgd.core._lift import wide_copy as wide_copy
 from jgd.core._masks import Mask as Mask
 from jgd.core._masks import broadcast_mask as broadcast_mask
 from jgd.core._masks import tree_from as tree_from
@@ -67,6 +66,7 @@ from jgd.core._numerics import root as root
 from jgd.core._numerics import scale_tree as scale_tree
 from jgd.core._numerics import sum_of_squares as sum_of_squares
 from jgd.core._numerics import tree_size as tree_size
+from jgd.core._numerics import wide_copy as wide_copy
 from jgd.core._numerics import zeros as zeros
 from jgd.core._optimizer import Optimizer as Optimizer
 from jgd.core._optimizer import OptState as OptState

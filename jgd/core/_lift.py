@@ -22,7 +22,7 @@ from jgd.core._floats import zero_update
 from jgd.core._formula import Inputs, Prepare, blocks_update, leaf_update, tree_update, widest_dtype
 from jgd.core._hyperparams import Hyperparams
 from jgd.core._layouts import Layout, layout_of, resolve_layout
-from jgd.core._numerics import compute_dtype, real_dtype
+from jgd.core._numerics import real_dtype, wide_copy
 from jgd.core._optimizer import Optimizer, OptState, begin_update, check_params_given, first_state, make_optimizer
 from jgd.core._packing import refuse_packed
 from jgd.core._ranges import Range
@@ -294,14 +294,6 @@ def _new_slot(plan: Plan, slot: str, rule: Rule | TreeRule | None, path: Any, va
     with telling(plan.name, f"the slot {slot!r}", [path]):
         first = first_value(rule.slots[slot], wide_copy(value), rule.kind == "elementwise")
     return plan.storages[slot].create(first, jnp.result_type(value))
-
-
-def wide_copy(leaf: Any) -> jax.Array:
-    """The leaf in its compute dtype, in a buffer of its own: state and params may both be donated."""
-    dtype = compute_dtype(jnp.result_type(leaf))
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jnp.zeros_like(leaf, dtype=dtype)
-    return jnp.array(leaf, dtype=dtype, copy=True)
 
 
 def _refuse_packed(plan: Plan, tree: PyTree) -> None:

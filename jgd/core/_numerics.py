@@ -21,6 +21,14 @@ def compute_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.promote_types(dtype, jnp.float32))
 
 
+def wide_copy(leaf: Any) -> jax.Array:
+    """The leaf in its compute dtype, in a buffer of its own: state and params may both be donated."""
+    dtype = compute_dtype(jnp.result_type(leaf))
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jnp.zeros_like(leaf, dtype=dtype)
+    return jnp.array(leaf, dtype=dtype, copy=True)
+
+
 def real_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """float64 for complex128, float32 for complex64, and a real dtype as it is."""
     return jnp.finfo(dtype).dtype

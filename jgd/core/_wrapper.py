@@ -11,8 +11,7 @@ from jgd.core._checks import check_complex, check_same_tree, flatten
 from jgd.core._floats import cast_like, is_float
 from jgd.core._formula import call_formula, update_dtype
 from jgd.core._hyperparams import Hyperparams, get_hyperparams
-from jgd.core._lift import wide_copy
-from jgd.core._numerics import compute_dtype, real_dtype
+from jgd.core._numerics import compute_dtype, real_dtype, wide_copy
 from jgd.core._optimizer import Optimizer, OptState, begin_update, check_params_given, first_state, make_optimizer
 from jgd.core._packing import refuse_packed
 from jgd.core._ranges import Range

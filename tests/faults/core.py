@@ -181,7 +181,7 @@ FAULTS = [
     ),
     Fault(
         "state_shares_the_params_buffer",
-        "jgd/core/_lift.py",
+        "jgd/core/_numerics.py",
         "return jnp.array(leaf, dtype=dtype, copy=True)",
         "return jnp.asarray(leaf, dtype=dtype)",
         ("tests/test_rules.py::test_its_numbers_have_names_and_no_two_of_its_arrays_share_memory",),
