@@ -76,6 +76,25 @@ def soap_view(
     return seen, [axis for axis, n in enumerate(seen) if wanted and 0 < n <= max_dim]
 
 
+def _prepared(hyper: Hyper, step: Array, *, correct_bias: bool, init_basis: InitBasis) -> Hyper:
+    """The hyperparameters of a step, and what all leaves take from them."""
+    started, count = step > 1, jnp.maximum(step - 1, 1)
+    rate = hyper["learning_rate"]
+    if correct_bias:
+        rate = rate * jnp.sqrt(debias(hyper["1-b2"], count)) / debias(hyper["1-b1"], count)
+    every = hyper["precondition_frequency"].astype(jnp.int32)
+    due = ((step - 1 + steps_ahead(hyper, every)) % every == 0) | (step == 1)
+    beta = "shampoo_beta" if "shampoo_beta" in hyper else "b2"
+    return hyper | {
+        "step_size": jnp.where(started, rate, 0),
+        "mu_weight": jnp.where(started, hyper["1-b1"], 0),
+        "nu_weight": jnp.where(started, hyper["1-b2"], 0),
+        "factor_weight": hyper[f"1-{beta}"],
+        "iterations": jnp.where(started, 1, _FIRST_ITERATIONS),
+        "due": due if init_basis == "qr" else due & started,
+    }
+
+
 def soap_rule(
     view: Callable[[tuple[int, ...]], tuple[tuple[int, ...], list[int]]],
     normalize: bool,
@@ -90,23 +109,6 @@ def soap_rule(
 
     def basis_of(param: Array) -> tuple[Array, ...]:
         return tuple(jnp.eye(len(factor), dtype=factor.dtype) for factor in factors_of(param))
-
-    def prepare(hyper: Hyper, step: Array) -> Hyper:
-        started, count = step > 1, jnp.maximum(step - 1, 1)
-        rate = hyper["learning_rate"]
-        if correct_bias:
-            rate = rate * jnp.sqrt(debias(hyper["1-b2"], count)) / debias(hyper["1-b1"], count)
-        every = hyper["precondition_frequency"].astype(jnp.int32)
-        due = ((step - 1 + steps_ahead(hyper, every)) % every == 0) | (step == 1)
-        beta = "shampoo_beta" if "shampoo_beta" in hyper else "b2"
-        return hyper | {
-            "step_size": jnp.where(started, rate, 0),
-            "mu_weight": jnp.where(started, hyper["1-b1"], 0),
-            "nu_weight": jnp.where(started, hyper["1-b2"], 0),
-            "factor_weight": hyper[f"1-{beta}"],
-            "iterations": jnp.where(started, 1, _FIRST_ITERATIONS),
-            "due": due if init_basis == "qr" else due & started,
-        }
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param
@@ -153,7 +155,7 @@ def soap_rule(
         slots=slots,
         kind="matrix",
         supports_complex=False,
-        prepare=prepare,
+        prepare=functools.partial(_prepared, correct_bias=correct_bias, init_basis=init_basis),
         nonnegative=("nu",),
         exact=("factors", "basis"),
     )
