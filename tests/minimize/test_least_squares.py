@@ -156,6 +156,11 @@ def test_values_summed_in_float64_work_batched_and_differentiated():
 
 
 def test_unknown_settings_are_refused():
+    for number in (0.0, -1.0, np.nan, np.float32(0)):
+        with pytest.raises(ValueError, match="radius must be above 0"):
+            LevenbergMarquardt(radius=number)
+        with pytest.raises(ValueError, match="damping must be above 0"):
+            LevenbergMarquardt(damping=number)
     with pytest.raises(ValueError, match="solver"):
         GaussNewton(solver="lu")
     with pytest.raises(ValueError, match="scaling"):

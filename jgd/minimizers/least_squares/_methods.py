@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Scalar, check_choice
+from jgd.core import Array, Scalar, check_choice, is_traced
 from jgd.minimizers.constrained._lbfgsb import box, nearest
 from jgd.minimizers.least_squares._bounded_step import bounded_step
 from jgd.minimizers.least_squares._damped_products import DampedState, damped_step, first_state
@@ -167,6 +167,9 @@ class LevenbergMarquardt(BaseMethod):
     def __post_init__(self) -> None:
         check_choice("LevenbergMarquardt", "solver", self.solver, Solver)
         check_choice("LevenbergMarquardt", "scaling", self.scaling, Scaling)
+        for name, value in (("radius", self.radius), ("damping", self.damping)):
+            if not is_traced(value) and not value > 0:
+                raise ValueError(f"LevenbergMarquardt: {name} must be above 0; got {value}.")
 
     def point(self, problem: Problem, params: Array) -> Point:
         """The value and gradient at params."""
