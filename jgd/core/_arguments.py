@@ -42,18 +42,18 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         TypeError: An argument is of another kind than its annotation: `name must be True or False; got 'yes'.`
         ValueError: It is none of the choices of its `Literal`.
     """
-    signature, owner = inspect.signature(function), function.__qualname__.removesuffix(".__init__")
-    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
+    owner = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        signature = signature_of(function)
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
             return function(*args, **kwargs)  # which says itself what is missing or unknown
         kinds = kinds_of(function)
         for name in given.keys() & kinds.keys():
-            if given[name] is not defaults[name]:
+            if given[name] is not signature.parameters[name].default:
                 _refuse(owner, name, kinds[name], given[name])
         return function(*args, **kwargs)
 
@@ -128,6 +128,10 @@ def _hint(kind: _Kind, value: Any) -> str:
     return f" Call it: {classes[0].__name__}()." if classes and "jgd." in kind.text else ""
 
 
+#: Read at the first call: a package has hundreds of doors, and few are ever used.
+signature_of = functools.cache(inspect.signature)
+
+
 @functools.cache
 def kinds_of(owner: Any) -> dict[str, _Kind]:
     """The kinds of a function's arguments, or of a dataclass's fields, that can be judged."""
@@ -136,7 +140,7 @@ def kinds_of(owner: Any) -> dict[str, _Kind]:
         named = {name: _evaluated(owner, annotation) for name, annotation in named.items()}
     if not isinstance(owner, type):
         open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        named = {p.name: named.get(p.name, Any) for p in inspect.signature(owner).parameters.values()
+        named = {p.name: named.get(p.name, Any) for p in signature_of(owner).parameters.values()
                  if p.kind not in open_ended}  # fmt: skip
     kinds = {name: _kind(annotation) for name, annotation in named.items()}
     return {name: kind for name, kind in kinds.items() if kind is not None}

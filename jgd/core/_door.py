@@ -6,7 +6,6 @@ Doors are for what is called once, before a run; what a step calls has none.
 
 import dataclasses
 import functools
-import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jgd.core._arguments import check_kind, checked
+from jgd.core._arguments import check_kind, checked, signature_of
 from jgd.core._fixed import called_by_injection, fixed
 from jgd.core._optimizer import Optimizer
 from jgd.core._ranges import check_hyperparam
@@ -48,7 +47,7 @@ def _is_own(name: str, value: Any, package: str) -> bool:
 
 
 def _door(function: Callable[..., Any]) -> Callable[..., Any]:
-    return _factory_door(function) if inspect.signature(function).return_annotation is Optimizer else checked(function)
+    return _factory_door(function) if function.__annotations__.get("return") is Optimizer else checked(function)
 
 
 def _factory_door(factory: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
@@ -56,13 +55,15 @@ def _factory_door(factory: Callable[..., Optimizer]) -> Callable[..., Optimizer]
 
     Those that must be known, factories ask for by `jgd.core.fixed`; switches are asked for here.
     """
-    parameters, owner = inspect.signature(factory).parameters, factory.__name__
-    several = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_POSITIONAL]
+    owner = factory.__name__
 
     @functools.wraps(factory)
     def call(*args: Any, **kwargs: Any) -> Optimizer:
+        parameters = signature_of(factory).parameters
         for name, value in (dict(zip(parameters, args, strict=False)) | kwargs).items():
-            if name not in parameters or value is parameters[name].default or name in several:
+            if name not in parameters or value is parameters[name].default:
+                continue
+            if parameters[name].kind is parameters[name].VAR_POSITIONAL:
                 continue
             if name in _STARTS:
                 check_hyperparam(owner, name, value, changes=False)
