@@ -34,7 +34,7 @@ WITHOUT = {
     ],
     "for authors of rules and steps, in their docs": [
         "accumulate_micro_batches", "decayed", "hutchinson", "lift_decayed", "orthogonalize", "rmsprop_rule", "each",
-        "check_layouts", "gauss_newton", "precond_update_prob_schedule", "split_batch", "split_mask", "ChunkSize",
+        "check_layouts", "gauss_newton", "precond_update_prob_schedule", "split_batch", "split_mask",
     ],
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import PyTree
+from jgd.core import PyTree, check_whole
 from jgd.testing._subject import (
     Extra,
     OptimizerCheckError,
@@ -127,12 +127,14 @@ def check_one_trace(
 
     Raises:
         OptimizerCheckError: A later update is traced again; the message says what changed in the state.
+        TypeError, ValueError: `steps` is not an integer of at least 1, or exceeds int32.
 
     Examples:
         >>> import optax
         >>> from jgd.testing import check_one_trace
         >>> check_one_trace(optax.sgd(0.1, momentum=0.9))
     """
+    check_whole("check_one_trace", 1, steps=steps)
     subject = as_subject(optimizer, params, extra)
     traces: list[Any] = []
 
