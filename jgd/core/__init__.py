@@ -46,6 +46,7 @@ from jgd.core._lengths import shortening as shortening
 from jgd.core._lengths import squares as squares
 from jgd.core._lengths import tree_squares as tree_squares
 from jgd.core._lift import lift as lift
+from jgd.core._loss import check_loss as check_loss
 from jgd.core._masks import Mask as Mask
 from jgd.core._masks import broadcast_mask as broadcast_mask
 from jgd.core._masks import tree_from as tree_from

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, is_array, programs_inside
+from jgd.core import Array, PyTree, check_loss, programs_inside
 
 #: `one(params, (example, key)) -> (loss, aux)`; the key is None where there is none.
 ExampleLoss = Callable[[PyTree, tuple[PyTree, Any]], tuple[Array, PyTree]]
@@ -43,15 +43,8 @@ def example_loss(owner: str, loss_fn: Callable[..., Any], *, has_aux: bool, keep
 def _checked(owner: str, loss: Any, batched: bool) -> Array:
     if isinstance(loss, tuple | list | dict):
         raise TypeError(f"{owner}: expected a scalar loss; got a {type(loss).__name__}. Does it need has_aux=True?")
-    if not is_array(loss):
-        raise TypeError(f"{owner}: expected a scalar array as the loss; got a {type(loss).__name__}.")
-    loss = jnp.asarray(loss)
-    if loss.shape != ():
-        hint = " It was given a batch of one example; take jnp.mean over it." if batched else ""
-        raise ValueError(f"{owner}: expected a scalar loss; got shape {loss.shape}.{hint}")
-    if not jnp.issubdtype(loss.dtype, jnp.floating):
-        raise TypeError(f"{owner}: expected a real float loss; got dtype {loss.dtype}.")
-    return loss
+    hint = "It was given a batch of one example; take jnp.mean over it." if batched else ""
+    return check_loss(owner, loss, if_not_scalar=hint)
 
 
 class Cost(NamedTuple):

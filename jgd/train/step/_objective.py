@@ -6,7 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, ascent_direction, check_same_tree, holds_packed, is_array, path_text, unpack
+from jgd.core import (
+    Array,
+    PyTree,
+    ascent_direction,
+    check_loss,
+    check_same_tree,
+    holds_packed,
+    is_array,
+    path_text,
+    unpack,
+)
 from jgd.gradients import accumulate_micro_batches
 from jgd.train.guards._loss_scale import scale_loss, unscale
 from jgd.train.step._loss_weight import LossWeight, part_weights
@@ -165,18 +175,7 @@ def split_return(returned: Any, model_state: PyTree, has_aux: bool) -> tuple[Arr
 
 
 def _check_loss(loss: Any) -> Array:
-    if not is_array(loss):
-        hint = " Does the function end with `return loss`?" if loss is None else ""
-        raise TypeError(f"loss_fn: expected a scalar array as the loss; got {_describe(loss)}.{hint}")
-    shape, dtype = jnp.shape(loss), jnp.result_type(loss)
-    if shape != ():
-        raise ValueError(
-            f"loss_fn: expected a scalar loss; got shape {shape}. If it holds a loss per example, take jnp.mean of it."
-        )
-    if not jnp.issubdtype(dtype, jnp.floating):
-        hint = "" if jnp.issubdtype(dtype, jnp.inexact) else " Whole numbers have no gradient; report counts in aux."
-        raise TypeError(f"loss_fn: expected a real float loss; got dtype {dtype}.{hint}")
-    return jnp.asarray(loss)
+    return check_loss("loss_fn", loss, if_not_scalar="If it holds a loss per example, take jnp.mean of it.")
 
 
 def _check_model_state(new: PyTree, old: PyTree) -> None:
