@@ -28,6 +28,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
+import rule_arguments  # noqa: E402
 import rule_pictures  # noqa: E402
 
 import jgd.core  # noqa: E402
@@ -139,38 +140,18 @@ def per_parameter(slots):
 
 def arguments_of(factory):
     """`[name, default or None, meaning, keyword-only]` of each argument."""
-    documented = _meanings(factory)
+    meanings = rule_arguments.described(factory)
     rows = []
     for parameter in inspect.signature(factory).parameters.values():
         default = None if parameter.default is parameter.empty else _default_text(parameter.default)
         only = parameter.kind is parameter.KEYWORD_ONLY
-        rows.append([parameter.name, default, _resolved(documented.get(parameter.name, ""), parameter.name), only])
+        rows.append([parameter.name, default, meanings.get(parameter.name, ""), only])
     return rows
-
-
-def _resolved(meaning, argument):
-    """The meaning itself, where the docstring only says in which factory's docstring it stands."""
-    other = re.fullmatch(r"(?:See|As for|As in) `(?:jgd\.)?(\w+)`\.", meaning)
-    factory = factories().get(other.group(1)) if other else None
-    found = _meanings(factory).get(argument) if factory else None
-    return meaning if found is None or found == meaning else _resolved(found, argument)
 
 
 def _default_text(value):
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     return f"{value.__module__}.{name}" if name and callable(value) else repr(value)
-
-
-def _meanings(factory):
-    """What the docstring says of each argument; where it points elsewhere ("which see"), that factory of the module."""
-    text = inspect.getdoc(factory) or ""
-    section = re.search(r"^Args:\n((?:[ \t]+.*\n|\n)+)", text + "\n", flags=re.MULTILINE)
-    if section is None:
-        other = re.search(r"`(?:jgd\.)?(\w+)`.*which see", text)
-        other = getattr(inspect.getmodule(factory), other.group(1), None) if other else None
-        return _meanings(other) if inspect.isfunction(other) and other is not factory else {}
-    found = re.findall(r"^    \*{0,2}(\w+): (.*(?:\n {5,}.*)*)", section.group(1), flags=re.MULTILINE)
-    return {name: " ".join(meaning.split()) for name, meaning in found}
 
 
 def describe(name):
@@ -219,8 +200,11 @@ def _one_line(error):
 
 
 def fingerprint(factory):
-    """A hash of every file that the facts of a rule come from: its own, those that it imports, and these scripts."""
-    files, waiting = set(HERE.glob("rule_[fp]*.py")), [Path(inspect.getfile(factory)), *ROOT.glob("jgd/core/*.py")]
+    """A hash of the files that the facts of a rule come from: its own, those of the factories that describe its
+    arguments, what these import, and these scripts.
+    """
+    described_in = [Path(inspect.getfile(inspect.unwrap(other))) for other in rule_arguments.sources(factory)]
+    files, waiting = set(HERE.glob("rule_[afp]*.py")), [*described_in, *ROOT.glob("jgd/core/*.py")]
     if inside(factory):
         waiting.append(ROOT / f"jgd/rules/_{inside(factory)}.py")
     while waiting:

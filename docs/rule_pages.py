@@ -36,6 +36,8 @@ _STYLE = """.md-typeset math[display="block"] { max-width: 100%; overflow-x: aut
 .md-typeset mtd[columnalign="right"] { text-align: right; }
 """
 
+_WHOSE_OTHERS = re.compile(r"<p>Arguments that are not described here\b.*?</p>", re.DOTALL)
+
 facts: dict[str, Any] = {}
 
 
@@ -94,7 +96,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(content: str, page: Page, **_: Any) -> str:
-    """Makes a link of every `jgd.<rule>` in the text, wherever it stands."""
+    """Makes a link of every `jgd.<rule>` in the text, wherever it stands.
+
+    On a rule's page the sentence that says whose its other arguments are goes: the table there has them all.
+    """
+    if page.url.startswith("rules/"):
+        content = _WHOSE_OTHERS.sub("", content)
 
     def link(found: re.Match[str]) -> str:
         name = found["name"]

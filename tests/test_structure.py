@@ -15,6 +15,7 @@ import jax
 import optax
 import pytest
 from cases import RULES
+from rule_arguments import undescribed
 
 import jgd
 import jgd.rules
@@ -179,11 +180,7 @@ def test_every_public_name_is_documented_with_an_example_that_runs(name):
     if inspect.isfunction(value):
         examples = doctest.DocTestParser().get_examples(inspect.getdoc(value))
         assert examples, f"the docstring of jgd.{name} has no example"
-        for parameter in inspect.signature(value).parameters:
-            named = parameter in inspect.getdoc(value)
-            assert named or "which see for arguments" in inspect.getdoc(value), (
-                f"jgd.{name} says nothing of {parameter}"
-            )
+        assert undescribed(value) == [], f"jgd.{name} does not describe these arguments, nor a function that it names"
 
 
 def test_importing_jgd_imports_nothing_optional_and_starts_no_device():

@@ -59,17 +59,14 @@ def acprop(
 ) -> Optimizer:
     """ACProp: asynchronous, centered second-moment scaling.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter where gradients are as expected; at least 0.
         b1: Decay rate of the average that gradients are expected to follow, in [0, 1).
         b2: Decay rate of the second moment, in [0, 1).
         eps: Added to the root of the second moment, at least 0.
         eps_root: Added to the second moment at every step, at least 0.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `mu`, `nu`, two numbers a parameter.

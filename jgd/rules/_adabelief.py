@@ -60,18 +60,14 @@ def adabelief(
 ) -> Optimizer:
     """AdaBelief: steps adapted to the belief in the observed gradients.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter where gradients are as expected; at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
         eps: Added to the root of the second moment, at least 0.
         eps_root: Added to the second moment at every step, at least 0.
         nesterov: Whether to use Nesterov momentum.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         weight_decay_mask: Which leaves decay; as `mask` of `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `eps_root`, `weight_decay`, and the

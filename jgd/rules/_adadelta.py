@@ -47,14 +47,14 @@ def adadelta(
 ) -> Optimizer:
     """AdaDelta.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: A factor on the steps, at least 0; None for one.
         rho: Decay rate of both averages, in [0, 1).
         eps: Added under both roots, above 0: the first steps are about its root in size.
         weight_decay: How much of each parameter is added to its gradient, at least 0.
         weight_decay_mask: Which leaves decay; as `mask` of `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `rho`, `eps`, `weight_decay`, and the slots `e_g`, `e_x`,

@@ -132,6 +132,8 @@ def adafactor(
 ) -> Optimizer:
     """Adafactor: adaptive steps with sublinear memory.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The size of a step relative to the leaf, or absolutely without `multiply_by_parameter_scale`;
             at least 0. None for one.
@@ -147,7 +149,6 @@ def adafactor(
         factored: Whether to factor at all.
         weight_decay_mask: Which leaves decay; as `mask` of `jgd.adamw`.
         state_dtype: The dtype of all slots; it goes before `dtype_momentum`.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters of the numbers above, and the slots `v_row`, `v_col`, `v` (and `ema`): for

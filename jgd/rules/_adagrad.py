@@ -52,14 +52,14 @@ def adagrad(
 ) -> Optimizer:
     """AdaGrad: adaptive subgradient descent.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The size of the first step in each parameter, about; at least 0.
         initial_accumulator_value: Where the sum of squares starts; at least 0.
         eps: Added to the sum (to its root in PyTorch's form), at least 0.
         like: Whose form to follow; see the notes above.
         lr_decay: How fast the learning rate falls, in PyTorch's form alone.
-        state_dtype: The dtype of the slot; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eps` (and `lr_decay`), and the slot `sum_of_squares`,

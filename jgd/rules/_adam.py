@@ -60,10 +60,11 @@ def adam(
         b2: Decay rate of the average of squared gradients, in [0, 1).
         eps: Added to the root of the second moment, at least 0.
         eps_root: Added under the root, at least 0; give a small value to differentiate through zero gradients.
-        mu_dtype: The dtype of the slot `mu`: `"auto"` for float32, wider where the param is wider; None for the
-            param's dtype, as in optax; or a dtype.
+        mu_dtype: The dtype of the slot `mu` where `state_dtype` is None: `"auto"` for float32, wider where the param is
+            wider; None for the param's dtype, as in optax; or a dtype.
         nesterov: Whether to use Nesterov momentum; `nadam` is the same thing.
-        state_dtype: The dtype of all slots; it goes before `mu_dtype`.
+        state_dtype: The dtype of all slots, or how they are stored, see `jgd.core.lift`; None for float32, wider where
+            the param is wider.
         layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:

@@ -61,18 +61,12 @@ def adam_atan2(
 ) -> Optimizer:
     """Adam with an arc tangent in place of the division: scale-invariant, and no epsilon to choose.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
         a: The factor on the angle, at least 0.
         b: The factor on the root of the second moment, at least 0.
-        mu_dtype: See `jgd.adam`.
-        weight_decay: See `jgd.adamw`.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `a`, `b`, `weight_decay`, and the slots `mu`

@@ -173,22 +173,15 @@ def adam_mini(
 ) -> Optimizer:
     """AdamW with one second moment for each block of parameters.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
-        learning_rate: See `jgd.adam`.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`.
-        mu_dtype: See `jgd.adam`.
-        weight_decay: See `jgd.adamw`.
         mask: Which leaves decay; as for `jgd.adamw`. The authors leave out norms and biases.
         blocks: The blocks of each leaf: a tree shaped like the params or a prefix of them, or a function from params to
             such a tree; None for `jgd.adam_mini_blocks`. Its leaves are `"tensor"` (the leaf is one block),
             `"element"` (none, as in AdamW), or `jgd.AdamMiniBlocks(axis, count)`: a block at each index of an axis, or
             the axis cut into `count` blocks. Queries of shape `[model, heads * size]` want `(-1, heads)`, those of
             shape `[model, heads, size]` want `(1)`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `weight_decay`, and the slots `mu`,

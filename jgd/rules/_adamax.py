@@ -57,13 +57,13 @@ def adamax(
 ) -> Optimizer:
     """AdaMax: Adam in the infinity norm.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The largest size of a step in each parameter, about; at least 0.
         b1: Decay rate of the average of gradients, in [0, 1).
         b2: Decay rate of the largest gradient, in [0, 1).
         eps: Added to each gradient's magnitude, at least 0.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, and the slots `mu`, `nu`, two numbers
@@ -96,16 +96,10 @@ def adamaxw(
 ) -> Optimizer:
     """AdaMax with decoupled weight decay.
 
+    Arguments that are not described here are those of `jgd.adamax` and `jgd.adamw`.
+
     Args:
         learning_rate: The largest size of a step in each parameter, about; at least 0.
-        b1: See `jgd.adamax`.
-        b2: See `jgd.adamax`.
-        eps: See `jgd.adamax`.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: See `jgd.adamax`.
-        layout: See `jgd.adamax`.
 
     Returns:
         An optimizer with the hyperparameters of `jgd.adamax` and `weight_decay`, and its slots.

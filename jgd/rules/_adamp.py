@@ -114,19 +114,15 @@ def adamp(
 ) -> Optimizer:
     """AdamW that does not let scale-invariant weights grow.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`; it is added to the norms of the projection as well.
-        weight_decay: See `jgd.adamw`.
-        mask: Which leaves decay; as for `jgd.adamw`.
+        eps: Added to the root of the second moment and to the norms of the projection, at least 0.
         delta: How near to orthogonal param and gradient must be for the projection; larger projects more.
         wd_ratio: The factor on the decay of what is projected.
         nesterov: Whether to use Nesterov momentum.
         channel_axis: The axis of a leaf that counts a layer's outputs; 0 for kernels laid out as in PyTorch.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the numbers above as hyperparameters, and the slots `mu` and `nu`, two numbers a parameter.

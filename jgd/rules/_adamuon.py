@@ -81,26 +81,18 @@ def adamuon(
 ) -> Optimizer:
     """AdaMuon for matrices, AdamW for the other leaves.
 
+    Arguments that are not described here are those of `jgd.muon`.
+
     Args:
         learning_rate: Five times the root mean square of a step, at least 0; what AdamW would take.
         beta: Decay rate of the momentum, in [0, 1).
         b2: Decay rate of the average square, in [0, 1); None for `beta`.
         eps: Added to the root and to the norm, at least 0.
-        weight_decay: For the matrices: the share, times the learning rate, that a step takes away; at least 0.
         mask: Which matrices decay; as for `jgd.adamw`.
         nesterov: Whether to use Nesterov momentum.
-        ns_coeffs: As for `jgd.muon`.
-        ns_steps: As for `jgd.muon`.
         ns_dtype: As for `jgd.muon`; the authors round to `"bfloat16"`.
         consistent_rms: The root mean square of a step with learning rate one, above 0.
         matrix_axes: As `muon_weight_dimension_numbers` of `jgd.muon`.
-        adam_learning_rate: AdamW's learning rate; None to share `learning_rate`.
-        adam_b1: AdamW's `b1`.
-        adam_b2: AdamW's `b2`.
-        adam_eps: AdamW's `eps`; None to share `eps`.
-        adam_weight_decay: AdamW's `weight_decay`.
-        state_dtype: The dtype of all slots.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above (of the numbers), and the slots `mu` and `nu`.

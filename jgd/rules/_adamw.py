@@ -43,19 +43,13 @@ def adamw(
 
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
-        mu_dtype: See `jgd.adam`.
         weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         mask: Which leaves decay: a tree of booleans shaped like the params or a prefix of them, a function from params
-            to such a tree, or None for all. Biases and the scales of norms are often left out.
+            to such a tree, `"matrices"` for leaves of two axes and more, or None for all. Biases and the scales of
+            norms are often left out.
         nesterov: Whether to use Nesterov momentum; `nadamw` is the same thing.
         decay_form: How the decay enters: `"scaled"` by the learning rate, `"independent"` of it, `"squared"`, `"after"`
             the step, `"proximal"`, or `"coupled"` into the gradient; see `jgd.rules.decayed`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters of `jgd.adam` and `weight_decay`, and its slots `mu`, `nu`.

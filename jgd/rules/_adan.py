@@ -86,6 +86,8 @@ def adan(
 ) -> Optimizer:
     """Adan: adaptive Nesterov momentum.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
         b1: Decay rate of the average of gradients, in [0, 1).
@@ -93,11 +95,7 @@ def adan(
         b3: Decay rate of the second moment, in [0, 1).
         eps: Added to the root of the second moment, at least 0.
         eps_root: Added under the root, at least 0.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
         like: Whose form to follow; see the notes above.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `m`, `v`, `n`, `g`, four numbers a parameter.

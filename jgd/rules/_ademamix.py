@@ -69,20 +69,15 @@ def ademamix(
 ) -> Optimizer:
     """AdEMAMix: a mixture of a fast and a slow average of gradients.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
         b1: Decay rate of the fast average, in [0, 1).
         b2: Decay rate of the second moment, in [0, 1).
         b3: Decay rate of the slow average, in [0, 1).
         alpha: Weight of the slow average, at least 0.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
         mu_dtype: The dtype of the slots `m1` and `m2`; as for `jgd.adam`.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `m1`, `m2`, `nu`, three numbers a parameter.

@@ -71,20 +71,16 @@ def adopt(
 ) -> Optimizer:
     """ADOPT: adaptive gradients with the optimal rate.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
         b1: Decay rate of the average of directions, in [0, 1).
         b2: Decay rate of the second moment, in [0, 1).
         eps: The smallest root of the second moment to divide by, at least 0.
-        mu_dtype: The dtype of the slot `mu`; as for `jgd.adam`.
         nesterov: Whether to use Nesterov momentum.
         use_clipping: Whether to bound each entry of a direction.
         clip_value_fn: The bound, a function of the number of updates made.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `mu`, `nu`, two numbers a parameter.

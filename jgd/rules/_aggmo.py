@@ -43,14 +43,12 @@ def aggmo(
 ) -> Optimizer:
     """Aggregated momentum.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0.
         betas: Decay rates of the momenta, each in [0, 1). The authors' are $1 - 0.1^i$ for `i` from zero.
         weight_decay: How much of each parameter is added to its gradient, at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `betas` (an array), `weight_decay`, and the slots

@@ -61,16 +61,9 @@ def amsgrad(
 
     Args:
         learning_rate: The largest size of a step in each parameter, about; at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
-        mu_dtype: See `jgd.adam`.
         bias_correction_mu: Whether to correct the first moment for its start at zero.
         bias_correction_nu: Whether to correct the second, before the largest is taken.
         like: Whose form to follow: `"torch"` takes the largest of the moments as they are, and corrects it.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters of `jgd.adam`, and the slots `mu`, `nu`, `nu_max`, three

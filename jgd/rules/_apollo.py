@@ -98,6 +98,8 @@ def apollo(
 ) -> Optimizer:
     """APOLLO for matrices, AdamW for the other leaves. APOLLO-Mini is `rank=1, scale=128, scale_type="tensor"`.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: As for AdamW, at least 0.
         rank: Numbers a channel that are remembered twice; fixed when the state is made.
@@ -105,14 +107,10 @@ def apollo(
         b1: Decay rate of the average of gradients, in [0, 1).
         b2: Decay rate of the average of squared gradients, in [0, 1).
         eps: Added to the root of the second moment before that is corrected, at least 0.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
         scale_type: Whether each `"channel"` has a scale of its own, or the whole `"tensor"` one.
         update_proj_gap: Steps between two draws of the random projection.
         seed: Of the random projections.
         matrix_axes: As `muon_weight_dimension_numbers` of `jgd.muon`.
-        state_dtype: The dtype of all slots.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with these hyperparameters, and the slots `mu`, `nu` (longer side by rank) and `norm` (one number).

@@ -57,6 +57,8 @@ def asgd(
 ) -> Optimizer:
     """Averaged stochastic gradient descent.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: Length of the first step per unit of gradient, at least 0.
         lambd: How fast the learning rate falls, and the share of each parameter, times the learning rate, that a step
@@ -66,7 +68,6 @@ def asgd(
         weight_decay: How much of each parameter is added to its gradient, at least 0.
         mask: Which leaves have `weight_decay`; as for `jgd.adamw`.
         state_dtype: The dtype of the slot: the averaged params, which want one as precise as the params' own.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `lambd`, `alpha`, `t0`, `weight_decay`, and the slot

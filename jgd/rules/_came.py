@@ -93,6 +93,8 @@ def came(
 ) -> Optimizer:
     """CAME: confidence-guided adaptive memory-efficient optimization.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: The size of a step, about, at least 0; half of AdamW's, the authors' is 2e-4.
         b1: Decay rate of the momentum, in [0, 1).
@@ -101,12 +103,7 @@ def came(
         eps1: Added to the squares, above 0.
         eps2: Added to the instability, above 0.
         clip_threshold: The largest root mean square of what enters the momentum, above 0.
-        mu_dtype: See `jgd.adam`.
-        weight_decay: See `jgd.adamw`.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: See `jgd.adam`; float16 cannot hold `eps1`.
-        layout: See `jgd.adam`.
+        state_dtype: As for `jgd.adam`, but float16 cannot hold `eps1`.
 
     Returns:
         An optimizer with the numbers above as hyperparameters, and the slots `mu`, one number a parameter, `nu_row`,

@@ -69,14 +69,13 @@ def cocob(
 ) -> Optimizer:
     """COCOB: continuous coin betting.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: A factor on the gradients, at least 0; one is what the method is for.
         alpha: How slowly the first bets grow, above 0.
         eps: The first bound on a gradient, above 0. It is no hyperparameter afterwards: it stands in the slot `scale`.
         weight_decay: How much of each parameter is added to its gradient, at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `alpha`, `weight_decay`, and the slots `init_particles`,

@@ -71,14 +71,14 @@ def dadapt_adamw(
 ) -> Optimizer:
     """AdamW whose learning rate is found by D-Adaptation.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: A factor on the estimate, at least 0: one, or a schedule that ends in zero.
         betas: The decay rates of the two moments, each in [0, 1).
         eps: Added to the root of the second moment, at least 0.
         estim_lr0: The first estimate, above 0 and far too small.
         weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `weight_decay`, three numbers a

@@ -90,24 +90,18 @@ def dion(
 ) -> Optimizer:
     """Dion for matrices, AdamW for the other leaves.
 
+    Arguments that are not described here are those of `jgd.muon`.
+
     Args:
         learning_rate: About the root mean square change of an output, at least 0. The authors' is 0.01.
         rank_fraction: The rank of a step, as a share of the shorter side, in (0, 1]; fixed when the state is made.
         momentum: What is kept of the part of the momentum that was stepped along, in [0, 1).
         eps: Added to the norms of columns, at least 0.
-        weight_decay: For the matrices: the share, times the learning rate, that a step takes away; at least 0.
         mask: Which matrices decay; as for `jgd.adamw`.
         rank_multiple_of: The rank is rounded up to a multiple of this.
         power_iters: Power iterations a step; fixed when the step is compiled.
         matrix_axes: As `muon_weight_dimension_numbers` of `jgd.muon`.
         seed: Of the first `q`.
-        adam_learning_rate: AdamW's learning rate; None to share `learning_rate`.
-        adam_b1: AdamW's `b1`.
-        adam_b2: AdamW's `b2`.
-        adam_eps: AdamW's `eps`; None to share `eps`.
-        adam_weight_decay: AdamW's `weight_decay`.
-        state_dtype: The dtype of all slots.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above (of the numbers), and the slots `mu`, `q` (of matrices, the shorter

@@ -123,15 +123,14 @@ def dog(
 ) -> Optimizer:
     """DoG: distance over gradients, a learning rate found by itself.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: A factor on the steps, at least 0; one is what the method is for.
         init_step: What the first step is: `("distance", r)`, a length; `("heuristic", share)`, that share of one plus
             the norm of the params; or `("learning_rate", rate)`.
         eps: Added to the sum of squared norms, at least 0.
         weight_decay: How much of each parameter is added to its gradient, at least 0; None for none.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eps` (and `weight_decay`, `init_step`), the slot
@@ -174,14 +173,13 @@ def ldog(
 ) -> Optimizer:
     """L-DoG: `dog` for each leaf by itself.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: A factor on the steps, at least 0; one is what the method is for.
         init_step: The first distance, a share of one plus the norm of the leaf.
         eps: Added to the sum of squared norms, at least 0.
         weight_decay: How much of each parameter is added to its gradient, at least 0; None for none.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eps` (and `weight_decay`), the slot `init_params`, one
@@ -218,14 +216,13 @@ def dowg(
 ) -> Optimizer:
     """DoWG: distance over weighted gradients.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: A factor on the steps, at least 0; one is what the method is for.
         init_estim_sq_dist: The first squared distance, above 0; None for `eps`.
         eps: Added to the root of the weighted sum, at least 0.
         weight_decay: How much of each parameter is added to its gradient, at least 0; None for none.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eps` (and `weight_decay`), the slot `init_params`, one

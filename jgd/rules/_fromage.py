@@ -49,11 +49,12 @@ def fromage(
 ) -> Optimizer:
     """Fromage: Frobenius-matched gradient descent.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The length of a step relative to the leaf, at least 0; 0.01 serves many networks.
         min_norm: The smallest norm of a leaf and of its gradient, at least 0.
         state_dtype: Taken for the sake of uniformity; there are no slots.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `min_norm`, and no slots.

@@ -62,6 +62,8 @@ def ftrl(
 ) -> Optimizer:
     """FTRL-Proximal, for sparse linear models.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The size of the first step in each parameter, about; at least 0.
         learning_rate_power: With which power of the sum of squares the step falls; zero for a constant rate, at most 0.
@@ -70,8 +72,6 @@ def ftrl(
         l2: Weight of the squares in the objective, at least 0. It is fixed to the origin of the params.
         l2_shrinkage: Weight of the squares in the loss, at least 0: twice this times the params joins the gradient.
         offset: Added to the power of the sum of squares, at least 0; the paper's `beta`, there one.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the numbers above as hyperparameters, but for `initial_accumulator_value`, and the slots

@@ -124,6 +124,8 @@ def galore(
 ) -> Optimizer:
     """GaLore: gradient low-rank projection around a base optimizer.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: The factor on the base optimizer's direction, at least 0.
         rank: How many directions to keep, at least 1.
@@ -131,8 +133,6 @@ def galore(
         scale: A factor on what comes back from the projection.
         base_optimizer: A transform that returns a direction along the gradient, as `optax.scale_by_adam()`, which is
             what None stands for.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
         weight_dimension_numbers: Which leaves are projected, and which axes make rows and columns: a
             `GaLoreDimensionNumbers`, a tree of them and None, a function from params to one; None for leaves of two
             axes.

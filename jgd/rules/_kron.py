@@ -219,10 +219,11 @@ def kron(
 ) -> Optimizer:
     """PSGD Kron: preconditioned SGD with Kronecker factors.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0; about a third of Adam's.
         b1: Decay rate of the average of gradients, in [0, 1).
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         preconditioner_update_probability: In what share of the steps to refit the factors, above 0 and at most 1;
             None for `precond_update_prob_schedule()`.
         max_size_triangular: Longer axes have a diagonal factor.
@@ -233,14 +234,11 @@ def kron(
         precond_lr: The step size of the fit, at least 0.
         precond_init_scale: The scale of the preconditioner's root at first.
         merge_dims: Whether to see leaves of three axes and more as matrices.
-        mu_dtype: The dtype of the slot `mu`; as for `jgd.adam`.
-        precond_dtype: The dtype of the slot `factors`, in the same words.
+        precond_dtype: The dtype of the slot `factors`; as `mu_dtype`.
         mask: Which leaves decay, by default those of two axes and more; as for `jgd.adamw`.
         seed: Of the probes. Leaves of one shape are given the same.
         probe: `probe(step, shape, dtype)` in place of normal draws: numbers of mean 0 and variance 1.
-        decay_form: How the decay enters; as for `jgd.adamw`.
         state_dtype: The dtype of all slots; it goes before those of each.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `weight_decay`,

@@ -57,16 +57,11 @@ def lamb(
 ) -> Optimizer:
     """LAMB: layer-wise adaptive moments for large batches.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: The length of a step relative to the leaf, at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
         weight_decay: How much of each parameter joins the direction, before its length is taken; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters of `jgd.adam` and `weight_decay`, and its slots `mu`, `nu`.

@@ -96,19 +96,15 @@ def laprop(
 ) -> Optimizer:
     """LaProp: Adam with momentum and adaptivity apart, which bears larger `b1` and smaller `b2`.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0; the authors' is 4e-4.
         b1: Decay rate of the average of normalized gradients, in [0, 1).
         b2: Decay rate of the average of squared gradients, in [0, 1).
         eps: Added to the root of the second moment, at least 0.
-        mu_dtype: See `jgd.adam`.
-        weight_decay: See `jgd.adamw`.
-        mask: Which leaves decay; as for `jgd.adamw`.
         amsgrad: Whether to divide by the largest second moment so far.
         centered: Whether to divide by the variance in place of the second moment.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `weight_decay`, and the slots `mu`,

@@ -55,6 +55,8 @@ def lars(
 ) -> Optimizer:
     """LARS: layer-wise adaptive rate scaling.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: At least 0; the step of a leaf is this times the coefficient times its length, about.
         weight_decay: How much of each parameter is added to its gradient, at least 0.
@@ -65,8 +67,6 @@ def lars(
             left out.
         momentum: Decay rate of the sum of steps, in [0, 1).
         nesterov: Whether that momentum is Nesterov's.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters of the numbers above, and the slot `trace`, one number a parameter.

@@ -109,14 +109,14 @@ def lbfgs(
     `update` must be given what the line search asks for: `update(grads, state, params, value=loss, grad=grads,
     value_fn=loss_fn)`. `optax.value_and_grad_from_state` saves an evaluation where the search has made it.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The length of a step along the direction before the line search, at least 0; None for one.
         memory_size: How many steps to remember, at least 1.
         scale_init_precond: Whether to scale the first Hessian by the curvature along the last step.
         linesearch: A transform such as `optax.scale_by_zoom_linesearch`; `"zoom"` for that with 20 steps at most that
             begins at a step of one; None for none.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer whose state is a pair, of the direction and of the line search.

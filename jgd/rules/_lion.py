@@ -56,18 +56,14 @@ def lion(
 ) -> Optimizer:
     """Lion: evolved sign momentum.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: The size of a step in each parameter, at least 0; three to ten times smaller than for AdamW.
         b1: Weight of the momentum against the gradient in the direction, in [0, 1).
         b2: Decay rate of the momentum, in [0, 1).
-        mu_dtype: The dtype of the slot `mu`: `"auto"` for float32, wider where the param is wider; None for the
-            param's dtype, as in optax; or a dtype.
         weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0, and
             three to ten times that of AdamW.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; it goes before `mu_dtype`.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `weight_decay`, and the slot `mu`,

@@ -55,13 +55,13 @@ def madgrad(
 ) -> Optimizer:
     """MADGRAD: momentumised, adaptive, dual averaged gradient.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The weight of a gradient, at least 0; often ten times that of Adam.
         momentum: The share of the last params that the new ones keep, in [0, 1).
         weight_decay: How much of each parameter is added to its gradient, at least 0.
         eps: Added to the learning rate and to the cube root, at least 0.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `grad_sum_sq`, `s`, `x0`, three numbers a parameter.

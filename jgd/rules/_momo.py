@@ -106,14 +106,14 @@ def momo(
 ) -> Optimizer:
     """Momentum with Polyak's step size. `update` must be given the loss: `update(grads, state, params, value=loss)`.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The largest step size, at least 0.
         beta: Decay rate of the averages, in [0, 1); it stands in the state as `b1`.
         lower_bound: A number that the loss does not fall below.
         weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         adapt_lower_bound: Whether the bound follows the losses.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above, the slot `exp_avg`, one number a parameter, and `barf`, `gamma`,
@@ -155,6 +155,8 @@ def momo_adam(
 ) -> Optimizer:
     """Adam with Polyak's step size. `update` must be given the loss: `update(grads, state, params, value=loss)`.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The largest step size, at least 0.
         b1: Decay rate of the averages, in [0, 1).
@@ -163,8 +165,6 @@ def momo_adam(
         lower_bound: A number that the loss does not fall below.
         weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         adapt_lower_bound: Whether the bound follows the losses.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above, the slots `exp_avg`, `exp_avg_sq`, two numbers a parameter, and

@@ -98,6 +98,8 @@ def muon(
 ) -> Optimizer:
     """Muon for matrices, AdamW for the other leaves; as `optax.contrib.muon`.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The spectral norm of a step, about; at least 0.
         ns_coeffs: Coefficients of the Newton-Schulz iteration: three numbers, rows of three (one iteration each), or
@@ -107,10 +109,9 @@ def muon(
         eps: Keeps zero matrices from being divided by zero.
         weight_decay: For the matrices: the share, times the learning rate, that a step takes away; at least 0.
         weight_decay_mask: Which matrices decay; as `mask` of `jgd.adamw`.
-        mu_dtype: The dtype of the slot `mu`; as for `jgd.adam`.
         nesterov: Whether to use Nesterov momentum, and in AdamW too where `like` is None.
         adaptive: Whether to scale each step by the dual norm of its momentum.
-        preconditioning: See `jgd.rules.orthogonalize`.
+        preconditioning: How matrices are scaled before the iteration; see `jgd.rules.orthogonalize`.
         adam_b1: AdamW's `b1`.
         adam_b2: AdamW's `b2`.
         adam_eps_root: AdamW's `eps_root`.
@@ -123,8 +124,6 @@ def muon(
         adam_eps: AdamW's `eps`; None to share `eps`.
         like: Whose form to take: `"keller"`, `"moonshot"`, `"torch"`, or optax's. The numbers stay as given.
         ns_dtype: What matrices are rounded to within the iteration, such as `"bfloat16"`; None for no rounding.
-        state_dtype: The dtype of all slots; it goes before `mu_dtype`.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above (of the numbers), and the slots `mu` and `nu`; matrices have no

@@ -105,22 +105,19 @@ def musgd(
 ) -> Optimizer:
     """MuSGD: Muon and Nesterov's SGD for matrices and kernels, SGD for the other leaves.
 
+    Arguments that are not described here are those of `jgd.muon` and `jgd.adamw`.
+
     Args:
         learning_rate: At least 0; the trainer of YOLO26 takes 0.01.
         momentum: Decay rate of both momenta, in [0, 1).
         weight_decay: Added to the gradient of SGD, times the param; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
         nesterov: Whether to use Nesterov momentum, in both.
         muon: The share of Muon's step.
         sgd: The share of SGD's step, for leaves that get both.
         eps: Added to the norm of the momentum, at least 0.
-        ns_coeffs: As for `jgd.muon`.
-        ns_steps: As for `jgd.muon`.
         ns_dtype: As for `jgd.muon`; the author rounds to `"bfloat16"`.
         matrix_axes: As `muon_weight_dimension_numbers` of `jgd.muon`; by default leaves of two axes, `[in, out]`, and
             of four, `[height, width, in, out]`.
-        state_dtype: The dtype of all slots.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with these hyperparameters, and the slots `trace` and (for matrices alone) `mu`.

@@ -87,20 +87,21 @@ def nadam(
     state_dtype: Any = None,
     layout: Any = "auto",
 ) -> Optimizer:
-    """Adam with Nesterov momentum: `adam` with `nesterov=True`, which see for arguments, state and errors.
+    """Adam with Nesterov momentum: `jgd.adam` with `nesterov=True`.
+
+    Arguments that are not described here are those of `jgd.adam`.
 
     Args:
-        learning_rate: See `jgd.adam`.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
-        mu_dtype: See `jgd.adam`.
         nesterov: False makes this `jgd.adam`.
         nesterov_form: Whose form to follow; see the table above.
         momentum_decay: How fast the momentum approaches `b1` in PyTorch's form, at least 0; else not used.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
+
+    Returns:
+        An optimizer with the hyperparameters and slots of `jgd.adam`; in PyTorch's form with the hyperparameter
+        `momentum_decay` and the slot `mu_product`, one number a leaf, as well.
+
+    Raises:
+        TypeError, ValueError: As for `jgd.adam`; there is no such `nesterov_form`.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -138,23 +139,18 @@ def nadamw(
     state_dtype: Any = None,
     layout: Any = "auto",
 ) -> Optimizer:
-    """AdamW with Nesterov momentum: `adamw` with `nesterov=True`, which see for arguments, state and errors.
+    """AdamW with Nesterov momentum: `jgd.adamw` with `nesterov=True`.
+
+    Arguments that are not described here are those of `jgd.nadam` and `jgd.adamw`.
 
     Args:
-        learning_rate: See `jgd.adam`.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
-        mu_dtype: See `jgd.adam`.
-        weight_decay: See `jgd.adamw`.
-        mask: See `jgd.adamw`.
         nesterov: False makes this `jgd.adamw`.
-        nesterov_form: See `jgd.nadam`.
-        momentum_decay: See `jgd.nadam`.
-        decay_form: See `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
+
+    Returns:
+        An optimizer with the hyperparameters and slots of `jgd.nadam`, and the hyperparameter `weight_decay`.
+
+    Raises:
+        TypeError, ValueError: As for `jgd.adamw`; there is no such `nesterov_form`.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -54,6 +54,8 @@ def noisy_sgd(
 ) -> Optimizer:
     """Gradient descent with annealed Gaussian noise.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0.
         eta: Variance of the first step's noise, at least 0.
@@ -61,7 +63,6 @@ def noisy_sgd(
         key: A key of `jax.random`, or an integer; None for 0.
         seed: optax's former name of `key`.
         state_dtype: Taken for the sake of uniformity; there are no slots of numbers.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eta`, `gamma`, and the slot `rng_key`, one for the tree.

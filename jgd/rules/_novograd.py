@@ -50,6 +50,8 @@ def novograd(
 ) -> Optimizer:
     """NovoGrad: gradients normalised leaf by leaf, with momentum.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The norm of one leaf's step without momentum, about; at least 0.
         b1: Decay rate of the sum of normalised gradients, in [0, 1).
@@ -57,8 +59,6 @@ def novograd(
         eps: Added to the root of that average, at least 0.
         eps_root: Added under the root, at least 0.
         weight_decay: How much of each parameter is added to its normalised gradient, at least 0.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `mu`, one number a parameter, and `nu`, one a leaf.

@@ -60,12 +60,12 @@ def optimistic_gradient_descent(
 ) -> Optimizer:
     """Gradient descent that steps ahead along the change of the gradient.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0.
         alpha: Weight of the gradient, at least 0.
         beta: Weight of its change, at least 0.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slot `previous_gradient`, one number a parameter.
@@ -109,18 +109,13 @@ def optimistic_adam_v2(
 ) -> Optimizer:
     """Adam that steps ahead along the change of its direction.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
         alpha: Weight of the direction, at least 0.
         beta: Weight of its change, at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
-        mu_dtype: See `jgd.adam`.
         nesterov: Whether Adam's momentum is Nesterov's.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `mu`, `nu`, `previous_gradient`, three numbers a

@@ -54,6 +54,8 @@ def polyak_sgd(
 ) -> Optimizer:
     """Gradient descent with Polyak's step size. `update` must be given the loss: `update(grads, state, value=loss)`.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         max_learning_rate: The largest step size, at least 0.
         scaling: A factor on the gradients, at least 0; a number or a schedule.
@@ -61,7 +63,6 @@ def polyak_sgd(
         eps: Added to the squared norm of the gradients, at least 0.
         variant: What to do below `f_min`; see the notes above.
         state_dtype: Taken for the sake of uniformity; there are no slots.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `max_learning_rate`, `scaling`, `f_min`, `eps`, and no slots.

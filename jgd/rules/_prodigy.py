@@ -109,6 +109,8 @@ def prodigy(
 ) -> Optimizer:
     """Prodigy: Adam whose learning rate is found by itself.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: A factor on the estimate, at least 0: one, or a schedule that ends in zero.
         betas: The decay rates of the two moments, each in [0, 1).
@@ -121,8 +123,6 @@ def prodigy(
         weight_decay_mask: Which leaves decay; as the mask of `jgd.adamw`.
         bias_correction: Whether the moments are corrected for their start at zero.
         growth_rate: The largest factor by which the estimate may grow in a step, above 1; None for no bound.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above (`betas` as `b1`, `b2`; `beta3` as `b3`), four numbers a parameter

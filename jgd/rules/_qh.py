@@ -69,16 +69,14 @@ def qhm(
 ) -> Optimizer:
     """Quasi-hyperbolic momentum.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0.
         momentum: Decay rate of the average of gradients, in [0, 1).
         nu: Weight of the average against the gradient: zero for plain descent, one for momentum, `momentum` for
             Nesterov's. The paper's rule of thumb is 0.7 with a momentum of 0.999.
         weight_decay: How much of each parameter is added to its gradient, at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `momentum`, `nu`, `weight_decay`, and the slot `mu`, one
@@ -115,25 +113,23 @@ def qhadam(
     state_dtype: Any = None,
     layout: Any = "auto",
 ) -> Optimizer:
-    """Adam with quasi-hyperbolic moments: `qhm`'s mix in numerator and denominator, and its errors.
+    """Adam with quasi-hyperbolic moments: the mixture of `jgd.qhm` in numerator and denominator.
 
     With `nu1=nu2=1`, the defaults, it is Adam. The authors advise `nu1=0.7, b1=0.995` or `nu1=0.8, b1=0.99`.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
         nu1: Weight of the first moment against the gradient, in [0, 1].
         nu2: Weight of the second moment against the squared gradient, in [0, 1].
-        eps: See `jgd.adam`.
-        weight_decay: See `jgd.qhm`.
-        mask: See `jgd.adamw`.
-        decay_form: See `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
+        weight_decay: How much of each parameter is added to its gradient, at least 0.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `mu`, `nu`, two numbers a parameter.
+
+    Raises:
+        TypeError, ValueError: As for `jgd.qhm`.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

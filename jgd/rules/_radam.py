@@ -75,17 +75,13 @@ def radam(
 ) -> Optimizer:
     """Rectified Adam.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
         threshold: How many gradients the second moment must remember, in effect, before it is used.
         nesterov: Whether to use Nesterov momentum.
         like: Whose form to follow; see the notes above.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `eps_root`, `threshold`, and the slots

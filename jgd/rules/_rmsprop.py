@@ -40,7 +40,20 @@ from jgd.core import (
 def rmsprop_rule(
     eps_in_sqrt: bool, centered: bool, momentum: bool, nesterov: bool, corrected: bool, torch: bool, start: Any
 ) -> Rule:
-    """The rule in the form asked for."""
+    """The rule in one of its forms.
+
+    Args:
+        eps_in_sqrt: Whether `eps` stands under the root.
+        centered: Whether to divide by the standard deviation.
+        momentum: Whether there is momentum.
+        nesterov: Whether it is Nesterov's.
+        corrected: Whether the averages are corrected for their start at zero.
+        torch: Whether the learning rate stands outside of the momentum.
+        start: Where the mean square starts.
+
+    Returns:
+        A rule that reads the hyperparameters `learning_rate`, `decay`, `eps` (and `momentum`).
+    """
 
     def direction(grad: Array, slots: Slots, hyper: Hyper, step: Array) -> tuple[Array, dict[str, Array]]:
         decay, rest = hyper["decay"], hyper["1-decay"]
@@ -91,6 +104,8 @@ def rmsprop(
 ) -> Optimizer:
     """RMSProp, plain, centered and with momentum.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
         decay: Decay rate of the averages, in [0, 1).
@@ -102,8 +117,6 @@ def rmsprop(
         nesterov: Whether that momentum is Nesterov's.
         bias_correction: Whether to correct the averages for their start at zero.
         like: Whose order to follow: `"torch"` sets `eps_in_sqrt=False` as well.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `decay`, `eps` (and `momentum`), and the slots `nu`,

@@ -67,6 +67,8 @@ def rprop(
 ) -> Optimizer:
     """Rprop: resilient backpropagation.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The first step of every parameter, at least 0. It stands in the state as `step_sizes`, and is no
             hyperparameter afterwards.
@@ -75,8 +77,6 @@ def rprop(
         min_step_size: The smallest step size.
         max_step_size: The largest.
         like: Whose form to follow; see the notes above.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `eta_minus`, `eta_plus`, `min_step_size`, `max_step_size`, and the slots

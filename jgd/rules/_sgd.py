@@ -52,15 +52,15 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent, with momentum where it is asked for.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0; a number, a scalar array or a schedule.
         momentum: Decay rate of the sum of gradients, in [0, 1); a number, a scalar array or a schedule. None for none,
             and then no memory either.
         nesterov: Whether to step along the look-ahead sum.
-        accumulator_dtype: The dtype of the slot `trace`: `"auto"` for float32, wider where the param is wider;
-            None for the param's dtype, as in optax; or a dtype.
-        state_dtype: The dtype of all slots; it goes before `accumulator_dtype`.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
+        accumulator_dtype: The dtype of the slot `trace` where `state_dtype` is None: `"auto"` for float32, wider where
+            the param is wider; None for the param's dtype, as in optax; or a dtype.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate` and `momentum`, and the slot `trace`, one number a

@@ -65,15 +65,12 @@ def sgd_sai(
 ) -> Optimizer:
     """Momentum with learning rates scaled at initialization: half the memory of Adam.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: Length of a step per unit of gradient and of `gsnr`, at least 0.
         momentum: Decay rate of the average of gradients, in [0, 1).
         eps: Added to the standard deviation, at least 0.
-        weight_decay: See `jgd.adamw`.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `momentum`, `eps`, `weight_decay`, and the slots `mu`,

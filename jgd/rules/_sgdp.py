@@ -50,20 +50,16 @@ def sgdp(
 ) -> Optimizer:
     """Momentum that does not let scale-invariant weights grow.
 
+    Arguments that are not described here are those of `jgd.adamp`.
+
     Args:
         learning_rate: Length of a step per unit of momentum, at least 0.
         momentum: Decay rate of the sum of gradients, in [0, 1).
         dampening: Gradients enter the sum with weight one minus this.
         weight_decay: The share of each parameter, times the learning rate over `1 - momentum`, that a step takes away;
             at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
         eps: Added to the norms of the projection, at least 0.
-        delta: See `jgd.adamp`.
-        wd_ratio: See `jgd.adamp`.
         nesterov: Whether to step along the look-ahead sum.
-        channel_axis: See `jgd.adamp`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
 
     Returns:
         An optimizer with the numbers above as hyperparameters, and the slot `trace`, one number a parameter.

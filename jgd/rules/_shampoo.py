@@ -280,18 +280,18 @@ def shampoo(
 ) -> Optimizer:
     """Shampoo, with blocks and grafting as in Meta's distributed Shampoo.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: How far to go along the preconditioned direction, at least 0. With grafting, that of the
             grafted method.
         b1: Decay rate of the average of gradients, in [0, 1).
         b2: Decay rate of the factors, in [0, 1]; at 1 they are sums.
         eps: Added to the factors' eigenvalues, above 0; see `relative_eps`.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         block_size: The largest factor: leaves are cut into blocks of at most this many entries along each axis.
         precondition_frequency: Steps between two refreshes, at least 1. They are dear; Meta's default is 1.
         start_preconditioning_step: The step of the first refresh; before it the grafted method runs, or without one
             plain momentum. None for 1, with `"eigh"` for `precondition_frequency`.
-        mask: Which leaves decay; as for `jgd.adamw`.
         graft: Whose length a block's step takes: `"none"`, `"sgd"`, `"adagrad"`, `"rmsprop"` or `"adam"`.
         graft_b2: Decay rate of the grafted method's squares, in [0, 1); None for 0.99 (RMSprop) or 0.999 (Adam).
         graft_eps: Added to the root of the grafted method's squares, above 0.
@@ -302,9 +302,7 @@ def shampoo(
         merge_dims: Whether to join neighboring axes while their product is at most `block_size`; small matrices then
             become vectors with one full factor.
         correct_bias: Whether to correct the averages for their start at zero.
-        decay_form: How the decay enters; as for `jgd.adamw`.
         state_dtype: The dtype of `mu` and `graft_nu`; shorter ones than float32 leave the other slots as they are.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above (of the numbers that are given) and the slots of the formula:

@@ -40,10 +40,11 @@ SIGNUM = Rule(signum_update, slots={"mu": zeros}, supports_complex=False)
 def sign_sgd(learning_rate: ScalarOrSchedule, *, state_dtype: Any = None, layout: Any = "auto") -> Optimizer:
     """Descent along the sign of the gradient.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The size of a step in each parameter, at least 0.
         state_dtype: Taken for the sake of uniformity; there are no slots.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameter `learning_rate` and no slots.
@@ -70,12 +71,12 @@ def signum(
 ) -> Optimizer:
     """Descent along the sign of the momentum.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The size of a step in each parameter, at least 0.
         beta: Decay rate of the average of gradients, in [0, 1).
         accumulator_dtype: The dtype of the slot `mu`; as for `jgd.sgd`.
-        state_dtype: The dtype of all slots; it goes before `accumulator_dtype`.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `beta`, and the slot `mu`, one number a parameter.

@@ -63,18 +63,13 @@ def simplified_ademamix(
 ) -> Optimizer:
     """Simplified AdEMAMix: momentum and gradient over one second moment.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About `1 - b1` times the size of a steady step in each parameter, at least 0.
         b1: Decay rate of the sum of gradients, in [0, 1).
         b2: Decay rate of the second moment, in [0, 1).
         alpha: Weight of the present gradient, at least 0.
-        eps: See `jgd.adam`.
-        eps_root: See `jgd.adam`.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters above and the slots `m`, `n`, two numbers a parameter.

@@ -57,11 +57,11 @@ def sm3(
 ) -> Optimizer:
     """SM3: AdaGrad with a memory of rows and columns.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: The size of the first step in each parameter, about; at least 0.
         momentum: Decay rate of the average of steps, in [0, 1).
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `momentum`, and the slots `mu`, one number for each index

@@ -207,16 +207,16 @@ def soap(
 ) -> Optimizer:
     """SOAP: Shampoo with Adam in the preconditioner's eigenbasis.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0; the authors use 3e-3.
         b1: Decay rate of the average of gradients, in [0, 1).
         b2: Decay rate of the average of squared gradients, in [0, 1).
         shampoo_beta: Decay rate of the average of gradients' products with themselves; None to share `b2`.
         eps: Added to the root of the second moment, at least 0.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         precondition_frequency: Steps between two refreshes of the basis, at least 1.
         max_precond_dim: Axes longer than this keep their own basis.
-        mask: Which leaves decay; as for `jgd.adamw`.
         merge_dims: Whether to join neighboring axes while their product is at most `max_precond_dim`.
         precondition_1d: Whether vectors have a basis too; otherwise they get Adam, as scalars do.
         normalize_grads: Whether to scale each leaf's direction to a root mean square of one.
@@ -225,9 +225,6 @@ def soap(
             eigenvectors, as the authors' code has it; `"identity"`, which waits for the first refresh.
         stagger: Whether to spread the leaves' refreshes over the cycle. The authors' code, and ours by default, has all
             in one step, which then takes several times as long as the others.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `precondition_frequency`,

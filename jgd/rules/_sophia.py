@@ -92,23 +92,20 @@ def sophia(
 
     `update` must be given what the estimator asks for; the default one: `update(grads, state, params, obj_fn=loss)`.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
         learning_rate: The largest size of a step in each parameter over `clip_threshold`, at least 0.
         b1: Decay rate of the average of gradients, in [0, 1).
         b2: Decay rate of the average of curvatures, in [0, 1).
         eps: The smallest curvature to divide by, at least 0.
-        weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
         weight_decay_mask: Which leaves decay; as `mask` of `jgd.adamw`.
         gamma: A factor on the curvature; smaller clips more.
         clip_threshold: The largest entry of a direction, above 0; None for no bound.
         update_interval: After how many steps the curvature is estimated anew.
         hessian_diagonal_fn: The estimator, a transform whose update returns the diagonal.
-        mu_dtype: The dtype of the slot `mu`; as for `jgd.adam`.
         verbose: Whether to print the share of entries that are not clipped.
         print_win_rate_every_n_steps: How often to.
-        decay_form: How the decay enters; as for `jgd.adamw`.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters of the numbers above and the slots `mu`, `nu`, two numbers a parameter,

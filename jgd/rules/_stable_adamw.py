@@ -70,16 +70,10 @@ def stable_adamw(
 ) -> Optimizer:
     """AdamW with Adafactor's clipping of updates.
 
+    Arguments that are not described here are those of `jgd.adamw`.
+
     Args:
-        learning_rate: See `jgd.adam`.
-        b1: See `jgd.adam`.
-        b2: See `jgd.adam`.
-        eps: See `jgd.adam`; its square keeps the clipping from dividing by zero, so it is above 0.
-        mu_dtype: See `jgd.adam`.
-        weight_decay: See `jgd.adamw`.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        state_dtype: See `jgd.adam`.
-        layout: See `jgd.adam`.
+        eps: Added to the root of the second moment, above 0: its square keeps the clipping from dividing by zero.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `weight_decay`, and the slots `mu`

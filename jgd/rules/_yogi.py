@@ -54,13 +54,12 @@ def yogi(
 ) -> Optimizer:
     """Yogi: Adam with additive updates of the second moment.
 
+    Arguments that are not described here are those of `jgd.adam`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
-        b1: See `jgd.adam`.
         b2: Decay rate of the second moment, in [0, 1).
         eps: Added to the root of the second moment, at least 0; larger than for Adam.
-        state_dtype: The dtype of all slots; None for float32, wider where the param is wider.
-        layout: How leaves are laid out while the update runs, see `jgd.core.lift`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, and the slots `mu`, `nu`, two numbers

@@ -110,11 +110,11 @@ def dpsgd(
 
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0.
-        l2_norm_clip: See `jgd.differentially_private_aggregate`.
-        noise_multiplier: See `jgd.differentially_private_aggregate`.
+        l2_norm_clip: The largest norm of one example's gradient, above 0.
+        noise_multiplier: The deviation of the noise over `l2_norm_clip`, at least 0.
         key: A key of `jax.random`, or an integer; None for 0. A run that is to be private needs one that nobody knows.
-        momentum: As for `jgd.sgd`.
-        nesterov: As for `jgd.sgd`.
+        momentum: Decay rate of the sum of gradients, in [0, 1); None for none.
+        nesterov: Whether to step along the look-ahead sum.
         seed: optax 0.2.8's name of `key`; one of the two.
 
     Returns:

@@ -27,15 +27,14 @@ def schedule_free_sgd(
 ) -> Optimizer:
     """SGD without a schedule; `jgd.eval_params` gives the params to evaluate.
 
+    Arguments that are not described here are those of `jgd.schedule_free`.
+
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0; larger than SGD's usual one.
         warmup_steps: Steps of a linear warm-up from zero; None for none.
-        b1: See `jgd.schedule_free`.
         weight_decay: How much of each parameter is added to its gradient, at least 0; None for none.
-        weight_lr_power: See `jgd.schedule_free`.
-        state_dtype: See `jgd.schedule_free`.
-        r: See `jgd.schedule_free`.
-        like: See `jgd.schedule_free`; the authors' warm-up reaches the full rate one step earlier.
+        like: At which step the weights take the learning rate, see `jgd.schedule_free`; the authors' warm-up reaches
+            the full rate one step earlier.
 
     Returns:
         An optimizer whose state is `ScheduleFreeState(own, inner)`.
@@ -74,18 +73,15 @@ def schedule_free_adamw(
 ) -> Optimizer:
     """AdamW without a schedule; `jgd.eval_params` gives the params to evaluate.
 
+    Arguments that are not described here are those of `jgd.schedule_free_sgd` and `jgd.adamw`.
+
     Args:
         learning_rate: About the size of a step in each parameter, at least 0.
-        warmup_steps: Steps of a linear warm-up from zero; None for none.
-        b1: See `jgd.schedule_free`; it takes the place of Adam's momentum.
+        b1: How much nearer to the average than to `z` gradients are taken, in (0, 1); it takes the place of Adam's
+            momentum.
         b2: Decay rate of the second moment, in [0, 1).
         eps: Added to the root of the second moment, at least 0.
         weight_decay: The share of each parameter, times the learning rate, that a step takes away; at least 0.
-        weight_lr_power: See `jgd.schedule_free`.
-        state_dtype: See `jgd.schedule_free`.
-        mask: Which leaves decay; as for `jgd.adamw`.
-        r: See `jgd.schedule_free`.
-        like: See `jgd.schedule_free_sgd`.
 
     Returns:
         An optimizer whose state is `ScheduleFreeState(own, inner)`.

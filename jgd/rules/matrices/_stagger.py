@@ -53,7 +53,7 @@ def lift_staggered(
     Args:
         rule: The rule; its `prepare` heeds `steps_ahead`.
         decaying: The same with weight decay.
-        hyperparams: As for `jgd.core.lift`.
+        hyperparams: Every number of the rule by name.
         mask: Which leaves decay.
         cost: `cost(shape)`, what a refresh of a leaf costs, in any unit; None for all refreshes in one step.
         name: The factory's name.

@@ -40,7 +40,28 @@ DecayForm = Literal["scaled", "after", "independent", "squared", "proximal", "co
 
 
 def decayed(rule: Rule, form: DecayForm = "scaled") -> Rule:
-    """The rule with weight decay; it reads the hyperparameters `learning_rate` and `weight_decay`."""
+    """The rule with weight decay; it reads the hyperparameters `learning_rate` and `weight_decay`.
+
+    Args:
+        rule: Any rule for leaves.
+        form: How the decay enters, by a name of the table above.
+
+    Returns:
+        A rule that needs params.
+
+    Raises:
+        ValueError: There is no such form.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.core import Rule, lift
+        >>> from jgd.rules import decayed
+        >>> rule = Rule(lambda grad, slots, param, hyper, step: (-hyper["learning_rate"] * grad, slots))
+        >>> optimizer = lift(decayed(rule), {"learning_rate": 0.1, "weight_decay": 0.5}, name="decaying_descent")
+        >>> params = jnp.array([1.0])
+        >>> print(optimizer.update(jnp.array([3.0]), optimizer.init(params), params)[0].round(2))
+        [-0.35]
+    """
     check_choice("weight decay", "decay_form", form, DecayForm)
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -76,7 +97,32 @@ def lift_decayed(
 ) -> Optimizer:
     """Lifts a rule with weight decay on the leaves that the mask names, and without it on the others.
 
-    `scaled` is the rule with scaled decay, where it has a form of its own that rounds less.
+    Args:
+        rule: Any rule for leaves, without weight decay.
+        hyperparams: The rule's hyperparameters by name; `weight_decay` joins them.
+        weight_decay: How strong the decay is, at least 0.
+        mask: Which leaves decay; as for `jgd.adamw`.
+        form: How the decay enters; see `decayed`.
+        name: The factory's name, for messages and for `print`.
+        scaled: The rule with scaled decay, where it has a form of its own that rounds less.
+        more: Further arguments of `jgd.core.lift`.
+
+    Returns:
+        An optimizer.
+
+    Raises:
+        TypeError, ValueError: As for `jgd.core.lift`; there is no such form.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jgd.core import Rule
+        >>> from jgd.rules import lift_decayed
+        >>> rule = Rule(lambda grad, slots, param, hyper, step: (-hyper["learning_rate"] * grad, slots))
+        >>> optimizer = lift_decayed(rule, {"learning_rate": 0.1}, 0.5, {"w": True, "b": False}, name="descent")
+        >>> params = {"w": jnp.array([1.0]), "b": jnp.array([1.0])}
+        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+        >>> print(updates["w"].round(3), updates["b"])
+        [-0.15] [-0.1]
     """
     decaying = scaled if scaled is not None and form == "scaled" else decayed(rule, form)
 
