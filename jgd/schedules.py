@@ -33,7 +33,7 @@ from optax.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_
 from optax.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 
 from jgd._restarts import as_float, rounds
-from jgd.core import check_hyperparam, check_kind, check_numbers, check_whole, checked, first_outside
+from jgd.core import check_hyperparam, check_integers, check_kind, check_numbers, checked, first_outside
 from jgd.core import from_optax as _from_optax
 
 Schedule = Callable[[Any], Any]
@@ -67,7 +67,7 @@ def check_schedule(schedule: Schedule, steps: int, *, name: str = "learning_rate
         >>> print(check_schedule(lambda count: 0.5 - 0.25 * count, 3))
         [0.5  0.25 0.  ]
     """
-    check_whole("check_schedule", 1, steps=steps)
+    check_integers("check_schedule", 1, steps=steps)
     check_hyperparam("check_schedule", name, schedule(jnp.zeros((), jnp.int32)), at=0)
     values = jax.jit(
         lambda: jax.lax.map(lambda t: as_float(schedule(t)), jnp.arange(steps), batch_size=min(steps, 1024))
@@ -114,7 +114,7 @@ def warmup_stable_decay_schedule(
         [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.29, 0.13, 0.0]
     """
     name = "warmup_stable_decay_schedule"
-    check_whole(name, 0, warmup_steps=warmup_steps, stable_steps=stable_steps, decay_steps=decay_steps)
+    check_integers(name, 0, warmup_steps=warmup_steps, stable_steps=stable_steps, decay_steps=decay_steps)
     check_numbers(name, peak_value=peak_value, init_value=init_value, end_value=end_value)
     if not isinstance(decay, str) or decay not in _DECAYS:
         raise ValueError(f"warmup_stable_decay_schedule: decay must be one of {', '.join(_DECAYS)}; got {decay!r}.")
@@ -180,7 +180,7 @@ def cosine_restarts_schedule(
         [1.0, 0.5, 1.0, 0.85, 0.5, 0.15, 1.0]
     """
     name = "cosine_restarts_schedule"
-    check_whole(name, 1, period=period)
+    check_integers(name, 1, period=period)
     check_numbers(name, 1, factor=factor)
     check_numbers(name, peak_value=peak_value, shrink=shrink, end_value=end_value)
     find = rounds(period, decimal.Decimal(str(factor)))
@@ -211,7 +211,7 @@ def inverse_sqrt_schedule(peak_value: float, warmup_steps: int) -> Schedule:
         >>> print([float(schedule(t)) for t in (0, 2, 4, 16, 64)])
         [0.0, 0.5, 1.0, 0.5, 0.25]
     """
-    check_whole("inverse_sqrt_schedule", 1, warmup_steps=warmup_steps)
+    check_integers("inverse_sqrt_schedule", 1, warmup_steps=warmup_steps)
     check_numbers("inverse_sqrt_schedule", peak_value=peak_value)
 
     def schedule(count: Any) -> Any:
@@ -259,7 +259,7 @@ def yolo_schedule(
         [0.5, 0.75, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
     """
     check_kind("yolo_schedule", "cosine", cosine, bool)
-    check_whole("yolo_schedule", 1, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    check_integers("yolo_schedule", 1, epochs=epochs, steps_per_epoch=steps_per_epoch)
     check_numbers("yolo_schedule", lr0=lr0, lrf=lrf, warmup_epochs=warmup_epochs, warmup_start=warmup_start)
     warmup = round(min(warmup_epochs, max(epochs - 1, 0)) * steps_per_epoch)
 
@@ -289,7 +289,7 @@ def ademamix_alpha(alpha: float, warmup_steps: int) -> Schedule:
         >>> print([float(ademamix_alpha(5.0, 4)(t)) for t in (0, 1, 3, 9)])
         [1.25, 2.5, 5.0, 5.0]
     """
-    check_whole("ademamix_alpha", 1, warmup_steps=warmup_steps)
+    check_integers("ademamix_alpha", 1, warmup_steps=warmup_steps)
     check_numbers("ademamix_alpha", alpha=alpha)
     return lambda count: alpha * jnp.clip((as_float(count) + 1) / warmup_steps, 0, 1)
 
@@ -310,7 +310,7 @@ def ademamix_b3(b1: float, b3: float, warmup_steps: int) -> Schedule:
         >>> print([round(float(ademamix_b3(0.9, 0.9999, 100)(t)), 4) for t in (0, 49, 99)])
         [0.9909, 0.9998, 0.9999]
     """
-    check_whole("ademamix_b3", 1, warmup_steps=warmup_steps)
+    check_integers("ademamix_b3", 1, warmup_steps=warmup_steps)
     check_numbers("ademamix_b3", 0, b1=b1, b3=b3)
 
     def half_life(beta: float) -> Any:

@@ -22,9 +22,10 @@ from jgd.core import (
     check_same_tree,
     checked,
     compute_dtype,
+    is_float,
     make_optimizer,
-    real_dtype,
     refuse_integer_grad,
+    widest_dtype,
 )
 
 ANYWHERE = Range(low=-math.inf)
@@ -108,7 +109,7 @@ def lift(
         like = grads if params is None else params
         check_same_tree(name, "grads", grads, "params", like)
         _check_grads(name, grads, params)
-        common = _common_dtype(jax.tree.leaves(like))
+        common = widest_dtype(filter(is_float, jax.tree.leaves(like)))
         used = {key: value.astype(common) for key, value in hyper.items()}
         wide_grads = jax.tree.map(_wide, grads, like)
         wide_params = None if params is None else jax.tree.map(_wide, params, params)
@@ -163,25 +164,15 @@ def _check_grads(name: str, grads: PyTree, params: PyTree) -> None:
     like = grads if params is None else params
     pairs = zip(jax.tree_util.tree_flatten_with_path(like)[0], jax.tree.leaves(grads), strict=True)
     for (path, param), grad in pairs:
-        if _is_trained(param):
+        if is_float(param):
             check_grad(name, path, grad, param)
         elif params is None:
             refuse_integer_grad(name, path, grad)
 
 
-def _common_dtype(leaves: Sequence[Any]) -> jnp.dtype:
-    """The real dtype in which hyperparameters meet a whole tree: the widest that a leaf is computed in."""
-    dtypes = [real_dtype(compute_dtype(jnp.result_type(leaf))) for leaf in leaves if _is_trained(leaf)]
-    return jnp.dtype(jnp.result_type(*dtypes)) if dtypes else jnp.dtype(jnp.float32)
-
-
-def _is_trained(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
-
-
 def _wide(leaf: Any, like: Any) -> Any:
     """A leaf in its compute dtype; where the param is an integer, a marker without arrays, which optax passes by."""
-    if not _is_trained(like):
+    if not is_float(like):
         return optax.MaskedNode()
     dtype = compute_dtype(jnp.result_type(leaf))
     return jnp.zeros(leaf.shape, dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf, dtype)
@@ -189,7 +180,7 @@ def _wide(leaf: Any, like: Any) -> Any:
 
 def _narrow(like: Any, grad: Any, update: Any) -> Any:
     """An update as precise as gradient and param; zero for an integer."""
-    if _is_trained(like):
+    if is_float(like):
         return jnp.asarray(update, jnp.promote_types(jnp.result_type(grad), jnp.result_type(like)))
     return None if jnp.issubdtype(jnp.result_type(like), jax.dtypes.extended) else jnp.zeros_like(like)
 

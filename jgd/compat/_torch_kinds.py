@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jgd.compat._states import slot_paths
-from jgd.core import OptState, path_text
+from jgd.core import OptState, path_keys, path_text
 
 
 class Kind(NamedTuple):
@@ -86,7 +86,7 @@ class Leaf(NamedTuple):
     @property
     def dotted(self) -> str:
         """The path as torch would write it."""
-        return ".".join(str(_step(key)) for key in self.path)
+        return ".".join(map(str, path_keys(self.path)))
 
 
 def trained_leaves(states: Sequence[OptState]) -> list[Leaf]:
@@ -150,10 +150,3 @@ def _is_sequence(leaves: Sequence[Leaf]) -> bool:
     return len(leaves) == 1 or all(
         len(leaf.path) == 1 and isinstance(leaf.path[0], jax.tree_util.SequenceKey) for leaf in leaves
     )
-
-
-def _step(key: Any) -> Any:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return getattr(key, attribute)
-    return key

@@ -18,6 +18,7 @@ from jgd.core._checks import check_same_tree as check_same_tree
 from jgd.core._checks import check_takes as check_takes
 from jgd.core._checks import flatten as flatten
 from jgd.core._checks import given_numbers as given_numbers
+from jgd.core._checks import path_keys as path_keys
 from jgd.core._checks import path_text as path_text
 from jgd.core._checks import refuse_integer_grad as refuse_integer_grad
 from jgd.core._door import behind_doors as behind_doors
@@ -32,6 +33,7 @@ from jgd.core._floats import is_key as is_key
 from jgd.core._floats import map_floats as map_floats
 from jgd.core._floats import only_floats as only_floats
 from jgd.core._floats import zero_update as zero_update
+from jgd.core._formula import widest_dtype as widest_dtype
 from jgd.core._from_optax import from_optax as from_optax
 from jgd.core._hyperparams import Hyperparams as Hyperparams
 from jgd.core._hyperparams import get_hyperparams as get_hyperparams
@@ -122,8 +124,9 @@ from jgd.core._types import Slots as Slots
 from jgd.core._types import is_array as is_array
 from jgd.core._types import is_traced as is_traced
 from jgd.core._when import when as when
+from jgd.core._worth import check_integers as check_integers
 from jgd.core._worth import check_numbers as check_numbers
-from jgd.core._worth import check_whole as check_whole
+from jgd.core._worth import is_integer as is_integer
 from jgd.core._wrapper import Wrapper as Wrapper
 from jgd.core._wrapper import WrapperState as WrapperState
 from jgd.core._wrapper import check_transform as check_transform

@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jgd.core._checks import path_text
 from jgd.core._types import ArrayLike, ArrayTree, DTypeLike, Reals, Scalar, ScalarOrSchedule, is_array, is_traced
+from jgd.core._worth import is_integer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,7 +103,7 @@ def _entries(kind: _Kind, value: Any) -> Iterable[tuple[Any, Any]]:
 def _refuse_leaves(owner: str, name: str, tree: Any) -> None:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if not _is_array(leaf):
-            at = f", at {jax.tree_util.keystr(path)}" if path else ""
+            at = f", at {path_text(path)}" if path else ""
             raise TypeError(f"{owner}: {name} must be a tree of arrays; got {shown(leaf)}{at}.")
 
 
@@ -232,14 +234,9 @@ def _public_name(annotation: type) -> str:
 
 
 def _is_integer(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_):
-        return False
     if is_traced(value):
         return jnp.issubdtype(value.dtype, jnp.integer) and value.ndim == 0
-    try:
-        return abs(operator.index(value)) < 2**63
-    except TypeError:
-        return False
+    return is_integer(value) and abs(operator.index(value)) < 2**63
 
 
 def _is_number(value: Any) -> bool:

@@ -16,6 +16,11 @@ def path_text(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path) or "the root"
 
 
+def path_keys(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a leaf's path is made of, whatever the containers are: keys, indices and names of fields."""
+    return tuple(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))) for key in path)
+
+
 def flatten(tree: PyTree) -> tuple[list[tuple[Any, ...]], list[Any], Any]:
     """Paths, leaves and treedef."""
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)

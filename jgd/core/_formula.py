@@ -1,6 +1,6 @@
 """Calling the formulas of rules and wrappers on arrays: in which dtype, laid out how, and what must come back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -164,7 +164,7 @@ def update_dtype(grad: Array, param: Array | None) -> jnp.dtype:
     return grad.dtype if param is None else jnp.promote_types(grad.dtype, param.dtype)
 
 
-def widest_dtype(leaves: Sequence[Any]) -> jnp.dtype:
+def widest_dtype(leaves: Iterable[Any]) -> jnp.dtype:
     """The dtype that holds what a whole tree has in common: the widest that any of its leaves is computed in."""
     dtypes = [real_dtype(compute_dtype(jnp.result_type(leaf))) for leaf in leaves]
     return jnp.dtype(jnp.result_type(*dtypes)) if dtypes else jnp.dtype(jnp.float32)

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from jgd.core._checks import path_keys
+
 _SHOWN = 6
 
 
@@ -47,7 +49,7 @@ def spellings(path: tuple[Any, ...]) -> tuple[str, ...]:
 
     The arrays of flax's nnx are at the attribute `value` of a variable: `dense/kernel/value` is `dense/kernel` too.
     """
-    keys = [getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path]
+    keys = path_keys(path)
     full = "/".join(map(str, keys))
     is_boxed = len(path) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and keys[-1] == "value"
     return ("/".join(map(str, keys[:-1])), full) if is_boxed else (full,)

@@ -9,32 +9,39 @@ import numpy as np
 from jgd.core._types import is_traced
 
 
-def check_whole(owner: str, least: int | None, **given: Any) -> None:
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of Python, of NumPy or in a scalar array; no boolean, and no tracer."""
+    if isinstance(value, bool | np.bool_):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def check_integers(owner: str, least: int | None, **values: Any) -> None:
     """Refuses what is not an integer, is below `least`, or exceeds int32.
 
     Raises:
         TypeError, ValueError: The message names the argument.
     """
-    for argument, value in given.items():
-        try:
-            number = None if isinstance(value, bool) else operator.index(value)
-        except TypeError:
-            number = None
-        if number is None:
+    for argument, value in values.items():
+        if not is_integer(value):
             raise TypeError(f"{owner}: {argument} must be an integer; got {value!r}.")
-        if least is not None and number < least:
+        if least is not None and value < least:
             raise ValueError(f"{owner}: {argument} must be at least {least}; got {value}.")
-        if number >= 2**31:
+        if value >= 2**31:
             raise ValueError(f"{owner}: {argument} must be an int32, as counts are; got {value}.")
 
 
-def check_numbers(owner: str, least: float | None = None, **given: Any) -> None:
+def check_numbers(owner: str, least: float | None = None, **values: Any) -> None:
     """Refuses what is no finite real number, or below `least`; a traced value is let pass.
 
     Raises:
         TypeError, ValueError: The message names the argument.
     """
-    for argument, value in given.items():
+    for argument, value in values.items():
         if is_traced(value):
             continue
         is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and not isinstance(value, bool)

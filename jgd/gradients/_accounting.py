@@ -145,7 +145,7 @@ def _accounting() -> Any:
 def _check_run(owner: str, sampling_rate: float, steps: int, delta: float) -> None:
     if not 0 < sampling_rate <= 1:
         raise ValueError(f"{owner}: sampling_rate must be in (0, 1]; got {sampling_rate!r}.")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+    if steps < 0:
         raise ValueError(f"{owner}: steps must be a whole number of at least 0; got {steps!r}.")
     if not 0 < delta < 1:
         raise ValueError(f"{owner}: delta must be in (0, 1); got {delta!r}.")

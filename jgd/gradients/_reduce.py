@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, ascent_direction, check_arrays, check_choice, checked, random_key
+from jgd.core import Array, PyTree, ascent_direction, check_arrays, check_choice, checked, is_integer, random_key
 from jgd.gradients._budget import auto_chunk_size, program_bytes
 from jgd.gradients._chunk import Chunk, Leaves
 from jgd.gradients._example_loss import ExampleLoss, example_loss
@@ -224,8 +224,7 @@ def _zero_padding(tree: PyTree, real: Array) -> PyTree:
 
 
 def _check_chunk_size(owner: str, chunk_size: Any, memory: int | None) -> None:
-    whole = isinstance(chunk_size, int) and not isinstance(chunk_size, bool) and chunk_size >= 1
-    if not (chunk_size is None or chunk_size == "auto" or whole):
+    if not (chunk_size is None or chunk_size == "auto" or (is_integer(chunk_size) and chunk_size >= 1)):
         raise ValueError(
             f"{owner}: chunk_size must be a whole number of at least 1, None or 'auto'; got {chunk_size!r}."
         )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import PyTree, check_whole
+from jgd.core import PyTree, check_integers
 from jgd.testing._subject import (
     Extra,
     OptimizerCheckError,
@@ -134,7 +134,7 @@ def check_one_trace(
         >>> from jgd.testing import check_one_trace
         >>> check_one_trace(optax.sgd(0.1, momentum=0.9))
     """
-    check_whole("check_one_trace", 1, steps=steps)
+    check_integers("check_one_trace", 1, steps=steps)
     subject = as_subject(optimizer, params, extra)
     traces: list[Any] = []
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jgd.core import Array, check_whole
+from jgd.core import Array, check_integers
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
@@ -32,7 +32,7 @@ class BarzilaiBorwein(BaseMethod):
 
     def __post_init__(self) -> None:
         """Checks the window."""
-        check_whole("BarzilaiBorwein", 1, window=self.window)
+        check_integers("BarzilaiBorwein", 1, window=self.window)
 
     def init(self, problem: Problem, point: Point) -> tuple[Array, Array, Array]:
         """The step to try first, the last values, and the parity."""

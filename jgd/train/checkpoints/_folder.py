@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jgd.core import PyTree
+from jgd.train._counts import check_count
 from jgd.train.checkpoints._files import (
     CheckpointError,
     Contents,
@@ -100,8 +101,7 @@ class Checkpoints:
     ):
         counts = {"every_steps": every_steps, "every_epochs": every_epochs, "max_to_keep": max_to_keep}
         for name, value in counts.items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-                raise ValueError(f"Checkpoints: {name} must be a whole number of at least 1, or None; got {value!r}.")
+            check_count("Checkpoints", name, value, or_none=True)
         is_number = isinstance(every_seconds, int | float | np.number) and not isinstance(every_seconds, bool)
         if every_seconds is not None and not (is_number and every_seconds > 0):
             raise ValueError(f"Checkpoints: every_seconds must be a number above 0, or None; got {every_seconds!r}.")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import PyTree, check_arrays
+from jgd.core import PyTree, check_arrays, path_keys
 
 #: Name to shape and dtype, as JSON holds them.
 Table = dict[str, tuple[list[int], str]]
@@ -17,7 +17,7 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     """Leaves by name, in the order of the tree; `params.dense.kernel`, whatever the containers are."""
     named: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        unique = _plain_path(path)
+        unique = ".".join(map(str, path_keys(path))) or "root"
         while unique in named:  # the keys 1 and "1" of one dict
             unique += "'"
         named[unique] = leaf
@@ -85,11 +85,6 @@ def check_fits(source: Path, found: Table, like: PyTree, what: str = "the state"
     if lines:
         listed = "".join(f"\n  {line}" for line in sorted(lines))
         raise ValueError(f"checkpoint {source} does not fit {what} given:{listed}")
-
-
-def _plain_path(path: tuple[Any, ...]) -> str:
-    """The same text whether a level is a dict, a list or a NamedTuple."""
-    return ".".join(str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path) or "root"
 
 
 def _dtype(leaf: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jgd.core import PyTree, has_eval_params
+from jgd.train._counts import check_count
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._leaves import table_of
 
@@ -23,8 +24,7 @@ def checked(step: Any, metrics: Any, extra: Any, history: Any) -> tuple[dict[str
     Raises:
         TypeError, ValueError: They cannot hold it.
     """
-    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
-        raise ValueError(f"Checkpoints.save: step must be a whole number of at least 0; got {step!r}.")
+    check_count("Checkpoints.save", "step", step, 0)
     for name, given in (("metrics", metrics), ("extra", extra), ("history", history)):
         if given is not None and not isinstance(given, Mapping):
             raise TypeError(f"Checkpoints.save: {name} must be a dict, or None; got a {type(given).__name__}.")

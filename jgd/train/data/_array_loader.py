@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from jgd.core import PyTree, path_text
+from jgd.core import PyTree, is_integer, path_text
+from jgd.train._counts import check_count
 
 Remainder = Literal["keep", "drop", "pad"]
 
@@ -63,8 +64,7 @@ class ArrayLoader:
         remainder: Remainder = "keep",
     ):
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"ArrayLoader: {name} must be a whole number of at least {least}; got {value!r}.")
+            check_count("ArrayLoader", name, value, least)
             if value >= 2**64:
                 raise ValueError(f"ArrayLoader: {name} must be below 2**64; got {value}.")
         if not isinstance(remainder, str) or remainder not in get_args(Remainder):
@@ -167,7 +167,7 @@ class ArrayLoader:
 
     def _check_place(self, epoch: Any, batch: Any, most: int | None = None) -> None:
         owner, most = type(self).__name__, len(self) if most is None else most
-        if any(isinstance(number, bool) or not isinstance(number, int | np.integer) for number in (epoch, batch)):
+        if not (is_integer(epoch) and is_integer(batch)):
             raise TypeError(f"{owner}: epoch and batch must be whole numbers; got {epoch!r} and {batch!r}.")
         if not 0 <= epoch < LARGEST or not 0 <= batch <= most:
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jgd.core import PyTree
+from jgd.core import PyTree, is_integer
 from jgd.gradients import PoissonSample
 from jgd.train.data._array_loader import LARGEST, ArrayLoader
 
@@ -58,8 +58,7 @@ class PoissonLoader(ArrayLoader):
                 f"PoissonLoader: expected_batch_size must be above 0 and at most the {self.size} examples; got"
                 f" {expected_batch_size!r}."
             )
-        is_whole = isinstance(max_batch_size, int | np.integer) and not isinstance(max_batch_size, bool)
-        if max_batch_size is not None and not (is_whole and max_batch_size < 2**31):
+        if max_batch_size is not None and not (is_integer(max_batch_size) and max_batch_size < 2**31):
             raise ValueError(
                 f"PoissonLoader: max_batch_size must be None or a whole number below 2**31; got {max_batch_size!r}."
             )

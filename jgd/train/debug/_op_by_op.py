@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from jgd.core import PyTree
+from jgd.core import PyTree, path_keys
 
 _OWN_FOLDERS = (str(Path(jax.__file__).parent), str(Path(__file__).parents[1]))
 
@@ -74,7 +74,7 @@ def is_finite(value: Any) -> bool:
 def _of_input(path: tuple[Any, ...], leaf: Any) -> Origin | None:
     if is_finite(leaf):
         return None
-    name = str(getattr(path[0], "key", "")) + jax.tree_util.keystr(path[1:]) if path else "a constant"
+    name = str(path_keys(path)[0]) + jax.tree_util.keystr(path[1:]) if path else "a constant"
     return Origin(-1, name, "", "", (), _what(leaf))
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, PyTree, check_fields, in_place_of
+from jgd.core import Array, PyTree, check_fields, in_place_of, path_text
 from jgd.train.guards._loss_scale import LossScale, LossScaleState, next_scale, overflowed
 from jgd.train.guards._spikes import Spikes, SpikeState, look
 
@@ -150,7 +150,7 @@ def check_guard_state(guard: Guard | None, found: PyTree) -> None:
 
 def _outline(tree: PyTree) -> tuple[Any, Any]:
     named = jax.tree_util.tree_flatten_with_path(tree)[0]
-    shapes = {jax.tree_util.keystr(path): (jnp.shape(leaf), str(jnp.result_type(leaf))) for path, leaf in named}
+    shapes = {path_text(path): (jnp.shape(leaf), str(jnp.result_type(leaf))) for path, leaf in named}
     return jax.tree.structure(tree), shapes
 
 

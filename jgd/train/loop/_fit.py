@@ -166,7 +166,7 @@ def fit(
     run = Run(
         step,
         begun.state,
-        Settings(fetch_every, tol, prefetch, first_epoch, first_epoch + epochs, begun.numbers),
+        Settings(int(fetch_every), tol, int(prefetch), first_epoch, first_epoch + int(epochs), begun.numbers),
         place=place,
         recorder=Recorder(restored.history if restored else None),
         plateau=Plateau(patience, min_delta, monitor, restore_best),

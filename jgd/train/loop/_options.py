@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jgd.core import check_choice, check_takes
+from jgd.train._counts import check_count
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._folder import Checkpoints
 from jgd.train.loop._interrupt import OnInterrupt
@@ -42,12 +43,9 @@ def check_options(step: Step, options: Mapping[str, Any]) -> None:
         TypeError: One of another kind.
         ValueError: One that cannot be.
     """
-    for name, least in (("epochs", 1), ("fetch_every", 1), ("prefetch", 0), ("patience", 1)):
-        value = options[name]
-        or_none = name == "patience"
-        if not (or_none and value is None) and (not _is_whole(value) or value < least):
-            kinds = f"None or a whole number of at least {least}" if or_none else f"a whole number of at least {least}"
-            raise ValueError(f"fit: {name} must be {kinds}; got {value!r}.")
+    for name, least in (("epochs", 1), ("fetch_every", 1), ("prefetch", 0)):
+        check_count("fit", name, options[name], least)
+    check_count("fit", "patience", options["patience"], or_none=True)
     for name, or_none in (("tol", True), ("min_delta", False)):
         value = options[name]
         if not (or_none and value is None) and not (_is_number(value) and 0 <= value < math.inf):
@@ -85,10 +83,6 @@ def _check_kinds(options: Mapping[str, Any]) -> None:
         check_takes("fit", "a callback", callback, "callback(state, summary)", None, {})
     if eval_fn is not None:
         check_takes("fit", "eval_fn", eval_fn, "eval_fn(state)", None)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

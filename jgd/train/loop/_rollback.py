@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core import check_choice
+from jgd.train._counts import check_count
 from jgd.train._state import TrainState
 from jgd.train.guards._events import Event
 from jgd.train.guards._spikes import lower_rates
@@ -88,9 +89,7 @@ class Rollback:
 
     def __post_init__(self) -> None:
         for name in ("every", "retries"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"Rollback: {name} must be a whole number of at least 1; got {value!r}.")
+            check_count("Rollback", name, getattr(self, name))
         is_number = isinstance(self.factor, int | float | np.floating) and not isinstance(self.factor, bool)
         if not is_number or not 0 < self.factor <= 1:
             raise ValueError(f"Rollback: factor must lie in (0, 1]; got {self.factor!r}.")
