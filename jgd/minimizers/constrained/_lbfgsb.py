@@ -19,7 +19,7 @@ References:
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -177,8 +177,8 @@ class LBFGSB(BaseMethod):
         direction = target(point.params, point.grad, bounds, memory) - point.params
         slope = dot(direction, point.grad)
         furthest = jnp.maximum(1, largest_step(point.params, direction, bounds))
-        search: Any = Bounded(self.line_search, furthest)
-        new, found, cost = search_along(inside_only(problem, bounds), point, direction, slope, 1.0, search)
+        inside = inside_only(problem, bounds)
+        new, found, cost = search_along(inside, point, direction, slope, 1.0, self.line_search, max_step=furthest)
         new = new._replace(params=jnp.clip(new.params, *bounds))
         after = remember(memory, new.params - point.params, new.grad - point.grad)
         # with nothing remembered, the next step is as long as this one
@@ -188,20 +188,3 @@ class LBFGSB(BaseMethod):
         after = choose(failed, self._empty(point, memory.scale), after)
         info = StepInfo(found.step, cost, failed & memory.fresh, found.decreased, jnp.minimum(promise, last_promise))
         return new, (after, jnp.where(failed, promise, jnp.inf)), info
-
-
-@dataclasses.dataclass(frozen=True)
-class Bounded:
-    """A line search that goes no further than a given step."""
-
-    search: LineSearch
-    furthest: Any
-
-    @property
-    def needs_slope(self) -> bool:
-        """Whether it reads slopes."""
-        return self.search.needs_slope
-
-    def __call__(self, phi: Any, phi0: Any, dphi0: Any, step0: Any, noise: Any = 0.0, active: Any = True) -> Any:
-        """Searches."""
-        return self.search(phi, phi0, dphi0, step0, noise=noise, max_step=self.furthest, active=active)

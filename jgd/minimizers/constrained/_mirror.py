@@ -33,7 +33,6 @@ import optax
 
 from jgd.core import Array, Scalar, check_choice, is_float
 from jgd.minimizers.line_searches._backtracking import Trial, backtrack
-from jgd.minimizers.line_searches._protocol import stopped
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._flatten import refuse_complex
@@ -150,10 +149,9 @@ class MirrorDescent(BaseMethod):
             size = jnp.asarray(self.learning_rate, dtype)
             trial = try_step(problem, point, state.logs, size)
             return trial.point, state._replace(logs=trial.data), StepInfo(size, Evaluations(1, 1, 0))
-        inner = problem if problem.detached is None else problem.detached
-        still = Point(*stopped(inner, problem, *point))
-        logs, first, growth = stopped(inner, problem, state.logs, state.step_size, state.growth)
-        found = backtrack(inner, still, lambda size: try_step(inner, still, logs, size), first, growth)
+        inner, origin = problem.inner, Point(*problem.detach(*point))
+        logs, first, growth = problem.detach(state.logs, state.step_size, state.growth)
+        found = backtrack(inner, origin, lambda size: try_step(inner, origin, logs, size), first, growth)
         trial, count, failed = found.trial, found.count, ~found.success
         if problem.detached is not None:
             trial, count = try_step(problem, point, state.logs, found.step), count + 1

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree, Scalar
 from jgd.minimizers.line_searches._armijo import Armijo
-from jgd.minimizers.line_searches._protocol import stopped
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, choose, dot, mapped, max_norm
@@ -140,8 +139,8 @@ class ProjectedGradient(BaseMethod):
         def between(params: Array, end: Array, t: Array) -> Array:
             return jnp.where(t < 1, params + t * (end - params), end)
 
-        inner = problem if problem.detached is None else problem.detached
-        params, goal, descent, reference = stopped(inner, problem, point.params, end, slope, worst)
+        inner = problem.inner
+        params, goal, descent, reference = problem.detach(point.params, end, slope, worst)
 
         def phi(t: Array) -> tuple[Array, Array, Array]:
             # nearly every first step is taken, so that the gradient comes with the value

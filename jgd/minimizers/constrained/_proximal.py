@@ -28,7 +28,6 @@ import jax.numpy as jnp
 from jgd.core import Array, Scalar
 from jgd.minimizers.constrained._penalties import Penalty
 from jgd.minimizers.line_searches._backtracking import Trial, backtrack
-from jgd.minimizers.line_searches._protocol import stopped
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.loop._stop import is_finite
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
@@ -145,10 +144,9 @@ class ProximalGradient(BaseMethod):
             size = jnp.asarray(self.learning_rate, origin.params.dtype)
             new = try_step(problem, origin, size).point
             return new, size, size, jnp.array(False), jnp.ones((), jnp.int32)
-        inner = problem if problem.detached is None else problem.detached
-        still = Point(*stopped(inner, problem, *origin))
-        first, growth = stopped(inner, problem, state.step_size, state.growth)
-        found = backtrack(inner, still, lambda size: try_step(inner, still, size), first, growth)
+        inner, fixed = problem.inner, Point(*problem.detach(*origin))
+        first, growth = problem.detach(state.step_size, state.growth)
+        found = backtrack(inner, fixed, lambda size: try_step(inner, fixed, size), first, growth)
         if problem.detached is None:
             return found.trial.point, found.step, found.next_step, ~found.success, found.count
         new = try_step(problem, origin, found.step).point

@@ -1,12 +1,12 @@
-r"""Armijo backtracking: shorter and shorter steps, until the value has decreased enough.
+r"""Armijo backtracking: shorter and shorter steps, until the value has decreased sufficiently.
 
 $$
 \varphi(t) \le \varphi(0) + c_1 t \varphi'(0)
 $$
 
-The next step is the minimizer of the parabola, later of the cubic, through the values known, kept between a tenth and
-a half of the last one. It reads values only, so a method computes one gradient a step. Where rounding hides the
-decrease asked for, or no evaluation is left, the lowest value met is taken.
+The next trial step is the minimizer of the parabola, later of the cubic, through the values known, kept between a tenth
+and a half of the last one. It reads values only, so a method computes one gradient a step. Where rounding hides the
+decrease asked for, or no evaluation is left, the lowest value found is taken.
 
 References:
     - Armijo, "Minimization of functions having Lipschitz continuous first partial derivatives",
@@ -16,25 +16,30 @@ References:
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
-from jgd.minimizers.line_searches._protocol import LineSearchResult, Phi, opening
+from jgd.minimizers.line_searches._protocol import BaseLineSearch, Line, LineSearchResult
 from jgd.minimizers.problem._problem import choose
 
 #: Evaluations after which a search ends where rounding hides what it could gain.
-PROBES = 4
+MAX_HIDDEN = 4
 
 
 class _State(NamedTuple):
+    """The trial step and the last one, the accepted step (0 before there is one), and how the search stands.
+
+    A rise is the value less that at zero.
+    """
+
     trial: Array
     last: Array
-    last_drop: Array
+    last_rise: Array
     step: Array
-    drop: Array
+    rise: Array
     slope: Array
     count: Array
     success: Array
@@ -42,33 +47,33 @@ class _State(NamedTuple):
     data: PyTree
 
 
-def _shorter(trial: Array, drop: Array, last: Array, last_drop: Array, slope: Array) -> Array:
+def _interpolate(trial: Array, rise: Array, last: Array, last_rise: Array, slope: Array) -> Array:
     """The minimizer of the parabola through the last value, or of the cubic through the last two."""
-    parabola = -slope * trial**2 / (2 * (drop - slope * trial))
-    first, second = (drop - slope * trial) / trial**2, (last_drop - slope * last) / last**2
+    parabola = -slope * trial**2 / (2 * (rise - slope * trial))
+    first, second = (rise - slope * trial) / trial**2, (last_rise - slope * last) / last**2
     cube = (first - second) / (trial - last)
     square = (trial * second - last * first) / (trial - last)
     root = jnp.sqrt(jnp.maximum(square**2 - 3 * cube * slope, 0))
     cubic = (root - square) / (3 * cube)
-    step = jnp.where(jnp.isfinite(cubic) & jnp.isfinite(last_drop) & (last > 0), cubic, parabola)
+    step = jnp.where(jnp.isfinite(cubic) & jnp.isfinite(last_rise) & (last > 0), cubic, parabola)
     step = jnp.where(jnp.isfinite(step), step, 0.5 * trial)
     return jnp.clip(step, 0.1 * trial, 0.5 * trial)
 
 
 @dataclasses.dataclass(frozen=True)
-class Armijo:
-    """Backtracking with interpolation, for a sufficient decrease.
+class Armijo(BaseLineSearch):
+    """Backtracking with interpolation, to a sufficient decrease.
 
     Args:
-        c1: The part of the decrease that the slope at zero promises, in (0, 1).
+        c1: The part of the decrease that the slope at zero predicts, in (0, 1).
         max_evaluations: Evaluations at most.
 
     Examples:
         >>> import jax.numpy as jnp
         >>> from jgd.minimizers import Armijo
         >>> phi = lambda t: ((t - 0.3) ** 2, 0.0, None)
-        >>> found = Armijo()(phi, jnp.array(0.09), jnp.array(-0.6), 1.0)
-        >>> print(f"{found.step:.3f}", found.evaluations)
+        >>> result = Armijo()(phi, jnp.array(0.09), jnp.array(-0.6), 1.0)
+        >>> print(f"{result.step:.3f}", result.evaluations)
         0.300 2
     """
 
@@ -76,43 +81,42 @@ class Armijo:
     max_evaluations: int = 40
     needs_slope: ClassVar[bool] = False
 
-    def __call__(
-        self,
-        phi: Phi,
-        phi0: Array,
-        dphi0: Array,
-        step0: Any,
-        noise: Any = 0.0,
-        max_step: Any = jnp.inf,
-        active: Any = True,
-    ) -> LineSearchResult:
-        """Searches; see `jgd.minimizers.LineSearchResult`."""
-        phi0, dphi0 = jnp.asarray(phi0), jnp.asarray(dphi0)
-        dtype = dphi0.dtype
-        first, data, done = opening(phi, phi0, dphi0, step0, max_step, active)
-        zero, large = jnp.zeros((), dtype), jnp.full((), jnp.inf, phi0.dtype)
-        count, false = jnp.zeros((), jnp.int32), jnp.array(False)
-        state = _State(first, zero, large, zero, jnp.zeros_like(phi0), zero, count, false, done, data)
+    def search(self, line: Line) -> LineSearchResult:
+        """Backtracks from the first trial step."""
+        phi0, dphi0, dtype = line.phi0, line.dphi0, line.dphi0.dtype
+        zero = jnp.zeros((), dtype)
+        start = _State(
+            trial=line.step0,
+            last=zero,
+            last_rise=jnp.full((), jnp.inf, phi0.dtype),
+            step=zero,
+            rise=jnp.zeros_like(phi0),
+            slope=zero,
+            count=jnp.zeros((), jnp.int32),
+            success=jnp.array(False),
+            done=~line.active,
+            data=line.no_data,
+        )
 
-        def turn(s: _State) -> _State:
-            value, slope, data = phi(s.trial)
-            drop = value.astype(phi0.dtype) - phi0
+        def body(s: _State) -> _State:
+            value, slope, data = line.phi(s.trial)
+            rise = value.astype(phi0.dtype) - phi0
             # within rounding, a value that is not higher is all that can be asked for
-            small = jnp.abs(s.trial * dphi0) <= noise
-            enough = drop <= self.c1 * s.trial * dphi0
-            success = enough | (small & (drop <= 0))
-            kept = enough | ((drop < s.drop) & (drop < -noise)) | (success & (s.step == 0))
-            shorter = _shorter(s.trial, drop, s.last, s.last_drop, dphi0).astype(dtype)
-            trial = jnp.where(jnp.isfinite(drop), shorter, 0.2 * s.trial)
+            within_noise = jnp.abs(s.trial * dphi0) <= line.noise
+            sufficient = rise <= self.c1 * s.trial * dphi0
+            success = sufficient | (within_noise & (rise <= 0))
+            # a step that rounding alone lets pass is not accepted where a longer one has a lower value
+            accept = sufficient | ((rise < s.rise) & (rise < -line.noise)) | (success & (s.step == 0))
+            shorter = _interpolate(s.trial, rise, s.last, s.last_rise, dphi0).astype(dtype)
+            trial = jnp.where(jnp.isfinite(rise), shorter, 0.2 * s.trial)
             count = s.count + 1
             # shorter steps cannot be told from rounding any better
-            hidden = small & (jnp.abs(drop) <= noise) & (count >= PROBES)
+            hidden = within_noise & (jnp.abs(rise) <= line.noise) & (count >= MAX_HIDDEN)
             done = success | hidden | (count >= self.max_evaluations) | ~(trial > 0)
-            # a step that rounding alone lets pass is none where a longer one has a lower value
-            found = (s.trial, drop, jnp.asarray(slope, dtype))
-            step, least, slope = choose(kept, found, (s.step, s.drop, s.slope))
-            data = choose(kept, data, s.data)
-            return _State(trial, s.trial, drop, step, least, slope, count, success & kept, done, data)
+            here = (s.trial, rise, jnp.asarray(slope, dtype))
+            step, lowest, slope = choose(accept, here, (s.step, s.rise, s.slope))
+            data = choose(accept, data, s.data)
+            return _State(trial, s.trial, rise, step, lowest, slope, count, success & accept, done, data)
 
-        s = jax.lax.while_loop(lambda s: ~s.done, turn, state)
-        return LineSearchResult(s.step, phi0 + s.drop, s.slope, s.data, s.count, s.success, s.step > 0)
+        s = jax.lax.while_loop(lambda s: ~s.done, body, start)
+        return LineSearchResult(s.step, phi0 + s.rise, s.slope, s.data, s.count, s.success, s.step > 0)

@@ -83,14 +83,13 @@ class FromOptimizer(BaseMethod):
         if state.training is not None:
             trained, cost = problem.point(state.training), Evaluations(2, 2, 0)
         params, grads = problem.unravel(trained.params), problem.unravel(trained.grad)
-        searched = problem if problem.detached is None else problem.detached
         updates, inner = optax.with_extra_args_support(self.optimizer).update(
             grads,
             state.inner,
             params,
             value=trained.value,
             grad=grads,
-            value_fn=lambda tree: searched.fun(searched.ravel(tree)),
+            value_fn=lambda tree: problem.inner.fun(problem.ravel(tree)),
         )
         move = problem.ravel(updates)
         slope = norm(trained.grad)

@@ -28,7 +28,6 @@ import jax.numpy as jnp
 
 from jgd.core import Array
 from jgd.minimizers.line_searches._armijo import Armijo
-from jgd.minimizers.line_searches._protocol import stopped
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, descent, dot, unit_step
@@ -109,8 +108,8 @@ class Nesterov(BaseMethod):
         dtype = point.params.dtype
         if self.learning_rate is not None:
             return jnp.asarray(self.learning_rate, dtype), jnp.zeros((), jnp.int32), jnp.array(False)
-        inner = problem if problem.detached is None else problem.detached
-        params, grad, value, last = stopped(inner, problem, point.params, point.grad, point.value, state.step_size)
+        inner = problem.inner
+        params, grad, value, last = problem.detach(point.params, point.grad, point.value, state.step_size)
         direction, slope, power = descent(grad)
 
         def phi(t: Array) -> tuple[Array, Array, tuple[()]]:

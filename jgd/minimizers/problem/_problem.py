@@ -52,6 +52,15 @@ class Problem:
     bounds: tuple[Array, Array] | None = None
     magnitude: Any = 0.0
 
+    @property
+    def inner(self) -> "Problem":
+        """The problem as inner loops, such as line searches, evaluate it: `detached` where the run is unrolled."""
+        return self if self.detached is None else self.detached
+
+    def detach(self, *arrays: Array) -> tuple[Array, ...]:
+        """Arrays that inner loops read: without derivatives where the run is unrolled."""
+        return arrays if self.detached is None else tuple(jax.lax.stop_gradient(array) for array in arrays)
+
     def value_and_grad(self, params: Array) -> tuple[Array, Array]:
         """The value and the gradient [n]."""
         value, grad = jax.value_and_grad(self.fun)(params)
