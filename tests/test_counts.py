@@ -1,7 +1,5 @@
 """Wherever a count is asked for, an integer of NumPy will do, and a boolean or a float will not."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,7 @@ def mean_loss(w, batch):
     return jnp.mean((w - batch) ** 2)
 
 
-def trained(n, **options: Any):
+def trained(n, **options):
     step = jgd.make_step(mean_loss, OPTIMIZER, accumulate=options.pop("accumulate", 1))
     state = jgd.TrainState.create(jnp.array(4.0), OPTIMIZER)
     return jgd.fit(state, step, jgd.ArrayLoader(X, 4), progress=False, **({"epochs": 1} | options))[0].params

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, ArrayLike, DTypeLike, check_choice, checked, is_integer
+from jgd.core import Array, ArrayLike, DTypeLike, check_choice, checked
 from jgd.gradients.probes._parts import Part, Products
 from jgd.gradients.probes._recorder import Probe, call
 
@@ -119,7 +119,7 @@ def conv(
 
 
 def _each(value: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
-    values = (value,) * count if is_integer(value) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * count
     if len(values) != count or min(values) < 1:
         raise ValueError(f"probes.conv: {name}={value}; expected a number of at least 1, or {count} of them.")
     return values
