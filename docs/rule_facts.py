@@ -83,8 +83,7 @@ def wrapped_argument(factory):
     first = next(iter(inspect.signature(factory).parameters.values()), None)
     if first is None or first.kind is first.VAR_POSITIONAL:
         return None
-    is_optimizer = inspect.isclass(first.annotation) and issubclass(first.annotation, optax.GradientTransformation)
-    return first.name if is_optimizer else None
+    return first.name if first.annotation == optax.GradientTransformation else None
 
 
 def rate_argument(factory):

@@ -29,7 +29,7 @@ def factories():
 def numbers_of(make):
     """Its arguments that may be schedules."""
     parameters = inspect.signature(make).parameters.values()
-    return [each.name for each in parameters if "Callable[[Union" in str(each.annotation).replace("typing.", "")]
+    return [each.name for each in parameters if "ScalarOrSchedule" in str(each.annotation)]
 
 
 def needed(make):
@@ -37,7 +37,7 @@ def needed(make):
     parameters = inspect.signature(make).parameters.values()
     given = {
         each.name: jgd.gradient_descent(0.5)
-        if each.annotation is optax.GradientTransformation
+        if each.annotation == optax.GradientTransformation
         else NEEDED.get(each.name, 0.5)
         for each in parameters
         if each.default is each.empty

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import check_hyperparam
+from jgd.core import check_hyperparam, meaning
 
 
 def bind(name: str, factory: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,9 +96,10 @@ def _takes_schedule(parameter: inspect.Parameter | None) -> bool:
     """Whether a function given here may be a schedule; by its annotation and default it may be something else."""
     if parameter is None or parameter.annotation is parameter.empty:
         return parameter is None or not callable(parameter.default) or parameter.default is parameter.empty
-    if get_origin(parameter.annotation) is Callable:
+    annotation = meaning(parameter.annotation)
+    if get_origin(annotation) is Callable:
         return False
-    kinds = (*get_args(parameter.annotation), parameter.annotation)
+    kinds = (*get_args(annotation), annotation)
     return any(kind in kinds for kind in (Any, float, jax.Array))
 
 
@@ -109,7 +110,8 @@ def _is_integer_parameter(parameter: inspect.Parameter | None) -> bool:
     default = parameter.default
     if default is not parameter.empty and default is not None:
         return isinstance(default, int) and not isinstance(default, bool)
-    kinds = set(get_args(parameter.annotation)) or {parameter.annotation}
+    annotation = meaning(parameter.annotation)
+    kinds = set(get_args(annotation)) or {annotation}
     return int in kinds and float not in kinds
 
 

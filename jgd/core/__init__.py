@@ -4,6 +4,8 @@ A rule (`Rule`) is a formula for one leaf. `lift` makes an optimizer of it, for 
 an update rule needs these two, and the arithmetic helpers beside them.
 """
 
+from jgd.core._alias import meaning as meaning
+from jgd.core._alias import show_by_name as show_by_name
 from jgd.core._apply import apply_updates as apply_updates
 from jgd.core._arguments import check_fields as check_fields
 from jgd.core._arguments import check_kind as check_kind
@@ -41,6 +43,7 @@ from jgd.core._hyperparams import in_place_of as in_place_of
 from jgd.core._hyperparams import set_hyperparams as set_hyperparams
 from jgd.core._layouts import Block as Block
 from jgd.core._layouts import Layout as Layout
+from jgd.core._layouts import LayoutLike as LayoutLike
 from jgd.core._layouts import every_rule_laid_out as every_rule_laid_out
 from jgd.core._lengths import Squares as Squares
 from jgd.core._lengths import global_norm as global_norm
@@ -109,18 +112,24 @@ from jgd.core._same import Cached as Cached
 from jgd.core._state_bytes import StateBytes as StateBytes
 from jgd.core._state_bytes import state_bytes as state_bytes
 from jgd.core._storage import Int8Slot as Int8Slot
+from jgd.core._storage import SlotDtype as SlotDtype
+from jgd.core._storage import StateDtype as StateDtype
 from jgd.core._storage import Storage as Storage
 from jgd.core._transform import lift_transform as lift_transform
 from jgd.core._types import Array as Array
 from jgd.core._types import ArrayLike as ArrayLike
 from jgd.core._types import ArrayTree as ArrayTree
 from jgd.core._types import DTypeLike as DTypeLike
+from jgd.core._types import FloatDtype as FloatDtype
+from jgd.core._types import GradientTransformation as GradientTransformation
 from jgd.core._types import Hyper as Hyper
 from jgd.core._types import PyTree as PyTree
 from jgd.core._types import Reals as Reals
 from jgd.core._types import Scalar as Scalar
 from jgd.core._types import ScalarOrSchedule as ScalarOrSchedule
+from jgd.core._types import Schedule as Schedule
 from jgd.core._types import Slots as Slots
+from jgd.core._types import StartValue as StartValue
 from jgd.core._types import is_array as is_array
 from jgd.core._types import is_traced as is_traced
 from jgd.core._when import when as when

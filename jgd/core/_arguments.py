@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jgd.core._alias import meaning
 from jgd.core._checks import path_text
 from jgd.core._types import ArrayLike, ArrayTree, DTypeLike, Reals, Scalar, ScalarOrSchedule, is_array, is_traced
 from jgd.core._worth import is_integer
@@ -157,6 +158,7 @@ def _evaluated(owner: Any, annotation: Any) -> Any:
 
 def _kind(annotation: Any) -> _Kind | None:
     """None where the annotation leaves it open."""
+    annotation = meaning(annotation)
     if annotation is inspect.Parameter.empty or annotation in (Any, jax.typing.ArrayLike):
         return None
     if annotation in _PLAIN:
@@ -228,7 +230,7 @@ def _can_be_asked(annotation: type) -> bool:
 
 
 def _public_name(annotation: type) -> str:
-    if not annotation.__module__.startswith("jgd."):
+    if annotation.__module__.partition(".")[0] != "jgd":
         return annotation.__name__
     return ("jgd.minimizers." if annotation.__module__.startswith("jgd.minimizers.") else "jgd.") + annotation.__name__
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jgd.core._alias import meaning
 from jgd.core._types import PyTree
 
 
@@ -207,9 +208,10 @@ def check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
     Raises:
         ValueError: It is none of them.
     """
-    if not any(type(value) is type(choice) and value == choice for choice in get_args(choices)):
-        known = ", ".join(repr(choice) for choice in get_args(choices))
-        raise ValueError(f"{owner}: {name} must be one of {known}; got {value!r}.")
+    known = get_args(meaning(choices))
+    if not any(type(value) is type(choice) and value == choice for choice in known):
+        text = ", ".join(map(repr, known))
+        raise ValueError(f"{owner}: {name} must be one of {text}; got {value!r}.")
 
 
 def check_takes(owner: str, name: str, function: Any, call: str, *arguments: Any) -> None:

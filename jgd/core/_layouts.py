@@ -25,12 +25,13 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgd.core._alias import show_by_name
 from jgd.core._rule import Rule
 from jgd.core._types import Array, PyTree
 
@@ -54,6 +55,10 @@ class Block(NamedTuple):
 
 Layout = Callable[[Rule, Sequence[jax.ShapeDtypeStruct]], Sequence[Block]]
 
+#: A layout or the name of one. Who is given it says what is wrong with it, not the door of a public function.
+LayoutLike = Annotated[str | Layout, "layout"]
+show_by_name(globals(), "LayoutLike")
+
 #: Leaves with at most so many entries are packed into vectors.
 SMALL = 16_384
 
@@ -66,7 +71,7 @@ _ASKED: contextvars.ContextVar[tuple[Layout, set[str]] | None] = contextvars.Con
 
 
 @contextlib.contextmanager
-def every_rule_laid_out(layout: str | Layout) -> Iterator[set[str]]:
+def every_rule_laid_out(layout: LayoutLike) -> Iterator[set[str]]:
     """All that is traced inside runs in this layout, in whatever wrappers; gives the kinds of the rules that did."""
     kinds: set[str] = set()
     token = _ASKED.set((resolve_layout(layout), kinds))
@@ -117,7 +122,7 @@ def auto(rule: Rule, leaves: Sequence[jax.ShapeDtypeStruct]) -> Sequence[Block]:
 NAMED_LAYOUTS: dict[str, Layout] = {"auto": auto, "alone": alone, "packed": packed, "stacked": stacked}
 
 
-def resolve_layout(layout: str | Layout) -> Layout:
+def resolve_layout(layout: LayoutLike) -> Layout:
     """The layout of that name, or the function that was given."""
     if callable(layout) and not isinstance(layout, type):
         return layout

@@ -28,7 +28,7 @@ from jgd.core._packing import refuse_packed
 from jgd.core._ranges import Range
 from jgd.core._rule import Rule, TreeRule
 from jgd.core._same import Cached
-from jgd.core._storage import Storage, resolve_storages
+from jgd.core._storage import StateDtype, Storage, resolve_storages
 from jgd.core._types import Array, Hyper, PyTree, ScalarOrSchedule, Slots
 
 
@@ -81,7 +81,7 @@ def lift(
     arrays: Sequence[str] = (),
     ranges: Mapping[str, Range] | None = None,
     slot_dtypes: Mapping[str, Any] | None = None,
-    state_dtype: Any = None,
+    state_dtype: StateDtype | None = None,
     layout: str | Layout = "auto",
 ) -> Optimizer:
     """Turns a leaf rule into an optimizer over any tree of params.

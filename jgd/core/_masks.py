@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgd.core._alias import show_by_name
 from jgd.core._checks import path_text
 from jgd.core._packing import refuse_packed
 from jgd.core._types import PyTree
@@ -14,6 +15,7 @@ from jgd.core._types import PyTree
 #: A tree of booleans shaped like the params or a prefix of them, a function from params to such a tree, None for all
 #: leaves, or "matrices": leaves of two axes and more, which leaves out biases and the scales of norms.
 Mask = PyTree | Callable[[PyTree], PyTree] | None
+show_by_name(globals(), "Mask")
 
 
 def tree_from(given: Any, params: PyTree) -> PyTree:

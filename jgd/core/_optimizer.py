@@ -11,7 +11,7 @@ from jgd.core._arguments import check_kind
 from jgd.core._fitting import guarded_init, guarded_update
 from jgd.core._hyperparams import Hyperparams
 from jgd.core._numerics import increment
-from jgd.core._types import Array, Hyper, PyTree
+from jgd.core._types import Array, GradientTransformation, Hyper, PyTree
 
 
 class OptState(NamedTuple):
@@ -118,6 +118,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         >>> init, update = jgd.sgd(0.1)
     """
 
+    __module__ = "jgd"  # where users find it, and what signatures show
     label = "jgd.Optimizer"
     in_one_pass: Callable[..., Any] | None = None
 
@@ -154,7 +155,7 @@ def make_optimizer(
 
 
 def update_params(
-    optimizer: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree, **extra: Any
+    optimizer: GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree, **extra: Any
 ) -> tuple[PyTree, PyTree]:
     """`update` and `apply_updates` in one: the new params come out of the rule's own loop over memory.
 

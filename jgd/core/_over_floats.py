@@ -8,12 +8,12 @@ import optax
 
 from jgd.core._floats import is_float, map_floats, only_floats, zero_update
 from jgd.core._optimizer import Optimizer, make_optimizer
-from jgd.core._types import PyTree
+from jgd.core._types import GradientTransformation, PyTree
 
 _FUNCTIONS = ("value_fn", "obj_fn")  # of params, that an update may be given
 
 
-def over_floats(optimizer: optax.GradientTransformation) -> Optimizer:
+def over_floats(optimizer: GradientTransformation) -> Optimizer:
     """Puts a marker without arrays in the place of integers, flags and random keys, for an optimizer that knows none.
 
     Args:

@@ -1,11 +1,12 @@
 """How slots are stored between updates. A rule sees arrays of the compute dtype, whatever stands in the state."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jgd.core._alias import show_by_name
 from jgd.core._int8 import LEAST_SIZE, Int8Slot, decode, encode
 from jgd.core._rounding import SIXTEEN_BITS, stochastic_round
 from jgd.core._rule import Rule, TreeRule
@@ -27,6 +28,15 @@ class Storage(NamedTuple):
     load: Callable[[PyTree], PyTree]
     save: Callable[[PyTree, PyTree, Array], PyTree]
     by_row: bool = False
+
+
+#: How one slot is stored: a dtype, `"auto"` for float32 or wider where the param is wider, or functions. Whoever stores
+#: it says what is wrong with it, not the door of a public function.
+SlotDtype = Annotated[jax.typing.DTypeLike | Storage, "slot"]
+
+#: How all slots are stored, or by their names some.
+StateDtype = Annotated[jax.typing.DTypeLike | Storage | Mapping[str, SlotDtype | None], "state"]
+show_by_name(globals(), "SlotDtype", "StateDtype")
 
 
 def cast_storage(dtype: Any) -> Storage:
@@ -126,7 +136,10 @@ def _drops_imaginary(value: Array, dtype: Any) -> bool:
 
 
 def resolve_storages(
-    owner: str, rules: Sequence[Rule | TreeRule], slot_dtypes: Mapping[str, Any], state_dtype: Any
+    owner: str,
+    rules: Sequence[Rule | TreeRule],
+    slot_dtypes: Mapping[str, SlotDtype | None],
+    state_dtype: StateDtype | None,
 ) -> dict[str, Storage]:
     """The storage of each slot that the rules of one optimizer have.
 

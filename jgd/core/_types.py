@@ -1,12 +1,14 @@
 """The few names for types that the whole library shares."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+
+from jgd.core._alias import show_by_name
 
 Array = jax.Array
 
@@ -25,8 +27,20 @@ Scalar = Annotated[float | jax.Array, "scalar"]
 #: What JAX takes for a dtype.
 DTypeLike = Annotated[jax.typing.DTypeLike, "dtype"]
 
+#: A dtype of floats. Whoever computes in it says what is wrong with it, not the door of a public function.
+FloatDtype = Annotated[jax.typing.DTypeLike, "float dtype"]
+
+#: A number that a state starts from. `check_hyperparam` says what is wrong with it, not the door of a public function.
+StartValue = Annotated[jax.typing.ArrayLike, "start"]
+
+#: A function of the step count, which runs on the device.
+Schedule = Callable[[Array], Any]
+
 #: A real number or an array of them.
 Reals = Annotated[jax.typing.ArrayLike, "reals"]
+
+#: What follows optax's protocol: a pair of functions, `init` and `update`.
+GradientTransformation = optax.GradientTransformation
 
 #: The hyperparameters of one update by name, as arrays.
 Hyper = dict[str, Array]
@@ -37,6 +51,12 @@ Slots = Mapping[str, Any]
 #: A number, a scalar array, or a function from the step count to either. This is optax's own object, since tools
 #: (optax's tests among them) find the arguments that take a schedule by this annotation.
 ScalarOrSchedule = optax.ScalarOrSchedule
+
+show_by_name(
+    globals(), "PyTree", "ArrayTree", "ArrayLike", "Scalar", "DTypeLike", "FloatDtype", "StartValue", "Schedule"
+)
+show_by_name(globals(), "PyTree", "ArrayTree", "ArrayLike", "Scalar", "Reals", "DTypeLike", "FloatDtype")
+show_by_name(globals(), "StartValue", "Schedule", "ScalarOrSchedule", "GradientTransformation")
 
 
 def is_traced(value: Any) -> bool:

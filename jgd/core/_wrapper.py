@@ -15,7 +15,7 @@ from jgd.core._numerics import compute_dtype, real_dtype, wide_copy
 from jgd.core._optimizer import Optimizer, OptState, begin_update, check_params_given, first_state, make_optimizer
 from jgd.core._packing import refuse_packed
 from jgd.core._ranges import Range
-from jgd.core._types import Array, Hyper, PyTree, ScalarOrSchedule, Slots
+from jgd.core._types import Array, GradientTransformation, Hyper, PyTree, ScalarOrSchedule, Slots
 
 
 class WrapperState(NamedTuple):
@@ -55,7 +55,7 @@ class Wrapper(NamedTuple):
 
 
 def wrap(
-    inner: optax.GradientTransformation,
+    inner: GradientTransformation,
     wrapper: Wrapper,
     hyperparams: Mapping[str, ScalarOrSchedule],
     *,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import is_traced
+from jgd.core import FloatDtype, is_traced
 
 #: What others call an argument, and what to write here.
 RENAMED = {
@@ -127,7 +127,7 @@ def check_constraints(method: Any, equality: Any, inequality: Any, differentiate
         raise ValueError("minimize: with constraints there is no progress bar; expected progress=False.")
 
 
-def value_dtype_of(value_dtype: Any) -> Any:
+def value_dtype_of(value_dtype: FloatDtype | None) -> Any:
     """The dtype that the value is summed in, or None.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jgd.core import ArrayTree, PyTree, Scalar, check_choice, check_takes, checked, is_traced
+from jgd.core import ArrayTree, FloatDtype, PyTree, Scalar, check_choice, check_takes, checked, is_traced
 from jgd.minimizers._arguments import as_args, check_constraints, check_flags, check_numbers, refuse, value_dtype_of
 from jgd.minimizers._names import flat_bounds, make_method
 from jgd.minimizers.loop._program import Inputs, Settings, whole
@@ -36,7 +36,7 @@ def minimize(
     trace: bool = False,
     progress: bool = False,
     differentiate: Differentiate = "implicit",
-    value_dtype: Any = None,
+    value_dtype: FloatDtype | None = None,
     **others: Any,
 ) -> MinimizeResult:
     """Minimizes a function of any tree of arrays, and says why it stopped.

@@ -17,11 +17,21 @@ References:
       https://arxiv.org/abs/2110.05454, 2021, Algorithm 3.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, debias
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    abs_sq,
+    debias,
+)
 from jgd.rules.parts._moments import MOMENT_SLOTS
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
@@ -54,8 +64,8 @@ def acprop(
     mask: Mask = None,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """ACProp: asynchronous, centered second-moment scaling.
 

@@ -15,11 +15,9 @@ References:
     - Zhuang et al., "AdaBelief optimizer", https://arxiv.org/abs/2010.07468, 2020, Algorithm 2.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq
+from jgd.core import Array, Hyper, LayoutLike, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, StateDtype, abs_sq
 from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales
 from jgd.rules.parts._nesterov import nadam_scales
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
@@ -55,8 +53,8 @@ def adabelief(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdaBelief: steps adapted to the belief in the observed gradients.
 

@@ -15,11 +15,22 @@ References:
     - Zeiler, "ADADELTA: An adaptive learning rate method", https://arxiv.org/abs/1212.5701, 2012, Algorithm 1.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import POSITIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_zeros
+from jgd.core import (
+    POSITIVE,
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    abs_sq,
+    real_zeros,
+)
 from jgd.rules.parts._weight_decay import lift_decayed
 
 
@@ -42,8 +53,8 @@ def adadelta(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdaDelta.
 

@@ -27,12 +27,15 @@ import numpy as np
 from jgd.core import (
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     PyTree,
     Rule,
     ScalarOrSchedule,
+    SlotDtype,
     Slots,
+    StateDtype,
     abs_sq,
     broadcast_mask,
     fixed_int,
@@ -121,14 +124,14 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: ScalarOrSchedule | None = 1.0,
     momentum: ScalarOrSchedule | None = None,
-    dtype_momentum: Any = jnp.float32,
+    dtype_momentum: SlotDtype | None = jnp.float32,
     weight_decay_rate: ScalarOrSchedule | None = None,
     eps: ScalarOrSchedule = 1e-30,
     factored: bool = True,
     weight_decay_mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adafactor: adaptive steps with sublinear memory.
 

@@ -13,11 +13,24 @@ References:
       2011.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, check_choice, full, lift
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    abs_sq,
+    check_choice,
+    full,
+    lift,
+)
 
 
 def adagrad_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -47,8 +60,8 @@ def adagrad(
     *,
     like: Literal["optax", "torch"] = "optax",
     lr_decay: ScalarOrSchedule = 0.0,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdaGrad: adaptive subgradient descent.
 

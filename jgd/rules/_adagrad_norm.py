@@ -18,7 +18,18 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, TreeRule, lift, real_dtype, sum_of_squares
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    ScalarOrSchedule,
+    StateDtype,
+    TreeRule,
+    lift,
+    real_dtype,
+    sum_of_squares,
+)
 
 
 def adagrad_norm_update(
@@ -37,8 +48,8 @@ def adagrad_norm(
     initial_accumulator_value: float = 1e-2,
     eps: ScalarOrSchedule = 1e-10,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdaGrad with one accumulator: descent that finds its own learning rate.
 

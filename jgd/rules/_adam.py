@@ -18,9 +18,7 @@ References:
       1.
 """
 
-from typing import Any
-
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift
+from jgd.core import Array, Hyper, LayoutLike, Optimizer, Rule, ScalarOrSchedule, SlotDtype, Slots, StateDtype, lift
 from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 from jgd.rules.parts._nesterov import NADAM
 
@@ -42,11 +40,11 @@ def adam(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     *,
     nesterov: bool = False,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adam: adaptive moment estimation.
 

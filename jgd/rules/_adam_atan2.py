@@ -16,11 +16,22 @@ References:
       2024, Section 4.3.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import NOT_NEGATIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias
+from jgd.core import (
+    NOT_NEGATIVE,
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    debias,
+)
 from jgd.rules.parts._moments import MOMENT_SLOTS, moments
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
@@ -51,13 +62,13 @@ def adam_atan2(
     b2: ScalarOrSchedule = 0.99,
     a: ScalarOrSchedule = 1.27,
     b: ScalarOrSchedule = 1.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adam with an arc tangent in place of the division: scale-invariant, and no epsilon to choose.
 

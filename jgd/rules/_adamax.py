@@ -13,18 +13,18 @@ References:
     - Kingma and Ba, "Adam: A method for stochastic optimization", https://arxiv.org/abs/1412.6980, 2014, Algorithm 2.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from jgd.core import (
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     debias,
     lift,
     real_zeros,
@@ -52,8 +52,8 @@ def adamax(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdaMax: Adam in the infinity norm.
 
@@ -91,8 +91,8 @@ def adamaxw(
     mask: Mask = None,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdaMax with decoupled weight decay.
 

@@ -28,12 +28,14 @@ from jgd.core import (
     Array,
     Cached,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     PyTree,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     broadcast_mask,
     fixed_int,
     lift,
@@ -109,8 +111,8 @@ def adamp(
     wd_ratio: ScalarOrSchedule = 0.1,
     nesterov: bool = False,
     channel_axis: int = -1,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdamW that does not let scale-invariant weights grow.
 

@@ -26,7 +26,21 @@ from typing import Any
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_zeros, root
+from jgd.core import (
+    Array,
+    DTypeLike,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    abs_sq,
+    real_zeros,
+    root,
+)
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import lift_beside_adamw
 from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
@@ -76,8 +90,8 @@ def adamuon(
     adam_b2: ScalarOrSchedule = 0.95,
     adam_eps: ScalarOrSchedule | None = None,
     adam_weight_decay: ScalarOrSchedule = 0.01,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdaMuon for matrices, AdamW for the other leaves.
 

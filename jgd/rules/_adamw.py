@@ -14,9 +14,7 @@ References:
       Algorithm 2.
 """
 
-from typing import Any
-
-from jgd.core import Mask, Optimizer, ScalarOrSchedule
+from jgd.core import LayoutLike, Mask, Optimizer, ScalarOrSchedule, SlotDtype, StateDtype
 from jgd.rules._adam import ADAM
 from jgd.rules.parts._nesterov import NADAM
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
@@ -28,14 +26,14 @@ def adamw(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     *,
     nesterov: bool = False,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adam with decoupled weight decay.
 

@@ -18,18 +18,20 @@ References:
     - Xie et al., "Adan: Adaptive Nesterov momentum algorithm", https://arxiv.org/abs/2208.06677, 2022, Algorithm 1.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
 from jgd.core import (
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     abs_sq,
     check_choice,
     debias,
@@ -81,8 +83,8 @@ def adan(
     mask: Mask = None,
     *,
     like: Literal["optax", "author"] = "optax",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adan: adaptive Nesterov momentum.
 

@@ -18,17 +18,18 @@ References:
       https://arxiv.org/abs/2409.03137, 2024, Algorithm 1.
 """
 
-from typing import Any
-
 from jgd.core import (
     NOT_NEGATIVE,
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
+    SlotDtype,
     Slots,
+    StateDtype,
     abs_sq,
     real_zeros,
     zeros,
@@ -59,13 +60,13 @@ def ademamix(
     alpha: ScalarOrSchedule = 5.0,
     eps: ScalarOrSchedule = 1e-8,
     eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdEMAMix: a mixture of a fast and a slow average of gradients.
 

@@ -17,11 +17,24 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, check_kind
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Schedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    abs_sq,
+    check_kind,
+)
 from jgd.rules.parts._moments import MOMENT_SLOTS
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
@@ -58,16 +71,16 @@ def adopt(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.9999,
     eps: ScalarOrSchedule = 1e-6,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: Callable[[Array], Array] = fourth_root,
+    clip_value_fn: Schedule = fourth_root,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """ADOPT: adaptive gradients with the optimal rate.
 

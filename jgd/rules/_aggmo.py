@@ -19,8 +19,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import DECAY_RATE, Array, Hyper, Mask, Optimizer, Reals, Rule, ScalarOrSchedule, Slots, check_kind, zeros
+from jgd.core import (
+    DECAY_RATE,
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Reals,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    check_kind,
+    show_by_name,
+    zeros,
+)
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
+
+Betas = Sequence[float] | Array
+show_by_name(globals(), "Betas")
 
 
 def aggmo_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -33,13 +51,13 @@ def aggmo_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Ar
 
 def aggmo(
     learning_rate: ScalarOrSchedule,
-    betas: Sequence[float] | Array = (0.0, 0.9, 0.99),
+    betas: Betas = (0.0, 0.9, 0.99),
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
     decay_form: DecayForm = "coupled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Aggregated momentum.
 

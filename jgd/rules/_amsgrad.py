@@ -16,11 +16,24 @@ References:
       Algorithm 2.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, check_choice, lift, real_zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    check_choice,
+    lift,
+    real_zeros,
+)
 from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, moments
 
 
@@ -47,13 +60,13 @@ def amsgrad(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
     like: Literal["optax", "torch"] = "optax",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adam with the largest second moment seen so far.
 

@@ -30,7 +30,22 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Cached, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, debias, fixed_int, lift, root
+from jgd.core import (
+    Array,
+    Cached,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    debias,
+    fixed_int,
+    lift,
+    root,
+)
 from jgd.rules.matrices._axes import as_matrices, from_matrices, tall, untall
 from jgd.rules.matrices._lift import choose_matrices, plain_adam
 from jgd.rules.parts._moments import moments
@@ -93,8 +108,8 @@ def apollo(
     update_proj_gap: int = 200,
     seed: int = 0,
     matrix_axes: Any = None,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """APOLLO for matrices, AdamW for the other leaves. APOLLO-Mini is `rank=1, scale=128, scale_type="tensor"`.
 

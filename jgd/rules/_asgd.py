@@ -18,11 +18,9 @@ References:
       https://arxiv.org/abs/1107.2490, 2011, Section 2.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import NOT_NEGATIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots
+from jgd.core import NOT_NEGATIVE, Array, Hyper, LayoutLike, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, StateDtype
 from jgd.rules.parts._weight_decay import lift_decayed
 
 
@@ -52,8 +50,8 @@ def asgd(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Averaged stochastic gradient descent.
 

@@ -26,7 +26,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import POSITIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift, root
+from jgd.core import (
+    POSITIVE,
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    broadcast_mask,
+    lift,
+    root,
+)
 from jgd.rules.parts._weight_decay import DecayForm, decayed
 
 
@@ -83,13 +98,13 @@ def came(
     eps1: ScalarOrSchedule = 1e-30,
     eps2: ScalarOrSchedule = 1e-16,
     clip_threshold: ScalarOrSchedule = 1.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """CAME: confidence-guided adaptive memory-efficient optimization.
 

@@ -16,19 +16,19 @@ References:
       https://arxiv.org/abs/1705.07795, 2017, Algorithm 2.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from jgd.core import (
     POSITIVE,
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     check_hyperparam,
     full,
     lift,
@@ -64,8 +64,8 @@ def cocob(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """COCOB: continuous coin betting.
 

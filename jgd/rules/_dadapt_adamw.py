@@ -23,7 +23,22 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, TreeRule, abs_sq, debias, lift, real_zeros, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    ScalarOrSchedule,
+    Slots,
+    StartValue,
+    StateDtype,
+    TreeRule,
+    abs_sq,
+    debias,
+    lift,
+    real_zeros,
+    zeros,
+)
 from jgd.rules.parts._slots import zero
 
 
@@ -63,11 +78,11 @@ def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Any, Any] = (0.9, 0.999),
     eps: ScalarOrSchedule = 1e-8,
-    estim_lr0: Any = 1e-6,
+    estim_lr0: StartValue = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdamW whose learning rate is found by D-Adaptation.
 

@@ -26,7 +26,21 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, fixed, fixed_int, squares, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    fixed,
+    fixed_int,
+    squares,
+    zeros,
+)
 from jgd.rules.matrices._axes import as_matrices, from_matrices, tall, untall
 from jgd.rules.matrices._lift import lift_beside_adamw
 from jgd.rules.matrices._orthonormal import completed_basis, orthonormal_to_within
@@ -85,8 +99,8 @@ def dion(
     adam_b2: ScalarOrSchedule = 0.95,
     adam_eps: ScalarOrSchedule | None = None,
     adam_weight_decay: ScalarOrSchedule = 0.01,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Dion for matrices, AdamW for the other leaves.
 

@@ -24,24 +24,32 @@ import jax.numpy as jnp
 from jgd.core import (
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     Scalar,
     ScalarOrSchedule,
     Slots,
+    StartValue,
+    StateDtype,
     TreeRule,
     check_hyperparam,
     full,
     global_norm,
     lift,
     real_zero,
+    show_by_name,
     sum_of_squares,
 )
 from jgd.rules.parts._slots import same, zero
 from jgd.rules.parts._weight_decay import coupled_decay
 
 _KINDS = ("distance", "learning_rate", "heuristic")
+
+#: How long the first step is: by which rule, and the number that the rule takes.
+FirstStep = tuple[Literal["distance", "learning_rate", "heuristic"], Any]
+show_by_name(globals(), "FirstStep")
 
 
 def _distance(params: list[Array], start: list[Array]) -> Array:
@@ -113,13 +121,13 @@ def dowg_rule(first: Any) -> TreeRule:
 
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
-    init_step: tuple[Literal["distance", "learning_rate", "heuristic"], Any] = ("heuristic", 1e-6),
+    init_step: FirstStep = ("heuristic", 1e-6),
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """DoG: distance over gradients, a learning rate found by itself.
 
@@ -168,8 +176,8 @@ def ldog(
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """L-DoG: `dog` for each leaf by itself.
 
@@ -206,13 +214,13 @@ def ldog(
 
 def dowg(
     learning_rate: ScalarOrSchedule = 1.0,
-    init_estim_sq_dist: Any = None,
+    init_estim_sq_dist: StartValue | None = None,
     eps: ScalarOrSchedule = 1e-4,
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """DoWG: distance over weighted gradients.
 

@@ -12,11 +12,21 @@ References:
       https://arxiv.org/abs/2002.03432, 2020, Algorithm 1.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, global_norm, lift, squares
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    global_norm,
+    lift,
+    squares,
+)
 
 
 def fromage_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -44,8 +54,8 @@ def fromage(
     learning_rate: ScalarOrSchedule,
     min_norm: ScalarOrSchedule = 1e-6,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Fromage: Frobenius-matched gradient descent.
 

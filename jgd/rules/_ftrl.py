@@ -22,11 +22,24 @@ References:
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import NOT_NEGATIVE, Array, Hyper, Optimizer, Range, Rule, ScalarOrSchedule, Slots, full, lift, zeros
+from jgd.core import (
+    NOT_NEGATIVE,
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Range,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    full,
+    lift,
+    zeros,
+)
 
 
 def ftrl_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -57,8 +70,8 @@ def ftrl(
     l2_shrinkage: ScalarOrSchedule = 0.0,
     offset: ScalarOrSchedule = 0.0,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """FTRL-Proximal, for sparse linear models.
 

@@ -25,6 +25,7 @@ from optax.contrib import GaLoreDimensionNumbers
 
 from jgd.core import (
     Array,
+    GradientTransformation,
     Hyperparams,
     Mask,
     Optimizer,
@@ -117,7 +118,7 @@ def galore(
     rank: int = 128,
     update_proj_gap: ScalarOrSchedule = 200,
     scale: ScalarOrSchedule = 1.0,
-    base_optimizer: optax.GradientTransformation | None = None,
+    base_optimizer: GradientTransformation | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     weight_dimension_numbers: Any = None,

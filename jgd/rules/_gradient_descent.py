@@ -13,9 +13,7 @@ References:
     - Robbins and Monro, "A stochastic approximation method", Annals of Mathematical Statistics 22(3), 1951.
 """
 
-from typing import Any
-
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift
+from jgd.core import Array, Hyper, LayoutLike, Optimizer, Rule, ScalarOrSchedule, Slots, StateDtype, lift
 
 
 def descent_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -27,7 +25,9 @@ def descent_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: 
 DESCENT = Rule(descent_update)
 
 
-def gradient_descent(learning_rate: ScalarOrSchedule, *, state_dtype: Any = None, layout: Any = "auto") -> Optimizer:
+def gradient_descent(
+    learning_rate: ScalarOrSchedule, *, state_dtype: StateDtype | None = None, layout: LayoutLike = "auto"
+) -> Optimizer:
     """Plain gradient descent: `params - learning_rate * grads`.
 
     Args:

@@ -39,14 +39,18 @@ from jgd.core import (
     UP_TO_ONE,
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
+    SlotDtype,
     Slots,
+    StateDtype,
     debias,
     fixed_int,
     root,
+    show_by_name,
     squares,
     when,
     zeros,
@@ -56,6 +60,7 @@ from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 MemorySaveMode = Literal["smart_one_diag", "one_diag", "all_diag"] | None
 Probe = Callable[[Array, tuple[int, ...], Any], Array]
+show_by_name(globals(), "MemorySaveMode", "Probe")
 
 _BALANCE_EVERY = 100  # refits
 _LARGEST_RMS = 1.1
@@ -207,15 +212,15 @@ def kron(
     precond_lr: ScalarOrSchedule = 0.1,
     precond_init_scale: float = 1.0,
     merge_dims: bool = True,
-    mu_dtype: Any = "auto",
-    precond_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
+    precond_dtype: SlotDtype | None = "auto",
     mask: Mask = "matrices",
     *,
     seed: int = 0,
     probe: Probe | None = None,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """PSGD Kron: preconditioned SGD with Kronecker factors.
 

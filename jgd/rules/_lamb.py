@@ -13,11 +13,23 @@ References:
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    PyTree,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    broadcast_mask,
+    lift,
+)
 from jgd.rules._adam import ADAM, adam_update
 from jgd.rules.parts._trust_ratio import trust_ratio
 
@@ -52,8 +64,8 @@ def lamb(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """LAMB: layer-wise adaptive moments for large batches.
 

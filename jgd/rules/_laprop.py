@@ -22,18 +22,19 @@ References:
       2020, Algorithm 1.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from jgd.core import (
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
+    SlotDtype,
     Slots,
+    StateDtype,
     abs_sq,
     debias,
     real_zero,
@@ -84,15 +85,15 @@ def laprop(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-15,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
     amsgrad: bool = False,
     centered: bool = False,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """LaProp: Adam with momentum and adaptivity apart, which bears larger `b1` and smaller `b2`.
 

@@ -16,11 +16,23 @@ References:
       2017, Algorithm 1.
 """
 
-from typing import Any
-
 import jax
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, Rule, ScalarOrSchedule, Slots, broadcast_mask, lift, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    PyTree,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    broadcast_mask,
+    lift,
+    zeros,
+)
 from jgd.rules.parts._trust_ratio import trust_ratio
 
 
@@ -50,8 +62,8 @@ def lars(
     momentum: ScalarOrSchedule = 0.9,
     nesterov: bool = False,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """LARS: layer-wise adaptive rate scaling.
 

@@ -24,11 +24,14 @@ import optax
 
 from jgd.core import (
     Array,
+    GradientTransformation,
     Hyper,
+    LayoutLike,
     Optimizer,
     PyTree,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     TreeRule,
     fixed_int,
     global_norm,
@@ -99,10 +102,10 @@ def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
-    linesearch: optax.GradientTransformation | Literal["zoom"] | None = "zoom",
+    linesearch: GradientTransformation | Literal["zoom"] | None = "zoom",
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """L-BFGS with a line search.
 

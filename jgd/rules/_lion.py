@@ -16,11 +16,21 @@ References:
       Algorithm 2.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    zeros,
+)
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
@@ -46,13 +56,13 @@ def lion(
     learning_rate: ScalarOrSchedule,
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.99,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Lion: evolved sign momentum.
 

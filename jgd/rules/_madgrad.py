@@ -16,11 +16,21 @@ References:
       https://arxiv.org/abs/2101.11075, 2021, Algorithm 1.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_zeros, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    abs_sq,
+    real_zeros,
+    zeros,
+)
 from jgd.rules.parts._weight_decay import lift_decayed
 
 
@@ -50,8 +60,8 @@ def madgrad(
     weight_decay: ScalarOrSchedule = 0.0,
     eps: ScalarOrSchedule = 1e-6,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """MADGRAD: momentumised, adaptive, dual averaged gradient.
 

@@ -26,9 +26,11 @@ import jax.numpy as jnp
 from jgd.core import (
     Array,
     Hyper,
+    LayoutLike,
     Optimizer,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     TreeRule,
     abs_sq,
     check_hyperparam,
@@ -101,8 +103,8 @@ def momo(
     weight_decay: ScalarOrSchedule = 0.0,
     adapt_lower_bound: bool = False,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Momentum with Polyak's step size. `update` must be given the loss: `update(grads, state, params, value=loss)`.
 
@@ -150,8 +152,8 @@ def momo_adam(
     weight_decay: ScalarOrSchedule = 0.0,
     adapt_lower_bound: bool = False,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adam with Polyak's step size. `update` must be given the loss: `update(grads, state, params, value=loss)`.
 

@@ -34,10 +34,23 @@ from typing import Any, get_args
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers as MuonDimensionNumbers
 
-from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots
+from jgd.core import (
+    Array,
+    DTypeLike,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    check_choice,
+)
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import adamw_beside, lift_beside_adamw
-from jgd.rules.matrices._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs, check_preconditioning
+from jgd.rules.matrices._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs
 from jgd.rules.matrices._orthogonal_momentum import Form, Like, matrix_rule, shape_scale
 
 
@@ -78,7 +91,7 @@ def muon(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     *,
     nesterov: bool = True,
     adaptive: bool = False,
@@ -93,8 +106,8 @@ def muon(
     adam_eps: ScalarOrSchedule | None = None,
     like: Like | None = None,
     ns_dtype: DTypeLike | None = None,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Muon for matrices, AdamW for the other leaves; as `optax.contrib.muon`.
 
@@ -143,7 +156,7 @@ def muon(
         [[-0.07 -0.  ]
          [-0.   -0.11]]
     """
-    check_preconditioning("muon", preconditioning)
+    check_choice("muon", "preconditioning", preconditioning, Preconditioning)
     check_like("muon", like)
     form = Form(like, ns_steps, nesterov, preconditioning, ns_dtype)
     hyperparams = {

@@ -33,12 +33,14 @@ from jgd.core import (
     Cached,
     DTypeLike,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     PyTree,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     lift,
     zeros,
 )
@@ -100,8 +102,8 @@ def musgd(
     ns_steps: int = 5,
     ns_dtype: DTypeLike | None = None,
     matrix_axes: Any = None,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """MuSGD: Muon and Nesterov's SGD for matrices and kernels, SGD for the other leaves.
 

@@ -21,17 +21,33 @@ References:
       Algorithm 2.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, check_choice, lift, real_dtype
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    check_choice,
+    lift,
+    real_dtype,
+    show_by_name,
+)
 from jgd.rules._adam import ADAM
 from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, denominator, moments
 from jgd.rules.parts._nesterov import NADAM, nadam_update
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 NesterovForm = Literal["optax", "algoperf", "torch"]
+show_by_name(globals(), "NesterovForm")
 
 
 def scheduled_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -79,13 +95,13 @@ def nadam(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     *,
     nesterov: bool = True,
     nesterov_form: NesterovForm = "optax",
     momentum_decay: ScalarOrSchedule = 0.004,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adam with Nesterov momentum: `jgd.adam` with `nesterov=True`.
 
@@ -128,7 +144,7 @@ def nadamw(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     *,
@@ -136,8 +152,8 @@ def nadamw(
     nesterov_form: NesterovForm = "optax",
     momentum_decay: ScalarOrSchedule = 0.004,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdamW with Nesterov momentum: `jgd.adamw` with `nesterov=True`.
 

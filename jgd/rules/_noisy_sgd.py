@@ -20,9 +20,11 @@ from jgd.core import (
     NOT_NEGATIVE,
     Array,
     Hyper,
+    LayoutLike,
     Optimizer,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     TreeRule,
     lift,
     random_key,
@@ -49,8 +51,8 @@ def noisy_sgd(
     key: Any = None,
     *,
     seed: int | None = None,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Gradient descent with annealed Gaussian noise.
 

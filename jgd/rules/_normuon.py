@@ -26,7 +26,21 @@ from typing import Any
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, DTypeLike, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, real_dtype, root
+from jgd.core import (
+    Array,
+    DTypeLike,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    abs_sq,
+    real_dtype,
+    root,
+)
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import lift_beside_adamw
 from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
@@ -82,8 +96,8 @@ def normuon(
     adam_b2: ScalarOrSchedule = 0.95,
     adam_eps: ScalarOrSchedule = 1e-10,
     adam_weight_decay: ScalarOrSchedule = 0.0,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """NorMuon for matrices, AdamW for the other leaves.
 

@@ -15,11 +15,22 @@ References:
       https://arxiv.org/abs/1905.11286, 2019, Algorithm 1.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, lift, real_zero, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    abs_sq,
+    lift,
+    real_zero,
+    zeros,
+)
 
 
 def novograd_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -45,8 +56,8 @@ def novograd(
     eps_root: ScalarOrSchedule = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """NovoGrad: gradients normalised leaf by leaf, with momentum.
 

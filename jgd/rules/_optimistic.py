@@ -14,11 +14,23 @@ References:
 """
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import NOT_NEGATIVE, Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift, zeros
+from jgd.core import (
+    NOT_NEGATIVE,
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    lift,
+    zeros,
+)
 from jgd.rules._adam import ADAM
 from jgd.rules.parts._nesterov import NADAM
 
@@ -55,8 +67,8 @@ def optimistic_gradient_descent(
     alpha: ScalarOrSchedule = 1.0,
     beta: ScalarOrSchedule = 1.0,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Gradient descent that steps ahead along the change of the gradient.
 
@@ -102,10 +114,10 @@ def optimistic_adam_v2(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     nesterov: bool = True,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adam that steps ahead along the change of its direction.
 

@@ -13,11 +13,11 @@ References:
       https://arxiv.org/abs/2002.10542, 2020; Garrigos et al., https://arxiv.org/abs/2307.14528, 2023 (SPS+).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, TreeRule, lift, squares
+from jgd.core import Array, Hyper, LayoutLike, Optimizer, ScalarOrSchedule, Slots, StateDtype, TreeRule, lift, squares
 
 
 def polyak_rule(positive: bool) -> TreeRule:
@@ -49,8 +49,8 @@ def polyak_sgd(
     eps: ScalarOrSchedule = 0.0,
     variant: Literal["sps", "sps+"] = "sps",
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Gradient descent with Polyak's step size. `update` must be given the loss: `update(grads, state, value=loss)`.
 

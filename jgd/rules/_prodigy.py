@@ -29,10 +29,13 @@ from jgd.core import (
     DECAY_RATE,
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     ScalarOrSchedule,
     Slots,
+    StartValue,
+    StateDtype,
     TreeRule,
     abs_sq,
     debias,
@@ -96,7 +99,7 @@ def prodigy(
     betas: tuple[Any, Any] = (0.9, 0.999),
     beta3: ScalarOrSchedule | None = None,
     eps: ScalarOrSchedule = 1e-8,
-    estim_lr0: Any = 1e-6,
+    estim_lr0: StartValue = 1e-6,
     estim_lr_coef: ScalarOrSchedule = 1.0,
     weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
@@ -104,8 +107,8 @@ def prodigy(
     *,
     bias_correction: bool = True,
     growth_rate: ScalarOrSchedule | None = None,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Prodigy: Adam whose learning rate is found by itself.
 

@@ -19,11 +19,23 @@ References:
       Algorithms 1 and 2.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import NOT_NEGATIVE, Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, debias, zeros
+from jgd.core import (
+    NOT_NEGATIVE,
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    abs_sq,
+    debias,
+    zeros,
+)
 from jgd.rules.parts._moments import MOMENT_SLOTS, moments
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
@@ -64,8 +76,8 @@ def qhm(
     mask: Mask = None,
     *,
     decay_form: DecayForm = "coupled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Quasi-hyperbolic momentum.
 
@@ -110,8 +122,8 @@ def qhadam(
     mask: Mask = None,
     *,
     decay_form: DecayForm = "coupled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Adam with quasi-hyperbolic moments: the mixture of `jgd.qhm` in numerator and denominator.
 

@@ -17,11 +17,23 @@ References:
       Algorithm 2.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, check_choice, debias, lift
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    check_choice,
+    debias,
+    lift,
+)
 from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, moments
 from jgd.rules.parts._nesterov import nadam_scales
 
@@ -70,8 +82,8 @@ def radam(
     *,
     nesterov: bool = False,
     like: Literal["optax", "torch"] = "optax",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Rectified Adam.
 

@@ -24,10 +24,12 @@ import jax.numpy as jnp
 from jgd.core import (
     Array,
     Hyper,
+    LayoutLike,
     Optimizer,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     abs_sq,
     check_choice,
     debias,
@@ -99,8 +101,8 @@ def rmsprop(
     bias_correction: bool = False,
     *,
     like: Literal["optax", "torch"] = "optax",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """RMSProp, plain, centered and with momentum.
 

@@ -19,16 +19,18 @@ References:
 from typing import Any, Literal
 
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jgd.core import (
     POSITIVE,
     Array,
     Hyper,
+    LayoutLike,
     Optimizer,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StartValue,
+    StateDtype,
     check_choice,
     check_hyperparam,
     full,
@@ -55,15 +57,15 @@ def rprop_rule(late: bool, start: Any) -> Rule:
 
 
 def rprop(
-    learning_rate: ArrayLike,
+    learning_rate: StartValue,
     eta_minus: ScalarOrSchedule = 0.5,
     eta_plus: ScalarOrSchedule = 1.2,
     min_step_size: ScalarOrSchedule = 1e-6,
     max_step_size: ScalarOrSchedule = 50.0,
     *,
     like: Literal["optax", "torch"] = "optax",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Rprop: resilient backpropagation.
 

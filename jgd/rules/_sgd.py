@@ -17,9 +17,19 @@ References:
       in optax and PyTorch, the parameters are those after the look-ahead step.
 """
 
-from typing import Any
-
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    lift,
+    zeros,
+)
 from jgd.rules._gradient_descent import DESCENT
 
 
@@ -45,10 +55,10 @@ def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: ScalarOrSchedule | None = None,
     nesterov: bool = False,
-    accumulator_dtype: Any = "auto",
+    accumulator_dtype: SlotDtype | None = "auto",
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Stochastic gradient descent, with momentum where it is asked for.
 

@@ -21,11 +21,23 @@ References:
       https://arxiv.org/abs/2412.11768, 2024, Algorithm 1.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, real_zero, root, squares, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Mask,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    real_zero,
+    root,
+    squares,
+    zeros,
+)
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
 
@@ -60,8 +72,8 @@ def sgd_sai(
     mask: Mask = None,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Momentum with learning rates scaled at initialization: half the memory of Adam.
 

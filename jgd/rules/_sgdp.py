@@ -14,9 +14,7 @@ References:
       https://arxiv.org/abs/2006.08217, 2020, Algorithm 1.
 """
 
-from typing import Any
-
-from jgd.core import Array, Hyper, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, zeros
+from jgd.core import Array, Hyper, LayoutLike, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, StateDtype, zeros
 from jgd.rules._adamp import lift_projected, project
 
 
@@ -45,8 +43,8 @@ def sgdp(
     wd_ratio: ScalarOrSchedule = 0.1,
     nesterov: bool = False,
     channel_axis: int = -1,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Momentum that does not let scale-invariant weights grow.
 

@@ -30,7 +30,7 @@ References:
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +42,18 @@ from jgd.core import (
     UP_TO_ONE,
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     check_choice,
     debias,
     fixed_int,
     root,
+    show_by_name,
     when,
     zeros,
 )
@@ -69,6 +72,7 @@ from jgd.rules.parts._weight_decay import DecayForm, decayed
 
 Graft = Literal["none", "sgd", "adagrad", "rmsprop", "adam"]
 Root = Literal["qr", "eigh"]
+show_by_name(globals(), "Graft")
 _FIRST_ITERATIONS = 4
 View = Callable[[tuple[int, ...]], tuple[int, ...]]
 Own = Mapping[str, tuple[Array, ...]]  # the slots of a block: for each name one array an axis
@@ -275,8 +279,8 @@ def shampoo(
     merge_dims: bool = True,
     correct_bias: bool = True,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Shampoo, with blocks and grafting as in Meta's distributed Shampoo.
 

@@ -12,11 +12,21 @@ References:
       2018.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift, zeros
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    SlotDtype,
+    Slots,
+    StateDtype,
+    lift,
+    zeros,
+)
 
 
 def sign_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -37,7 +47,9 @@ SIGN = Rule(sign_update, supports_complex=False)
 SIGNUM = Rule(signum_update, slots={"mu": zeros}, supports_complex=False)
 
 
-def sign_sgd(learning_rate: ScalarOrSchedule, *, state_dtype: Any = None, layout: Any = "auto") -> Optimizer:
+def sign_sgd(
+    learning_rate: ScalarOrSchedule, *, state_dtype: StateDtype | None = None, layout: LayoutLike = "auto"
+) -> Optimizer:
     """Descent along the sign of the gradient.
 
     Arguments that are not described here are those of `jgd.adam`.
@@ -64,10 +76,10 @@ def sign_sgd(learning_rate: ScalarOrSchedule, *, state_dtype: Any = None, layout
 def signum(
     learning_rate: ScalarOrSchedule,
     beta: ScalarOrSchedule = 0.9,
-    accumulator_dtype: Any = "auto",
+    accumulator_dtype: SlotDtype | None = "auto",
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Descent along the sign of the momentum.
 

@@ -14,19 +14,19 @@ References:
       https://arxiv.org/abs/2502.02431, 2025, Algorithm 1.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from jgd.core import (
     NOT_NEGATIVE,
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
     abs_sq,
     debias,
     real_zeros,
@@ -58,8 +58,8 @@ def simplified_ademamix(
     mask: Mask = None,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Simplified AdEMAMix: momentum and gradient over one second moment.
 

@@ -13,11 +13,22 @@ References:
 """
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import DECAY_RATE, Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, lift, zeros
+from jgd.core import (
+    DECAY_RATE,
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    Rule,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    lift,
+    zeros,
+)
 
 _EPS = 1e-8
 
@@ -52,8 +63,8 @@ def sm3(
     learning_rate: ScalarOrSchedule,
     momentum: ScalarOrSchedule = 0.9,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """SM3: AdaGrad with a memory of rows and columns.
 

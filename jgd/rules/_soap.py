@@ -29,7 +29,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +38,14 @@ from jgd.core import (
     AT_LEAST_ONE,
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     Rule,
     ScalarOrSchedule,
     Slots,
+    StateDtype,
+    check_choice,
     debias,
     fixed_int,
     root,
@@ -57,13 +60,6 @@ from jgd.rules.parts._weight_decay import DecayForm, decayed
 _FIRST_ITERATIONS = 4
 
 InitBasis = Literal["qr", "eigh", "identity"]
-
-
-def check_init_basis(init_basis: str) -> None:
-    """Raises ValueError for a name that is none of `InitBasis`."""
-    if init_basis not in get_args(InitBasis):
-        known = ", ".join(repr(name) for name in get_args(InitBasis))
-        raise ValueError(f"soap: init_basis must be one of {known}; got {init_basis!r}.")
 
 
 def soap_view(
@@ -202,8 +198,8 @@ def soap(
     init_basis: InitBasis = "qr",
     stagger: bool = False,
     decay_form: DecayForm = "after",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """SOAP: Shampoo with Adam in the preconditioner's eigenbasis.
 
@@ -246,7 +242,7 @@ def soap(
         [[-0.1  0. ]
          [ 0.  -0.1]]
     """
-    check_init_basis(init_basis)
+    check_choice("soap", "init_basis", init_basis, InitBasis)
     view = functools.partial(soap_view, max_dim=max_precond_dim, merge=merge_dims, precondition_1d=precondition_1d)
     rule = soap_rule(view, normalize_grads, correct_bias, init_basis)
 

@@ -24,14 +24,18 @@ import optax
 
 from jgd.core import (
     Array,
+    GradientTransformation,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     OptState,
     PyTree,
     Rule,
     ScalarOrSchedule,
+    SlotDtype,
     Slots,
+    StateDtype,
     debias,
     make_optimizer,
     over_floats,
@@ -79,14 +83,14 @@ def sophia(
     gamma: ScalarOrSchedule = 0.01,
     clip_threshold: ScalarOrSchedule | None = 1.0,
     update_interval: ScalarOrSchedule = 10,
-    hessian_diagonal_fn: optax.GradientTransformation = HUTCHINSON,
-    mu_dtype: Any = "auto",
+    hessian_diagonal_fn: GradientTransformation = HUTCHINSON,
+    mu_dtype: SlotDtype | None = "auto",
     verbose: bool = False,
     print_win_rate_every_n_steps: ScalarOrSchedule = 0,
     *,
     decay_form: DecayForm = "scaled",
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Sophia: second-order clipped stochastic optimization.
 

@@ -14,20 +14,21 @@ References:
       https://arxiv.org/abs/2304.13013, 2023, Algorithm 2.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jgd.core import (
     Array,
     Hyper,
+    LayoutLike,
     Mask,
     Optimizer,
     PyTree,
     Rule,
     ScalarOrSchedule,
+    SlotDtype,
     Slots,
+    StateDtype,
     abs_sq,
     broadcast_mask,
     lift,
@@ -61,12 +62,12 @@ def stable_adamw(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.99,
     eps: ScalarOrSchedule = 1e-6,
-    mu_dtype: Any = "auto",
+    mu_dtype: SlotDtype | None = "auto",
     weight_decay: ScalarOrSchedule = 1e-2,
     mask: Mask = None,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """AdamW with Adafactor's clipping of updates.
 

@@ -15,11 +15,9 @@ References:
     - Zaheer et al., "Adaptive methods for nonconvex optimization", NeurIPS 2018, Algorithm 2.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Optimizer, Rule, ScalarOrSchedule, Slots, abs_sq, full, lift
+from jgd.core import Array, Hyper, LayoutLike, Optimizer, Rule, ScalarOrSchedule, Slots, StateDtype, abs_sq, full, lift
 from jgd.rules.parts._moments import adam_scales
 
 _START = 1e-6
@@ -49,8 +47,8 @@ def yogi(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-3,
     *,
-    state_dtype: Any = None,
-    layout: Any = "auto",
+    state_dtype: StateDtype | None = None,
+    layout: LayoutLike = "auto",
 ) -> Optimizer:
     """Yogi: Adam with additive updates of the second moment.
 

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import optax
-
-from jgd.core import PyTree, checked
+from jgd.core import GradientTransformation, PyTree, checked
 from jgd.testing._hyperparams import check_hyperparams
 from jgd.testing._layouts import check_layouts
 from jgd.testing._numbers import check_descends, check_huge_gradients, check_low_precision, check_zero_gradients
@@ -43,7 +41,7 @@ CHECKS: dict[str, Callable[..., None]] = {
 
 @checked
 def check_optimizer(
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
     *,
     params: PyTree = None,
     skip: Sequence[str] = (),

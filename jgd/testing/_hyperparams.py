@@ -5,15 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jgd.core import OptState, PyTree
+from jgd.core import GradientTransformation, OptState, PyTree
 from jgd.testing._subject import Extra, OptimizerCheckError, as_subject, check, gradients, numbers
 
 
 @check
 def check_hyperparams(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None, steps: int = 12
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None, steps: int = 12
 ) -> None:
     """Every hyperparameter in the state changes something: the numbers are others when it is NaN.
 

@@ -1,9 +1,8 @@
 """Checks that a rule is what it says: how leaves are laid out while it runs changes none of its numbers."""
 
 import jax
-import optax
 
-from jgd.core import PackedError, PyTree, every_rule_laid_out, pack, unpack
+from jgd.core import GradientTransformation, PackedError, PyTree, every_rule_laid_out, pack, unpack
 from jgd.testing._subject import Extra, OptimizerCheckError, Subject, as_subject, assert_close, check, gradients, scaled
 
 _STEPS = 3
@@ -17,7 +16,7 @@ _TOGETHER = {
 
 @check
 def check_layouts(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None, rtol: float = 1e-4
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None, rtol: float = 1e-4
 ) -> None:
     """Leaves packed or stacked together give the updates that each gives alone.
 

@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jgd.core import PyTree
+from jgd.core import GradientTransformation, PyTree
 from jgd.testing._subject import (
     LOW_PRECISION,
     Extra,
@@ -27,9 +26,7 @@ from jgd.testing._subject import (
 
 
 @check
-def check_zero_gradients(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None
-) -> None:
+def check_zero_gradients(optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None) -> None:
     """Three gradients of zero leave updates and state finite, in float32, bfloat16 and float16.
 
     An `eps` of 1e-8 is zero in float16, and what it guards against becomes 0/0.
@@ -61,7 +58,7 @@ def check_zero_gradients(
 
 @check
 def check_huge_gradients(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None, size: float = 1e30
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None, size: float = 1e30
 ) -> None:
     """One gradient of 1e30 in float32, between ordinary ones, leaves the updates finite, and no NaN in the state.
 
@@ -93,7 +90,7 @@ def check_huge_gradients(
 
 @check
 def check_low_precision(
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
     *,
     params: PyTree = None,
     extra: Extra = None,
@@ -201,7 +198,7 @@ def _furthest(state: PyTree, wide_state: PyTree, rtol: float) -> str:
 
 @check
 def check_descends(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None, steps: int = 100
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None, steps: int = 100
 ) -> None:
     """The loss falls on the simplest of all problems, `jgd.testing.quadratic`.
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jgd.core import PyTree, check_integers
+from jgd.core import GradientTransformation, PyTree, check_integers
 from jgd.testing._subject import (
     Extra,
     OptimizerCheckError,
@@ -23,7 +22,7 @@ from jgd.testing._subject import (
 
 @check
 def check_jit_equals_eager(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None, rtol: float = 1e-4
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None, rtol: float = 1e-4
 ) -> None:
     """Three updates under `jax.jit` give what they give outside of it.
 
@@ -61,7 +60,7 @@ def check_jit_equals_eager(
 
 @check
 def check_vmap_equals_loop(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None, rtol: float = 1e-4
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None, rtol: float = 1e-4
 ) -> None:
     """A stack of three problems under `jax.vmap` gives what each gives by itself, `init` included.
 
@@ -113,7 +112,7 @@ def _stackable(grads: PyTree) -> PyTree:
 
 @check
 def check_one_trace(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None, steps: int = 4
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None, steps: int = 4
 ) -> None:
     """One trace serves every step: `jax.jit` never traces an update again.
 
@@ -163,7 +162,7 @@ def _change(old_tree: Any, old: dict[str, Any], new_tree: Any, new: dict[str, An
 
 @check
 def check_donation(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None, rtol: float = 1e-4
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None, rtol: float = 1e-4
 ) -> None:
     """Params and state can be donated to a compiled step, twice in a row, with the results that they have otherwise.
 

@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jgd.core import PyTree
+from jgd.core import GradientTransformation, PyTree
 from jgd.testing._subject import (
     Extra,
     OptimizerCheckError,
@@ -36,7 +35,7 @@ PAIRS = (
 
 
 @check
-def check_state_types(optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None) -> None:
+def check_state_types(optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None) -> None:
     """An update leaves structure, shapes, dtypes and weak types of the state as `init` made them.
 
     So `lax.scan` and `lax.cond` take the state, and no second step compiles anew. Params and gradients are float32,
@@ -73,7 +72,7 @@ def check_state_types(optimizer: optax.GradientTransformation, *, params: PyTree
 
 
 @check
-def check_abstract_init(optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None) -> None:
+def check_abstract_init(optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None) -> None:
     """`init` makes the same state, as far as its types go, of whatever stands for params.
 
     Under `jax.eval_shape`, of `jax.ShapeDtypeStruct`, of NumPy arrays and of Python numbers.
@@ -112,7 +111,7 @@ def check_abstract_init(optimizer: optax.GradientTransformation, *, params: PyTr
 
 @check
 def check_none_and_empty_leaves(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None
+    optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None
 ) -> None:
     """Leaves that are None or have no entries, and a tree without leaves, pass through; the others move as ever.
 
@@ -146,9 +145,7 @@ def check_none_and_empty_leaves(
 
 
 @check
-def check_integer_leaves(
-    optimizer: optax.GradientTransformation, *, params: PyTree = None, extra: Extra = None
-) -> None:
+def check_integer_leaves(optimizer: GradientTransformation, *, params: PyTree = None, extra: Extra = None) -> None:
     """Integer and boolean params stay as they are; their gradients are `float0`, what `jax.grad(allow_int=True)` gives.
 
     Args:

@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jgd.core import ArrayTree, checked
+from jgd.core import ArrayTree, GradientTransformation, checked
 from jgd.testing._subject import Extra, OptimizerCheckError, as_subject, assert_close, by_path, check, gradients
 
 STEPS = (1, 2, 3, 5, 10, 20)
@@ -16,7 +15,7 @@ STEPS = (1, 2, 3, 5, 10, 20)
 
 @checked
 def record_trace(
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
     *,
     params: ArrayTree = None,
     extra: Extra = None,
@@ -63,7 +62,7 @@ def _plus_param(noise: Any, param: Any) -> Any:
 
 @check
 def check_trace(
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
     recorded: Mapping[str, Mapping[str, Any]],
     rtol: float = 1e-5,
     *,

@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jgd.core import Array, ArrayTree, PyTree, check_arrays, checked, random_key
+from jgd.core import Array, ArrayTree, GradientTransformation, PyTree, check_arrays, checked, random_key
 from jgd.train.guards._guard import Guard
 from jgd.train.step._same_optimizer import remember
 from jgd.train.step._stacked import check_batch
@@ -30,7 +29,7 @@ class TrainState(NamedTuple):
     def create(
         cls,
         params: PyTree,
-        optimizer: optax.GradientTransformation,
+        optimizer: GradientTransformation,
         *,
         key: Array | int | None = None,
         model_state: ArrayTree = None,

@@ -10,8 +10,10 @@ import optax
 from jgd.core import (
     Array,
     DTypeLike,
+    GradientTransformation,
     Optimizer,
     PyTree,
+    Schedule,
     cast_like,
     check_kind,
     checked,
@@ -71,7 +73,7 @@ class MultiSteps:
     @checked
     def __init__(
         self,
-        opt: optax.GradientTransformation,
+        opt: GradientTransformation,
         every_k_schedule: int | Callable[[Array], Any],
         use_grad_mean: bool = True,
         should_skip_update_fn: Callable[..., Any] | None = None,
@@ -172,7 +174,7 @@ def _nothing(leaf: Any) -> None:
     del leaf
 
 
-def accumulate(optimizer: optax.GradientTransformation, every: int | Callable[[Array], Any]) -> Optimizer:
+def accumulate(optimizer: GradientTransformation, every: int | Schedule) -> Optimizer:
     """One update from the mean gradient of `every` calls; a gradient that is not finite is left out.
 
     Args:

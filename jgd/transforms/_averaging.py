@@ -9,9 +9,8 @@ References:
 from typing import Any, Literal
 
 import jax.numpy as jnp
-import optax
 
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, debias, wrap
+from jgd.core import Array, GradientTransformation, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, debias, wrap
 
 
 def _weight(kind: str, hyper: Hyper, step: Array) -> Array:
@@ -28,7 +27,7 @@ def _weight(kind: str, hyper: Hyper, step: Array) -> Array:
 
 
 def average_params(
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
     kind: Literal["ema", "polyak"] = "ema",
     *,
     decay: ScalarOrSchedule = 0.999,

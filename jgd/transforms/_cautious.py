@@ -9,9 +9,8 @@ References:
 """
 
 import jax.numpy as jnp
-import optax
 
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, wrap
+from jgd.core import Array, GradientTransformation, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, wrap
 
 
 def _cautious(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -20,7 +19,7 @@ def _cautious(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hype
     return delta * agrees * (delta.size / (jnp.sum(agrees) + 1)), {}
 
 
-def cautious(optimizer: optax.GradientTransformation) -> Optimizer:
+def cautious(optimizer: GradientTransformation) -> Optimizer:
     r"""Keeps the entries of an update that descend along the present gradient, and lengthens them for the others.
 
     $u \leftarrow u \odot m \cdot n / (1 + \sum m)$ with $m = [u \odot g < 0]$ and $n$ the number of entries of the
@@ -55,7 +54,7 @@ def _cautious_decay(
     return delta - hyper["learning_rate"] * hyper["weight_decay"] * jnp.where(agrees, param, 0), {}
 
 
-def cautious_decay(optimizer: optax.GradientTransformation, weight_decay: ScalarOrSchedule) -> Optimizer:
+def cautious_decay(optimizer: GradientTransformation, weight_decay: ScalarOrSchedule) -> Optimizer:
     r"""Weight decay only where the update shrinks the parameter anyway.
 
     $u \leftarrow u - \eta \lambda\, \theta \odot [u \odot \theta \le 0]$ with the inner optimizer's learning rate
@@ -88,7 +87,7 @@ def _grams(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, 
     return -jnp.sign(grad) * jnp.abs(delta), {}
 
 
-def grams(optimizer: optax.GradientTransformation) -> Optimizer:
+def grams(optimizer: GradientTransformation) -> Optimizer:
     r"""The size of each entry from the optimizer, its direction from the present gradient.
 
     $u \leftarrow -\operatorname{sign}(g) \odot |u|$.

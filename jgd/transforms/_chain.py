@@ -4,10 +4,10 @@ from typing import Any
 
 import optax
 
-from jgd.core import Optimizer, PyTree, check_transform, make_optimizer, update_params
+from jgd.core import GradientTransformation, Optimizer, PyTree, check_transform, make_optimizer, update_params
 
 
-def chain(*parts: optax.GradientTransformation) -> Optimizer:
+def chain(*parts: GradientTransformation) -> Optimizer:
     """Applies transforms in order: each takes the updates that the one before it gave.
 
     Args:

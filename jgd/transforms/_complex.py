@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Optimizer, PyTree, make_optimizer, transform_text
+from jgd.core import GradientTransformation, Optimizer, PyTree, make_optimizer, transform_text
 
 
 class RealPair(NamedTuple):
@@ -30,7 +30,7 @@ def _join(node: Any) -> Any:
     return jax.lax.complex(node.real, node.imaginary) if isinstance(node, RealPair) else node
 
 
-def split_real_and_imaginary(inner: optax.GradientTransformation) -> Optimizer:
+def split_real_and_imaginary(inner: GradientTransformation) -> Optimizer:
     """Lets an optimizer see each complex leaf as two real ones.
 
     Args:

@@ -16,9 +16,19 @@ References:
       one's.
 """
 
-import optax
-
-from jgd.core import DECAY_RATE, NOT_NEGATIVE, Array, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, wrap, zeros
+from jgd.core import (
+    DECAY_RATE,
+    NOT_NEGATIVE,
+    Array,
+    GradientTransformation,
+    Hyper,
+    Optimizer,
+    ScalarOrSchedule,
+    Slots,
+    Wrapper,
+    wrap,
+    zeros,
+)
 
 
 def _ahead(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -29,7 +39,7 @@ def _ahead(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, 
 
 
 def ema_nesterov(
-    optimizer: optax.GradientTransformation, gamma: ScalarOrSchedule = 0.99, beta: ScalarOrSchedule = 0.3
+    optimizer: GradientTransformation, gamma: ScalarOrSchedule = 0.99, beta: ScalarOrSchedule = 0.3
 ) -> Optimizer:
     """Evaluates gradients ahead of the params, along the average of past moves.
 

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from jgd.core import (
+    GradientTransformation,
     Optimizer,
     PyTree,
     assigned,
@@ -43,7 +44,7 @@ jax.tree_util.register_pytree_with_keys(
 
 
 def groups(
-    optimizers: Mapping[str, optax.GradientTransformation | None],
+    optimizers: Mapping[str, GradientTransformation | None],
     labels: Any = None,
     *,
     default: str | None = None,

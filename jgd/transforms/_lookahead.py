@@ -21,6 +21,7 @@ from jgd.core import (
     AT_LEAST_ONE,
     POSITIVE,
     Array,
+    GradientTransformation,
     Hyper,
     Optimizer,
     PyTree,
@@ -45,7 +46,7 @@ def _same(param: Array) -> Array:
 
 
 def lookahead(
-    fast_optimizer: optax.GradientTransformation,
+    fast_optimizer: GradientTransformation,
     sync_period: ScalarOrSchedule = 6,
     slow_step_size: ScalarOrSchedule = 0.5,
     reset_state: bool = False,

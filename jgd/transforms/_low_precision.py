@@ -32,6 +32,7 @@ import optax
 from jgd.core import (
     SIXTEEN_BITS,
     Array,
+    GradientTransformation,
     Optimizer,
     OptState,
     PyTree,
@@ -52,7 +53,7 @@ from jgd.core import (
 CORRECTION = "correction"
 
 
-def stochastic_rounding(inner: optax.GradientTransformation, seed: int = 0) -> Optimizer:
+def stochastic_rounding(inner: GradientTransformation, seed: int = 0) -> Optimizer:
     """Rounds what becomes of 16-bit params stochastically, whatever the optimizer.
 
     The optimizer inside sees gradients and params in float32 and has the state that it has for float32 params; its
@@ -90,7 +91,7 @@ def stochastic_rounding(inner: optax.GradientTransformation, seed: int = 0) -> O
     return _around(inner, "stochastic_rounding", seed, lambda param, _: param.astype(jnp.float32), after, None)
 
 
-def split_master_weights(inner: optax.GradientTransformation, bits: Literal[8, 16] = 16) -> Optimizer:
+def split_master_weights(inner: GradientTransformation, bits: Literal[8, 16] = 16) -> Optimizer:
     """Trains bfloat16 params as if they were float32: the bits that they lack stand in the state.
 
     The optimizer inside sees float32 params and gradients. The params that the caller holds are those, rounded to
@@ -217,7 +218,7 @@ def join_float(half: Array, correction: Array) -> Array:
 
 
 def _around(
-    inner: optax.GradientTransformation,
+    inner: GradientTransformation,
     name: str,
     seed: int,
     before: Callable[[Array, Any], Array],

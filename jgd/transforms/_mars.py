@@ -13,9 +13,19 @@ References:
       https://arxiv.org/abs/2411.10438, 2024, Algorithm 2.
 """
 
-import optax
-
-from jgd.core import Array, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, shortening, squares, wrap, zeros
+from jgd.core import (
+    Array,
+    GradientTransformation,
+    Hyper,
+    Optimizer,
+    ScalarOrSchedule,
+    Slots,
+    Wrapper,
+    shortening,
+    squares,
+    wrap,
+    zeros,
+)
 
 
 def _correct(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -29,7 +39,7 @@ def _correct(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array)
 
 
 def mars(
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
     gamma: ScalarOrSchedule = 0.025,
     b1: ScalarOrSchedule = 0.95,
     max_norm: ScalarOrSchedule | None = 1.0,

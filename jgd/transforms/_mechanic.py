@@ -26,6 +26,7 @@ import optax
 
 from jgd.core import (
     Array,
+    GradientTransformation,
     Hyperparams,
     Optimizer,
     OptState,
@@ -46,7 +47,7 @@ from jgd.core import (
 
 
 def mechanize(
-    base_optimizer: optax.GradientTransformation,
+    base_optimizer: GradientTransformation,
     weight_decay: ScalarOrSchedule = 1e-2,
     eps: ScalarOrSchedule = 1e-8,
     s_init: ScalarOrSchedule = 1e-6,

@@ -10,10 +10,10 @@ References:
 """
 
 import jax.numpy as jnp
-import optax
 
 from jgd.core import (
     Array,
+    GradientTransformation,
     Hyper,
     Optimizer,
     ScalarOrSchedule,
@@ -37,7 +37,7 @@ def _clip_rms(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hype
     return second * (first * delta), {}
 
 
-def clip_update_rms(optimizer: optax.GradientTransformation, threshold: ScalarOrSchedule = 1.0) -> Optimizer:
+def clip_update_rms(optimizer: GradientTransformation, threshold: ScalarOrSchedule = 1.0) -> Optimizer:
     r"""Bounds the root mean square of each leaf's direction.
 
     $u \leftarrow u / \max(1,\ \operatorname{RMS}(u) / (\eta d))$ with the inner optimizer's learning rate $\eta$ (one
@@ -72,7 +72,7 @@ def _trust(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, 
     return jnp.where(unusable, 1, ratio).astype(dtype) * scaled, {}
 
 
-def trust_ratio(optimizer: optax.GradientTransformation, trust_coefficient: ScalarOrSchedule = 1.0) -> Optimizer:
+def trust_ratio(optimizer: GradientTransformation, trust_coefficient: ScalarOrSchedule = 1.0) -> Optimizer:
     r"""Makes each leaf's step as long as the learning rate times the leaf.
 
     $u \leftarrow c\, \eta\, \lVert \theta \rVert\, u / \lVert u \rVert$ with the inner optimizer's learning rate $\eta$
@@ -120,7 +120,7 @@ def _scaled(x: Array) -> tuple[Array, Array]:
     return found.scale.astype(dtype) * x, jnp.maximum(found.length, 1e-12 * found.scale).astype(dtype)
 
 
-def hyperball(optimizer: optax.GradientTransformation) -> Optimizer:
+def hyperball(optimizer: GradientTransformation) -> Optimizer:
     r"""Steps of a set length that leave the norm of each leaf as it was at the start.
 
     $\theta \leftarrow R\, \hat\theta / \lVert \hat\theta \rVert$ with
@@ -162,7 +162,7 @@ def _orthogonal(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arr
     return ratio * (left.scale.astype(dtype) * across) / of_grad.scale.astype(dtype), {}
 
 
-def orthogonal_gradient(optimizer: optax.GradientTransformation, eps: ScalarOrSchedule = 1e-30) -> Optimizer:
+def orthogonal_gradient(optimizer: GradientTransformation, eps: ScalarOrSchedule = 1e-30) -> Optimizer:
     r"""Takes from each leaf's gradient what points along the leaf, and keeps its length.
 
     $g_\perp = g - \theta \langle \theta, g \rangle / \lVert \theta \rVert^2$, then $g \leftarrow g_\perp \lVert g

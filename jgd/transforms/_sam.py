@@ -22,6 +22,7 @@ import optax
 
 from jgd.core import (
     Array,
+    GradientTransformation,
     Optimizer,
     PyTree,
     apply_updates,
@@ -52,8 +53,8 @@ def _up(climb: PyTree) -> PyTree:
 
 
 def sam(
-    optimizer: optax.GradientTransformation,
-    adv_optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
+    adv_optimizer: GradientTransformation,
     sync_period: int = 2,
     reset_state: bool = True,
     opaque_mode: bool = False,

@@ -22,6 +22,7 @@ from jgd.core import (
     NOT_NEGATIVE,
     Array,
     DTypeLike,
+    GradientTransformation,
     Hyperparams,
     Optimizer,
     OptState,
@@ -61,7 +62,7 @@ def _average(y: Array, z: Array, b1: Array) -> Array:
 
 
 def schedule_free(
-    base_optimizer: optax.GradientTransformation,
+    base_optimizer: GradientTransformation,
     learning_rate: ScalarOrSchedule,
     b1: ScalarOrSchedule = 0.9,
     weight_lr_power: ScalarOrSchedule = 2.0,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import (
+    GradientTransformation,
     Optimizer,
     OptState,
     PyTree,
@@ -20,7 +21,7 @@ from jgd.core import (
 )
 
 
-def skip_nonfinite(optimizer: optax.GradientTransformation) -> Optimizer:
+def skip_nonfinite(optimizer: GradientTransformation) -> Optimizer:
     """Leaves params and the inner state alone where a gradient is NaN or infinite, and counts how often.
 
     Args:

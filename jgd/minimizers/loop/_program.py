@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, FloatDtype, PyTree
 from jgd.minimizers.constrained._augmented_lagrangian import solve as solve_constrained
 from jgd.minimizers.constrained._multipliers import Constraints, constraints_of
 from jgd.minimizers.loop import _loop
@@ -32,7 +32,7 @@ class Settings:
     has_aux: bool
     trace: bool
     differentiate: str
-    value_dtype: Any
+    value_dtype: FloatDtype | None
     equality: Any = None
     inequality: Any = None
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jgd.core import Array, PyTree, Scalar
+from jgd.core import Array, FloatDtype, PyTree, Scalar
 from jgd.minimizers._arguments import as_args, check_flags, check_numbers, value_dtype_of
 from jgd.minimizers._names import flat_bounds, make_method
 from jgd.minimizers.loop._loop import Run
@@ -79,7 +79,7 @@ class Stepper:
     max_steps: int = 1000
     has_aux: bool = False
     bounds: Any = None
-    value_dtype: Any = None
+    value_dtype: FloatDtype | None = None
 
     def __post_init__(self) -> None:
         """Checks the numbers."""

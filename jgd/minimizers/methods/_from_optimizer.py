@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
-from jgd.core import Array, PyTree, eval_params
+from jgd.core import Array, GradientTransformation, PyTree, eval_params
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, norm
@@ -60,7 +60,7 @@ class FromOptimizer(BaseMethod):
         optimizer: A `jgd` or `optax` optimizer.
     """
 
-    optimizer: optax.GradientTransformation
+    optimizer: GradientTransformation
 
     def init(self, problem: Problem, point: Point) -> OptimizerState:
         """The optimizer's state."""

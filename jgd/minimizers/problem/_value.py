@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, FloatDtype, PyTree
 
 
-def scalar(out: Any, dtype: Any, value_dtype: Any) -> Array:
+def scalar(out: Any, dtype: Any, value_dtype: FloatDtype | None) -> Array:
     """The value of what `fun` returned: a scalar, or with `value_dtype` the sum of an array of terms.
 
     Raises:
@@ -34,7 +34,7 @@ def scalar(out: Any, dtype: Any, value_dtype: Any) -> Array:
     return jnp.sum(jnp.asarray(out).astype(wide))
 
 
-def half_sum_of_squares(residuals: Array, value_dtype: Any) -> Array:
+def half_sum_of_squares(residuals: Array, value_dtype: FloatDtype | None) -> Array:
     """The value of residuals."""
     wide = residuals if value_dtype is None else residuals.astype(value_dtype)
     return 0.5 * jnp.sum(wide * wide)

@@ -16,15 +16,16 @@ References:
     - Amsel et al., "The polar express", https://arxiv.org/abs/2505.16932, 2025 (the coefficients `"polar_express"`).
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, is_traced, squares
+from jgd.core import Array, is_traced, show_by_name, squares
 
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
+show_by_name(globals(), "Preconditioning")
 
 _JORDAN = (3.4445, -4.7750, 2.0315)
 _MARGIN = 1.02  # Polar Express divides the matrix by 1.02 times its norm; here the first triple does it.
@@ -47,13 +48,6 @@ NS_COEFFS: dict[str, tuple] = {
     ),
     "muon": _JORDAN,
 }
-
-
-def check_preconditioning(owner: str, preconditioning: str) -> None:
-    """Raises ValueError for a name that is none of `Preconditioning`."""
-    if preconditioning not in get_args(Preconditioning):
-        known = ", ".join(repr(name) for name in get_args(Preconditioning))
-        raise ValueError(f"{owner}: preconditioning must be one of {known}; got {preconditioning!r}.")
 
 
 def check_coeffs(owner: str, ns_coeffs: Any) -> Any:

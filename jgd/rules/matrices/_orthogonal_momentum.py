@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Hyper, Rule, debias, fixed_int, increment, is_traced, zeros
+from jgd.core import Array, DTypeLike, Hyper, Rule, debias, fixed_int, increment, is_traced, zeros
 from jgd.rules.matrices._axes import as_tuple
 from jgd.rules.matrices._newton_schulz import Preconditioning, orthogonalize
 
@@ -30,7 +30,7 @@ class Form:
     steps: int = 5
     nesterov: bool = True
     preconditioning: Preconditioning = "frobenius"
-    ns_dtype: Any = None
+    ns_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         if not is_traced(self.steps):  # `optax.inject_hyperparams` traces it; the iteration then is a counted loop

@@ -34,9 +34,11 @@ from jgd.core import (
     check_choice,
     is_float,
     lift,
+    show_by_name,
 )
 
 DecayForm = Literal["scaled", "after", "independent", "squared", "proximal", "coupled"]
+show_by_name(globals(), "DecayForm")
 
 
 def decayed(rule: Rule, form: DecayForm = "scaled") -> Rule:

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, PyTree, apply_updates, ascent_direction, get_hyperparams, plain_norm, update_params
+from jgd.core import (
+    Array,
+    GradientTransformation,
+    PyTree,
+    apply_updates,
+    ascent_direction,
+    get_hyperparams,
+    plain_norm,
+    update_params,
+)
 from jgd.train._state import TrainState
 from jgd.train.guards._finite import ALL_FINITE, either, first_bad
 from jgd.train.guards._guard import Guard, check_guard_state, judge
@@ -34,7 +43,7 @@ class Options(NamedTuple):
     loss_weight: LossWeight = None
 
 
-def make_advance(optimizer: optax.GradientTransformation, options: Options) -> Advance:
+def make_advance(optimizer: GradientTransformation, options: Options) -> Advance:
     """The function behind a step: `advance(state, batch, alive) -> (state, metrics, bad, alive)`."""
     loss_fn, has_aux, guard = options.loss_fn, options.has_aux, options.guard
     transform = optax.with_extra_args_support(optimizer)

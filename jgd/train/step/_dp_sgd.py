@@ -9,9 +9,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
-import optax
 
-from jgd.core import Array, PyTree, Scalar, checked, is_traced
+from jgd.core import Array, GradientTransformation, PyTree, Scalar, checked, is_traced
 from jgd.gradients import ChunkSize, PoissonSample, private_grad
 from jgd.train.step._make_step import Step, make_step
 
@@ -21,7 +20,7 @@ Sampling = Literal["poisson", "own"]
 @checked
 def dp_sgd(
     loss_fn: Callable[..., Any],
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
     *,
     max_norm: Scalar,
     noise_multiplier: Scalar,

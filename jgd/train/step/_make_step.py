@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jgd.core import PyTree, checked, is_traced
+from jgd.core import GradientTransformation, PyTree, checked, is_traced
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._paths import as_path
 from jgd.train.debug._report import add_report
@@ -39,7 +38,7 @@ class Step:
         debug: The folder for bundles of failing steps, if there is one.
     """
 
-    def __init__(self, optimizer: optax.GradientTransformation, options: Options, donate: bool, debug: Path | None):
+    def __init__(self, optimizer: GradientTransformation, options: Options, donate: bool, debug: Path | None):
         self.options, self.donate, self.debug = options, donate, debug
         self.optimizer = optimizer
         self.advance = make_advance(optimizer, options)
@@ -124,7 +123,7 @@ class Step:
 @checked
 def make_step(
     loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
+    optimizer: GradientTransformation,
     *,
     has_aux: bool = False,
     accumulate: int = 1,
@@ -252,7 +251,7 @@ def alive_beside(state: TrainState) -> Any:
     return jax.device_put(ALIVE, state.step.sharding) if placed else ALIVE
 
 
-def check_state(state: Any, optimizer: optax.GradientTransformation) -> None:
+def check_state(state: Any, optimizer: GradientTransformation) -> None:
     """Refuses what is no training state, one whose memory an earlier step has reused, and one of another optimizer.
 
     Raises:
