@@ -9,7 +9,7 @@ import pytest
 from minimize.programs import numbers, run, solver
 
 from jgd.minimizers import LBFGS, Status
-from jgd.minimizers.methods._lbfgs import LBFGSState, remember, two_loops
+from jgd.minimizers.methods._lbfgs import LBFGSMemory, add_pair, two_loop_recursion
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -38,9 +38,9 @@ def solve():
 def memory_of(moves, changes, rows):
     """The memory after pairs, of which the last `rows` are remembered."""
     n = moves.shape[1]
-    state = LBFGSState(np.zeros((rows, n)), np.zeros((rows, n)), np.zeros(rows), np.ones(()), np.array(True))
+    state = LBFGSMemory(np.zeros((rows, n)), np.zeros((rows, n)), np.zeros(rows), np.ones(()), np.array(True))
     return numbers(
-        jax.jit(lambda state: functools.reduce(lambda s, pair: remember(s, *pair), zip(moves, changes), state))(state)
+        jax.jit(lambda state: functools.reduce(lambda s, pair: add_pair(s, *pair), zip(moves, changes), state))(state)
     )
 
 
@@ -56,12 +56,12 @@ def test_the_direction_is_that_of_the_dense_formula(rows):
         left = np.eye(4) - np.outer(s, y) / (s @ y)
         inverse = left @ inverse @ left.T + np.outer(s, s) / (s @ y)
     vector = random.normal(size=4)
-    assert np.allclose(jax.jit(two_loops)(vector, state), inverse @ vector, rtol=1e-10)
+    assert np.allclose(jax.jit(two_loop_recursion)(state, vector), inverse @ vector, rtol=1e-10)
 
 
 def test_a_pair_without_positive_curvature_is_not_remembered():
     state = memory_of(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0]]), rows=1)
-    same = numbers(jax.jit(remember)(state, np.array([0.0, 1.0]), np.array([1.0, -1.0])))
+    same = numbers(jax.jit(add_pair)(state, np.array([0.0, 1.0]), np.array([1.0, -1.0])))
     assert all(np.array_equal(a, b) for a, b in zip(state, same, strict=True))
 
 

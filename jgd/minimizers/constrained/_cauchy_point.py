@@ -20,10 +20,10 @@ References:
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.minimizers.methods._compact_form import Compact
+from jgd.minimizers.methods._compact_form import CompactForm
 
 
-def cauchy_point(params: Array, scaled: Array, bounds: tuple[Array, Array], matrix: Compact) -> tuple[Array, Array]:
+def cauchy_point(params: Array, scaled: Array, bounds: tuple[Array, Array], matrix: CompactForm) -> tuple[Array, Array]:
     r"""The point, and which entries are free there.
 
     Args:
@@ -36,18 +36,18 @@ def cauchy_point(params: Array, scaled: Array, bounds: tuple[Array, Array], matr
         The Cauchy point [n], and a mask [n] of the entries that have not reached a bound.
     """
     lower, upper = bounds
-    held = ((params <= lower) & (scaled >= 0)) | ((params >= upper) & (scaled <= 0))
+    fixed = ((params <= lower) & (scaled >= 0)) | ((params >= upper) & (scaled <= 0))
     bound = jnp.where(scaled > 0, lower, upper)
-    direction = jnp.where(held, 0, -scaled)
+    direction = jnp.where(fixed, 0, -scaled)
     moving, bounded = direction != 0, jnp.isfinite(bound)
-    reach = jnp.where(bounded & ~held, bound - params, 0)
-    breaks = jnp.where(moving & bounded, reach / jnp.where(moving, direction, 1), jnp.where(held, 0, jnp.inf))
+    reach = jnp.where(bounded & ~fixed, bound - params, 0)
+    breaks = jnp.where(moving & bounded, reach / jnp.where(moving, direction, 1), jnp.where(fixed, 0, jnp.inf))
 
     order = jnp.argsort(breaks)
     breaks_sorted, sorted_direction = breaks[order], direction[order]
-    rows = jnp.concatenate([matrix.changes, matrix.images])[:, order]
-    signs = jnp.repeat(jnp.array([1, -1], rows.dtype), len(matrix.changes))[:, None]
-    # column k is of the piece that begins at breakpoint k, the first one at zero
+    rows = jnp.concatenate([matrix.y, matrix.q])[:, order]
+    signs = jnp.repeat(jnp.array([1, -1], rows.dtype), len(matrix.y))[:, None]
+    # column k belongs to the segment that begins at breakpoint k, the first one at zero
     along = _sum_from_last(rows * sorted_direction)
     square = _sum_from_last(sorted_direction**2)
     reached = jnp.pad(jnp.cumsum(rows * reach[order], axis=1), ((0, 0), (1, 0)))
@@ -56,16 +56,16 @@ def cauchy_point(params: Array, scaled: Array, bounds: tuple[Array, Array], matr
     begin = jnp.where(usable, begin, 0)
     length = jnp.pad(breaks_sorted, (0, 1), constant_values=jnp.inf) - begin
     slope = square * (begin - 1) + jnp.sum(signs * along * (reached + begin * along), axis=0)
-    bend = square + jnp.sum(signs * along * along, axis=0)
-    bend = jnp.maximum(bend, jnp.finfo(bend.dtype).eps * square)
-    still = square == 0
-    ends = usable & (length > 0) & (still | (slope + jnp.where(still, 1, bend) * length >= 0))
+    curvature = square + jnp.sum(signs * along * along, axis=0)
+    curvature = jnp.maximum(curvature, jnp.finfo(curvature.dtype).eps * square)
+    constant = square == 0
+    ends = usable & (length > 0) & (constant | (slope + jnp.where(constant, 1, curvature) * length >= 0))
 
     k = jnp.argmax(ends)
-    onward = jnp.where(still[k], 0, -slope[k] / jnp.where(still[k], 1, bend[k]))
+    onward = jnp.where(constant[k], 0, -slope[k] / jnp.where(constant[k], 1, curvature[k]))
     time = begin[k] + jnp.clip(onward, 0, length[k])
     free = breaks > time
-    point = jnp.where(free, params + time * direction, jnp.where(held, params, bound))
+    point = jnp.where(free, params + time * direction, jnp.where(fixed, params, bound))
     return jnp.clip(point, lower, upper), free
 
 

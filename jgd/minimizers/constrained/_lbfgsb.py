@@ -24,13 +24,13 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, is_traced
+from jgd.core import Array, check_integers, is_traced
 from jgd.minimizers.constrained._cauchy_point import cauchy_point
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.methods._compact_form import compact, solve, times
-from jgd.minimizers.methods._lbfgs import LBFGSState, check_memory, remember, two_loops
+from jgd.minimizers.methods._compact_form import compact_form, solve, times
+from jgd.minimizers.methods._lbfgs import LBFGSMemory, LBFGSState, add_pair, empty_memory, two_loop_recursion
 from jgd.minimizers.problem._problem import Point, Problem, choose, dot, norm, unit_step
 
 Bounds = tuple[Array, Array]
@@ -75,35 +75,36 @@ def largest_step(params: Array, direction: Array, bounds: Bounds) -> Array:
     return jnp.min(jnp.where(moving, room / jnp.where(moving, direction, 1), jnp.inf), initial=jnp.inf)
 
 
-def target(params: Array, grad: Array, bounds: Bounds, state: LBFGSState) -> Array:
-    """Where the model would have the params go [n], inside the bounds and downhill."""
-    scaled, matrix = state.scale * grad, compact(state)
+def model_minimizer(params: Array, grad: Array, bounds: Bounds, memory: LBFGSMemory) -> Array:
+    """Where to search [n]: near the minimizer of the quadratic model inside the bounds, in a direction of descent."""
+    scaled, matrix = memory.gamma * grad, compact_form(memory)
     cauchy, free = cauchy_point(params, scaled, bounds, matrix)
     # the minimizer of the model over the free entries, the others where the Cauchy point has them
-    reached = jnp.where(free, 0, cauchy - params)
+    fixed_step = jnp.where(free, 0, cauchy - params)
 
-    def of_some() -> Array:
-        return solve(matrix, free, jnp.where(free, -(scaled + times(matrix, reached)), 0))
+    def over_free() -> Array:
+        return solve(matrix, free, jnp.where(free, -(scaled + times(matrix, fixed_step)), 0))
 
-    # with all of them free it is that of L-BFGS, whose two loops are exact where the pairs are nearly dependent
-    move = jax.lax.cond(jnp.all(free), lambda: -two_loops(grad, state), of_some)
-    minimizer = jnp.where(free, params + move, cauchy)
+    # with all of them free it is that of L-BFGS, whose recursion is exact where the pairs are nearly dependent
+    step = jax.lax.cond(jnp.all(free), lambda: -two_loop_recursion(memory, grad), over_free)
+    minimizer = jnp.where(free, params + step, cauchy)
     onward = minimizer - cauchy
     part = jnp.clip(largest_step(cauchy, onward, bounds), 0, 1)
-    found = params - scaled
-    for point in (cauchy, cauchy + part * onward, minimizer):
-        inside = jnp.clip(point, *bounds)
+    # the best of these that is in a direction of descent, the last one first
+    target = params - scaled
+    for candidate in (cauchy, cauchy + part * onward, minimizer):
+        inside = jnp.clip(candidate, *bounds)
         slope = dot(inside - params, grad)
-        found = jnp.where((slope < 0) & jnp.all(jnp.isfinite(inside)), inside, found)
-    return jnp.clip(found, *bounds)
+        target = jnp.where((slope < 0) & jnp.all(jnp.isfinite(inside)), inside, target)
+    return jnp.clip(target, *bounds)
 
 
-def first_hessian(memory: LBFGSState) -> Array:
-    """The inner product of the last pair over the square of its change: what is longer overshoots more often here."""
-    weight, change = memory.weights[-1], memory.changes[-1]
-    known = weight > 0
-    size = norm(jnp.where(known, change, 1))
-    return jnp.where(known, 1 / jnp.where(known, weight, 1) / size / size, memory.scale)
+def smaller_gamma(memory: LBFGSMemory) -> Array:
+    r"""$\langle s, y \rangle / \lVert y \rVert^2$ of the last pair: a larger $\gamma$ overshoots more often here."""
+    rho, y = memory.rho[-1], memory.y[-1]
+    known = rho > 0
+    size = norm(jnp.where(known, y, 1))
+    return jnp.where(known, 1 / jnp.where(known, rho, 1) / size / size, memory.gamma)
 
 
 def inside_only(problem: Problem, bounds: Bounds) -> Problem:
@@ -142,7 +143,7 @@ class LBFGSB(BaseMethod):
 
     def __post_init__(self) -> None:
         """Checks the memory."""
-        check_memory("LBFGSB", self.memory)
+        check_integers("LBFGSB", 1, memory=self.memory)
 
     def start(self, problem: Problem, params: Array) -> Array:
         """The nearest point inside the bounds; NaN where a lower bound is above its upper one."""
@@ -152,39 +153,36 @@ class LBFGSB(BaseMethod):
         """The projected gradient [n]: where the params would go along the negative gradient, were it not for bounds."""
         return params - jnp.clip(params - grad, *box(problem, params))
 
-    def init(self, problem: Problem, point: Point) -> tuple[LBFGSState, Array]:
-        """An empty memory, and what the last direction of one that was emptied promised: nothing yet."""
+    def init(self, problem: Problem, point: Point) -> LBFGSState:
+        """An empty memory."""
         lower, upper = box(problem, point.params)
         first = unit_step(self.residual(problem, point.params, point.grad))
         # bounds on all sides say how far is far: the first step goes along the whole gradient as far as they let it
-        scale = jnp.where(jnp.all(jnp.isfinite(upper - lower)), 1, first)
-        return self._empty(point, scale), jnp.full((), jnp.inf, first.dtype)
+        gamma = jnp.where(jnp.all(jnp.isfinite(upper - lower)), 1, first)
+        return LBFGSState(empty_memory(self.memory, point.params, gamma), jnp.full((), jnp.inf, first.dtype))
 
-    def _empty(self, point: Point, scale: Array) -> LBFGSState:
-        rows = jnp.zeros((self.memory, point.params.size), point.params.dtype)
-        return LBFGSState(rows, rows, jnp.zeros(self.memory, rows.dtype), scale, jnp.array(True))
-
-    def warm(self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]) -> tuple[LBFGSState, Array]:
+    def warm(self, problem: Problem, point: Point, state: LBFGSState) -> LBFGSState:
         """The memory as it is."""
-        return state[0], self.init(problem, point)[1]
+        return self.init(problem, point)._replace(memory=state.memory)
 
-    def step(
-        self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]
-    ) -> tuple[Point, tuple[LBFGSState, Array], StepInfo]:
-        """One step."""
-        memory, last_promise = state
+    def step(self, problem: Problem, point: Point, state: LBFGSState) -> tuple[Point, LBFGSState, StepInfo]:
+        """A direction to the model's minimizer, a line search along it, and the pair that the step adds."""
+        memory, last_predicted = state
         bounds = box(problem, point.params)
-        direction = target(point.params, point.grad, bounds, memory) - point.params
+        direction = model_minimizer(point.params, point.grad, bounds, memory) - point.params
         slope = dot(direction, point.grad)
-        furthest = jnp.maximum(1, largest_step(point.params, direction, bounds))
+        max_step = jnp.maximum(1, largest_step(point.params, direction, bounds))
         inside = inside_only(problem, bounds)
-        new, found, cost = search_along(inside, point, direction, slope, 1.0, self.line_search, max_step=furthest)
+        new, result, cost = search_along(inside, point, direction, slope, 1.0, self.line_search, max_step=max_step)
         new = new._replace(params=jnp.clip(new.params, *bounds))
-        after = remember(memory, new.params - point.params, new.grad - point.grad)
-        # with nothing remembered, the next step is as long as this one
-        after = after._replace(scale=jnp.where(after.fresh, memory.scale * found.step, first_hessian(after)))
-        failed, promise = ~found.decreased, jnp.abs(slope)
-        # an emptied memory keeps its last scale: a first step of length one would be far from what has been learned
-        after = choose(failed, self._empty(point, memory.scale), after)
-        info = StepInfo(found.step, cost, failed & memory.fresh, found.decreased, jnp.minimum(promise, last_promise))
-        return new, (after, jnp.where(failed, promise, jnp.inf)), info
+        extended = add_pair(memory, new.params - point.params, new.grad - point.grad)
+        # of an empty memory, the next step is as long as this one
+        gamma = jnp.where(extended.empty, memory.gamma * result.step, smaller_gamma(extended))
+        failed, predicted = ~result.decreased, jnp.abs(slope)
+        # an emptied memory keeps its gamma: a first step of length one would be far from what has been learned
+        emptied = empty_memory(self.memory, point.params, memory.gamma)
+        after = LBFGSState(
+            choose(failed, emptied, extended._replace(gamma=gamma)), jnp.where(failed, predicted, jnp.inf)
+        )
+        predicted = jnp.minimum(predicted, last_predicted)
+        return new, after, StepInfo(result.step, cost, failed & memory.empty, result.decreased, predicted)

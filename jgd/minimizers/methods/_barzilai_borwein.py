@@ -8,7 +8,7 @@ from jgd.core import Array, check_integers
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, descent, dot, unit_step
+from jgd.minimizers.problem._problem import Point, Problem, dot, steepest_descent, unit_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class BarzilaiBorwein(BaseMethod):
     ) -> tuple[Point, tuple[Array, Array, Array], StepInfo]:
         """One step."""
         step0, values, odd = state
-        direction, slope, power = descent(point.grad)
+        direction, slope, power = steepest_descent(point.grad)
         step0, worst = step0 / power, jnp.max(values)
         new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search, reference=worst)
         # both steps are of the direction searched along, which is the gradient but where that is huge

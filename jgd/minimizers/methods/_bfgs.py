@@ -21,7 +21,7 @@ from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.methods._lbfgs import first_step
-from jgd.minimizers.problem._problem import Point, Problem, descent, dot, guard, norm
+from jgd.minimizers.problem._problem import Point, Problem, dot, norm, safe_scale, steepest_descent
 
 
 class BFGSState(NamedTuple):
@@ -62,7 +62,7 @@ class BFGS(BaseMethod):
         direction = -(state.inverse @ point.grad)
         slope = dot(direction, point.grad)
         usable = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~state.fresh
-        steepest, steepest_slope, power = descent(point.grad)
+        steepest, steepest_slope, power = steepest_descent(point.grad)
         direction = jnp.where(usable, direction, steepest)
         slope = jnp.where(usable, slope, steepest_slope)
         step0 = jnp.where(usable, 1, first_step(point) / power)
@@ -70,7 +70,7 @@ class BFGS(BaseMethod):
         failed = ~found.decreased
 
         move, change = new.params - point.params, new.grad - point.grad
-        power = guard(change)
+        power = safe_scale(change)
         curvature, square = dot(move, change), dot(power * change, power * change)
         keep = (curvature > jnp.finfo(move.dtype).eps * norm(move) * norm(change)) & jnp.isfinite(square)
         curvature, square = jnp.where(keep, curvature, 1), jnp.where(keep, square, 1)

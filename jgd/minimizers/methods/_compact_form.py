@@ -1,4 +1,4 @@
-r"""The quasi-Newton matrix of a memory of pairs in compact form: products, and systems with a part of its rows.
+r"""The quasi-Newton matrix of L-BFGS in compact form: its products, and systems with some of its rows and columns.
 
 With $\theta = 1 / \gamma$ the first Hessian and pairs scaled so that $\langle s_i, y_i \rangle = 1$,
 
@@ -29,82 +29,81 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.minimizers.methods._lbfgs import LBFGSState
+from jgd.minimizers.methods._lbfgs import LBFGSMemory
 from jgd.minimizers.problem._problem import dot
 
 
-class Compact(NamedTuple):
-    """A quasi-Newton matrix over its first scale.
+class CompactForm(NamedTuple):
+    r"""The matrix $B / \theta$.
 
     Attributes:
-        changes: The scaled $y_i$ [memory, n]; zero where there is no pair.
-        moves: The scaled $s_i$ [memory, n].
-        images: The $q_i$ [memory, n].
+        y: The scaled $y_i$ [memory, n]; zero where there is no pair.
+        s: The scaled $s_i$ [memory, n].
+        q: The $q_i$ [memory, n].
     """
 
-    changes: Array
-    moves: Array
-    images: Array
+    y: Array
+    s: Array
+    q: Array
 
 
-def product(a: Array, b: Array) -> Array:
+def matmul(a: Array, b: Array) -> Array:
     """The matrix product, in full precision on every device."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def compact(state: LBFGSState) -> Compact:
-    """The compact form of a memory, its oldest pair first."""
-    known = state.weights > 0
-    roots = jnp.where(known, jnp.sqrt(jnp.where(known, state.weights, 1)), 0)[:, None]
-    scale = jnp.sqrt(state.scale)
-    changes, moves = state.changes * roots * scale, state.moves * roots / scale
-    eps = jnp.finfo(moves.dtype).eps
+def compact_form(memory: LBFGSMemory) -> CompactForm:
+    """The compact form of a memory."""
+    known = memory.rho > 0
+    roots = jnp.where(known, jnp.sqrt(jnp.where(known, memory.rho, 1)), 0)[:, None]
+    root_gamma = jnp.sqrt(memory.gamma)
+    ys, ss = memory.y * roots * root_gamma, memory.s * roots / root_gamma
+    eps = jnp.finfo(ss.dtype).eps
 
-    def turn(i: Array, images: Array) -> Array:
-        move = moves[i]
-        earlier = jnp.arange(len(moves)) < i
-        # rows of images that are not known yet are zero
-        image = move + product(jnp.where(earlier, product(changes, move), 0), changes)
-        image = image - product(product(images, move), images)
-        bend, least = dot(move, image), eps * dot(move, move)
-        usable = bend > least
-        return images.at[i].set(jnp.where(usable, image / jnp.sqrt(jnp.where(usable, bend, 1)), 0))
+    def body(i: Array, qs: Array) -> Array:
+        s = ss[i]
+        earlier = jnp.arange(len(ss)) < i
+        # the rows of q from i on are still zero
+        image = s + matmul(jnp.where(earlier, matmul(ys, s), 0), ys)
+        image = image - matmul(matmul(qs, s), qs)
+        curvature, least = dot(s, image), eps * dot(s, s)
+        usable = curvature > least
+        return qs.at[i].set(jnp.where(usable, image / jnp.sqrt(jnp.where(usable, curvature, 1)), 0))
 
-    return Compact(changes, moves, jax.lax.fori_loop(0, len(moves), turn, jnp.zeros_like(moves)))
-
-
-def times(matrix: Compact, vector: Array) -> Array:
-    """The matrix over its first scale times a vector [n]."""
-    up = product(product(matrix.changes, vector), matrix.changes)
-    return vector + up - product(product(matrix.images, vector), matrix.images)
+    return CompactForm(ys, ss, jax.lax.fori_loop(0, len(ss), body, jnp.zeros_like(ss)))
 
 
-def solve(matrix: Compact, free: Array, vector: Array) -> Array:
-    """The solution of a system with the matrix over its first scale, its rows and columns those of a free set.
+def times(matrix: CompactForm, vector: Array) -> Array:
+    """The matrix times a vector [n]."""
+    plus = matmul(matmul(matrix.y, vector), matrix.y)
+    return vector + plus - matmul(matmul(matrix.q, vector), matrix.q)
+
+
+def solve(matrix: CompactForm, free: Array, vector: Array) -> Array:
+    """The solution of a system with the rows and columns of a free set.
 
     Args:
         matrix: The matrix.
         free: Whether each entry is in the set [n].
-        vector: The right side [n], zero outside of the set.
+        vector: The right-hand side [n], zero outside of the set.
 
     Returns:
         The solution [n], zero outside of the set.
     """
-    kept = free.astype(vector.dtype)
-    changes, moves = matrix.changes * kept, matrix.moves * kept
-    held = matrix.moves * (1 - kept)
-    row = jnp.arange(len(moves))
+    mask = free.astype(vector.dtype)
+    y, s, s_fixed = matrix.y * mask, matrix.s * mask, matrix.s * (1 - mask)
+    row = jnp.arange(len(s))
     below = row[:, None] > row
-    cross = jnp.where(below, product(held, matrix.changes.T), -product(moves, changes.T))
-    empty = jnp.diag(jnp.where(jnp.any(matrix.moves != 0, axis=1), 0, 1).astype(vector.dtype))
-    top = jnp.concatenate([-jnp.eye(len(moves), dtype=vector.dtype) - product(changes, changes.T), cross.T], axis=1)
-    bottom = jnp.concatenate([cross, product(held, held.T) + empty], axis=1)
-    rows = jnp.concatenate([changes, moves])
+    cross = jnp.where(below, matmul(s_fixed, matrix.y.T), -matmul(s, y.T))
+    no_pair = jnp.diag(jnp.where(jnp.any(matrix.s != 0, axis=1), 0, 1).astype(vector.dtype))
+    top = jnp.concatenate([-jnp.eye(len(s), dtype=vector.dtype) - matmul(y, y.T), cross.T], axis=1)
+    bottom = jnp.concatenate([cross, matmul(s_fixed, s_fixed.T) + no_pair], axis=1)
+    rows = jnp.concatenate([y, s])
     factors = jax.scipy.linalg.lu_factor(jnp.concatenate([top, bottom]))
 
     def inverse(vector: Array) -> Array:
-        return vector + product(jax.scipy.linalg.lu_solve(factors, product(rows, vector)), rows)
+        return vector + matmul(jax.scipy.linalg.lu_solve(factors, matmul(rows, vector)), rows)
 
     # the pairs may be nearly dependent, those of more than n always are: one round of refinement
-    found = inverse(vector)
-    return found + inverse(jnp.where(free, vector - times(matrix, found), 0))
+    solution = inverse(vector)
+    return solution + inverse(jnp.where(free, vector - times(matrix, solution), 0))

@@ -28,7 +28,7 @@ from jgd.core import Array, check_choice
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, descent, dot, norm, unit_step
+from jgd.minimizers.problem._problem import Point, Problem, dot, norm, steepest_descent, unit_step
 
 Formula = Literal["hager_zhang", "polak_ribiere", "dai_yuan"]
 
@@ -83,7 +83,7 @@ class ConjugateGradient(BaseMethod):
 
     def step(self, problem: Problem, point: Point, state: CGState) -> tuple[Point, CGState, StepInfo]:
         """One step."""
-        steepest, steepest_slope, power = descent(point.grad)
+        steepest, steepest_slope, power = steepest_descent(point.grad)
         along = power * state.direction
         slope = dot(along, point.grad)
         usable = (slope < 0) & ~state.fresh

@@ -21,7 +21,7 @@ from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, descent, dot, norm, unit_step
+from jgd.minimizers.problem._problem import Point, Problem, dot, norm, steepest_descent, unit_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class GradientDescent(BaseMethod):
         if self.learning_rate is not None:
             new = problem.point(point.params - jnp.asarray(self.learning_rate, point.params.dtype) * point.grad)
             return new, state, StepInfo(self.learning_rate, Evaluations(1, 1, 0))
-        direction, slope, power = descent(point.grad)
+        direction, slope, power = steepest_descent(point.grad)
         new, found, cost = search_along(problem, point, direction, slope, state / power, self.line_search)
         failed, size = ~found.decreased, power * found.step
         state = jnp.where(failed, state, 2 * size).astype(state.dtype)

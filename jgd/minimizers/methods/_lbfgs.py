@@ -12,8 +12,8 @@ by the two-loop recursion, and a line search from a step of one. A pair without 
 
 The $\gamma$ of the last pair is the geometric mean of the two of Barzilai and Borwein. The smaller of them, $\langle
 s, y \rangle / \lVert y \rVert^2$, is the common choice; after steps along directions of high curvature it all but
-freezes the others, where rounding then ends the run early. So where a search fails, it is first tried again with a
-$\gamma$ as for a first step where no pair is known, then by steepest descent from an emptied memory. Where
+freezes the others, where rounding then ends the run early. So where a line search fails, the next step tries again with
+the $\gamma$ of a first step if that is larger, and the one after it by steepest descent from an empty memory. Where
 that fails, too, the run ends.
 
 References:
@@ -30,80 +30,94 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, check_integers
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, choose, descent, dot, guard, max_norm, norm
+from jgd.minimizers.problem._problem import Point, Problem, choose, dot, max_norm, norm, safe_scale, steepest_descent
+
+
+class LBFGSMemory(NamedTuple):
+    r"""The pairs of the last steps, the oldest one first.
+
+    Attributes:
+        s: The changes of the params $s_i$ [memory, n].
+        y: The changes of the gradient $y_i$ [memory, n].
+        rho: The $\rho_i$ [memory]; 0 where there is no pair.
+        gamma: $\gamma$, a scalar; of an empty memory the step length to try first along the negative gradient.
+        empty: Whether there is no pair.
+    """
+
+    s: Array
+    y: Array
+    rho: Array
+    gamma: Array
+    empty: Array
 
 
 class LBFGSState(NamedTuple):
-    """The memory, oldest pair first.
+    """What a step hands to the next.
 
     Attributes:
-        moves: Changes of the params [memory, n].
-        changes: Changes of the gradient [memory, n].
-        weights: One over their inner products [memory]; 0 where there is no pair.
-        scale: The first inverse Hessian, a scalar; of an empty memory the step to try first.
-        fresh: Whether the memory is empty.
+        memory: The memory.
+        predicted: The least decrease predicted by the line searches in a row that have failed; infinite if the last
+            one has not.
     """
 
-    moves: Array
-    changes: Array
-    weights: Array
-    scale: Array
-    fresh: Array
+    memory: LBFGSMemory
+    predicted: Array
 
 
-def two_loops(vector: Array, state: LBFGSState) -> Array:
+def empty_memory(rows: int, like: Array, gamma: Array) -> LBFGSMemory:
+    """A memory without a pair, for so many of vectors such as `like` [n]."""
+    zeros = jnp.zeros((rows, like.size), like.dtype)
+    return LBFGSMemory(zeros, zeros, jnp.zeros(rows, like.dtype), gamma, jnp.array(True))
+
+
+def two_loop_recursion(memory: LBFGSMemory, vector: Array) -> Array:
     """The inverse Hessian of the memory times a vector [n]."""
-    pairs = (state.moves, state.changes, state.weights)
+    pairs = (memory.s, memory.y, memory.rho)
 
-    def right(vector: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        move, change, weight = pair
-        alpha = weight * dot(move, vector)
-        return vector - alpha * change, alpha
+    def backward(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        s, y, rho = pair
+        alpha = rho * dot(s, q)
+        return q - alpha * y, alpha
 
-    def left(vector: Array, pair_alpha: tuple[tuple[Array, Array, Array], Array]) -> tuple[Array, None]:
-        (move, change, weight), alpha = pair_alpha
-        return vector + (alpha - weight * dot(change, vector)) * move, None
+    def forward(r: Array, pair_alpha: tuple[tuple[Array, Array, Array], Array]) -> tuple[Array, None]:
+        (s, y, rho), alpha = pair_alpha
+        beta = rho * dot(y, r)
+        return r + (alpha - beta) * s, None
 
-    vector, alphas = jax.lax.scan(right, vector, pairs, reverse=True)
-    return jax.lax.scan(left, state.scale * vector, (pairs, alphas))[0]
+    q, alphas = jax.lax.scan(backward, vector, pairs, reverse=True)
+    return jax.lax.scan(forward, memory.gamma * q, (pairs, alphas))[0]
 
 
-def remember(state: LBFGSState, move: Array, change: Array) -> LBFGSState:
+def add_pair(memory: LBFGSMemory, s: Array, y: Array) -> LBFGSMemory:
     """The memory with one pair more and without its oldest, or as it is where the curvature is not positive."""
-    power = guard(change)
-    curvature, square = dot(move, change), dot(power * change, power * change)
-    eps = jnp.finfo(move.dtype).eps
-    keep = (curvature > eps * norm(move) * norm(change)) & jnp.isfinite(square) & (square > 0)
-    safe = jnp.where(keep, curvature, 1)
+    power = safe_scale(y)
+    s_y, y_y = dot(s, y), dot(power * y, power * y)
+    eps = jnp.finfo(s.dtype).eps
+    keep = (s_y > eps * norm(s) * norm(y)) & jnp.isfinite(y_y) & (y_y > 0)
+    rho = 1 / jnp.where(keep, s_y, 1)
     # a root of one, not of zero, where there is no pair: its derivative is finite
-    ratio = jnp.where(keep & (dot(move, move) > 0), dot(move, move) / jnp.where(keep, square, 1), 1)
+    gamma_squared = jnp.where(keep & (dot(s, s) > 0), dot(s, s) / jnp.where(keep, y_y, 1), 1)
 
-    def shifted(memory: Array, new: Array) -> Array:
-        return jnp.where(keep, jnp.concatenate([memory[1:], new[None]]), memory)
+    def shifted(rows: Array, new: Array) -> Array:
+        return jnp.where(keep, jnp.concatenate([rows[1:], new[None]]), rows)
 
-    return LBFGSState(
-        shifted(state.moves, move),
-        shifted(state.changes, change),
-        shifted(state.weights, 1 / safe),
-        jnp.where(keep, power * jnp.sqrt(ratio), state.scale),
-        state.fresh & ~keep,
+    return LBFGSMemory(
+        s=shifted(memory.s, s),
+        y=shifted(memory.y, y),
+        rho=shifted(memory.rho, rho),
+        gamma=jnp.where(keep, power * jnp.sqrt(gamma_squared), memory.gamma),
+        empty=memory.empty & ~keep,
     )
 
 
-def check_memory(method: str, memory: int) -> None:
-    """Refuses a memory that holds no pair."""
-    if memory < 1:
-        raise ValueError(f"{method}: memory must be at least 1; got {memory}.")
-
-
 def first_step(point: Point) -> Array:
-    """The size of a first step along the negative gradient: at most one, of a length of the params' size or 1."""
-    size, length = norm(point.grad), jnp.maximum(1, max_norm(point.params))
-    return jnp.minimum(1, length / jnp.where(size > 0, size, 1)).astype(size.dtype)
+    """The first step length: at most 1, for a step no longer than the largest entry of the params, or 1."""
+    size, distance = norm(point.grad), jnp.maximum(1, max_norm(point.params))
+    return jnp.minimum(1, distance / jnp.where(size > 0, size, 1)).astype(size.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,41 +141,39 @@ class LBFGS(BaseMethod):
 
     def __post_init__(self) -> None:
         """Checks the memory."""
-        check_memory("LBFGS", self.memory)
+        check_integers("LBFGS", 1, memory=self.memory)
 
-    def init(self, problem: Problem, point: Point) -> tuple[LBFGSState, Array]:
-        """An empty memory, and what the last direction of one that was emptied promised: nothing yet."""
+    def init(self, problem: Problem, point: Point) -> LBFGSState:
+        """An empty memory."""
         del problem
-        rows = jnp.zeros((self.memory, point.params.size), point.params.dtype)
-        weights = jnp.zeros(self.memory, rows.dtype)
-        empty = LBFGSState(rows, rows, weights, first_step(point), jnp.array(True))
-        return empty, jnp.full((), jnp.inf, rows.dtype)
+        memory = empty_memory(self.memory, point.params, first_step(point))
+        return LBFGSState(memory, jnp.full((), jnp.inf, point.params.dtype))
 
-    def warm(self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]) -> tuple[LBFGSState, Array]:
+    def warm(self, problem: Problem, point: Point, state: LBFGSState) -> LBFGSState:
         """The memory as it is."""
-        return state[0], self.init(problem, point)[1]
+        return self.init(problem, point)._replace(memory=state.memory)
 
-    def step(
-        self, problem: Problem, point: Point, state: tuple[LBFGSState, Array]
-    ) -> tuple[Point, tuple[LBFGSState, Array], StepInfo]:
-        """One step."""
-        memory, last_promise = state
-        direction = -two_loops(point.grad, memory)
+    def step(self, problem: Problem, point: Point, state: LBFGSState) -> tuple[Point, LBFGSState, StepInfo]:
+        """A quasi-Newton direction, a line search along it, and the pair that the step adds to the memory."""
+        memory, last_predicted = state
+        direction = -two_loop_recursion(memory, point.grad)
         slope = dot(direction, point.grad)
-        downhill = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~memory.fresh
-        steepest, steepest_slope, power = descent(point.grad)
-        direction = jnp.where(downhill, direction, steepest)
-        slope = jnp.where(downhill, slope, steepest_slope)
-        # with nothing remembered, the scale is the last step along the negative gradient
-        step0 = jnp.where(downhill, 1.0, jnp.where(memory.fresh, memory.scale, first_step(point)) / power)
-        new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
-        after = remember(memory, new.params - point.params, new.grad - point.grad)
-        after = after._replace(scale=jnp.where(after.fresh, power * found.step, after.scale))
-        empty, none = self.init(problem, point)
-        # once with a longer scale, then without a memory; of searches that failed, the smallest promise counts
-        longer = memory._replace(scale=jnp.maximum(memory.scale, first_step(point)))
-        retried = choose(last_promise < none, empty, longer)
-        failed, promise = ~found.decreased, jnp.minimum(jnp.abs(slope * step0), last_promise)
-        promise = jnp.minimum(promise, jnp.finfo(promise.dtype).max)
-        after = choose(failed, (retried, promise), (after, none))
-        return new, after, StepInfo(found.step, cost, failed & ~downhill, found.decreased, promise)
+        usable = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~memory.empty
+        steepest, steepest_slope, power = steepest_descent(point.grad)
+        direction = jnp.where(usable, direction, steepest)
+        slope = jnp.where(usable, slope, steepest_slope)
+        # of an empty memory, gamma is the last step length along the negative gradient
+        step0 = jnp.where(usable, 1.0, jnp.where(memory.empty, memory.gamma, first_step(point)) / power)
+        new, result, cost = search_along(problem, point, direction, slope, step0, self.line_search)
+
+        extended = add_pair(memory, new.params - point.params, new.grad - point.grad)
+        extended = extended._replace(gamma=jnp.where(extended.empty, power * result.step, extended.gamma))
+        # where the search failed: once more with a larger gamma, then from an empty memory
+        failed, initial = ~result.decreased, self.init(problem, point)
+        larger_gamma = memory._replace(gamma=jnp.maximum(memory.gamma, first_step(point)))
+        retry = choose(last_predicted < jnp.inf, initial.memory, larger_gamma)
+        # of searches that failed in a row, the smallest predicted decrease counts
+        predicted = jnp.minimum(jnp.abs(slope * step0), last_predicted)
+        predicted = jnp.minimum(predicted, jnp.finfo(predicted.dtype).max)
+        after = choose(failed, LBFGSState(retry, predicted), LBFGSState(extended, initial.predicted))
+        return new, after, StepInfo(result.step, cost, failed & ~usable, result.decreased, predicted)

@@ -30,7 +30,7 @@ from jgd.core import Array
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, descent, dot, unit_step
+from jgd.minimizers.problem._problem import Point, Problem, dot, steepest_descent, unit_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Nesterov(BaseMethod):
             return jnp.asarray(self.learning_rate, dtype), jnp.zeros((), jnp.int32), jnp.array(False)
         inner = problem.inner
         params, grad, value, last = problem.detach(point.params, point.grad, point.value, state.step_size)
-        direction, slope, power = descent(grad)
+        direction, slope, power = steepest_descent(grad)
 
         def phi(t: Array) -> tuple[Array, Array, tuple[()]]:
             return inner.fun(params + t * direction), jnp.zeros_like(t), ()

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.minimizers.problem._problem import dot, guard, norm
+from jgd.minimizers.problem._problem import dot, norm, safe_scale
 
 
 def inner_loop(goes_on: Callable[[Any], Array], turn: Callable[[Any], Any], start: Any, most: int, unroll: bool) -> Any:
@@ -69,7 +69,7 @@ class _State(NamedTuple):
 def _to_boundary(step: Array, direction: Array, radius: Array) -> Array:
     """How far along the direction the boundary is."""
     # the square of a radius in units of a huge gradient would vanish
-    power = guard(radius)
+    power = safe_scale(radius)
     step, radius = power * step, power * radius
     a, b, c = dot(direction, direction), dot(step, direction), dot(step, step) - radius**2
     square = b * b - a * c

@@ -114,23 +114,23 @@ def norm(a: Array) -> Array:
     return jnp.where(zero, 0, safe * jnp.sqrt(jnp.where(zero, 1, square)))
 
 
-def guard(vector: Array) -> Array:
-    """A power of two that keeps inner products of a vector with itself finite: one, but for entries far from one."""
+def safe_scale(vector: Array) -> Array:
+    """A power of two by which a vector has a square that neither overflows nor vanishes: 1 but for extreme entries."""
     far = jnp.finfo(vector.dtype).maxexp * 3 // 8
     size = max_norm(jax.lax.stop_gradient(vector))
     power = jnp.where(size > 2.0**far, 2.0 ** -(far * 5 // 3), 1.0)
     return jnp.where((size > 0) & (size < 2.0**-far), 2.0 ** (far * 5 // 3), power).astype(vector.dtype)
 
 
-def descent(grad: Array) -> tuple[Array, Array, Array]:
-    """The negative gradient [n] times a power of two, its slope, and the power: one, but where the slope overflows."""
-    power = jnp.minimum(guard(grad), 1)
+def steepest_descent(grad: Array) -> tuple[Array, Array, Array]:
+    """The negative gradient [n] times a power of two, its slope, and the power: 1, but where the slope overflows."""
+    power = jnp.minimum(safe_scale(grad), 1)
     direction = -power * grad
     return direction, dot(direction, grad), power
 
 
 def unit_step(vector: Array) -> Array:
-    """The size of a step along a vector [n] whose length is one at most; one at most itself."""
+    """The step length along a vector [n], at most 1, for a step of a norm of at most 1."""
     size = norm(vector)
     return jnp.minimum(1, 1 / jnp.where(size > 0, size, 1)).astype(size.dtype)
 
