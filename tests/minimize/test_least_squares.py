@@ -121,7 +121,7 @@ def curve(p, a):
     return p[0] * jnp.exp(p[1] * T) - DATA * a + 0.1 * p[2] ** 2 * T
 
 
-@pytest.mark.parametrize(("solver", "steps"), [("qr", 6), ("cg", 8)])
+@pytest.mark.parametrize(("solver", "steps"), [("qr", 6), ("cg", 6)])
 def test_unrolled_derivatives_are_those_of_the_steps(solver, steps):
     method = LevenbergMarquardt(solver=solver)
 
@@ -159,8 +159,6 @@ def test_unknown_settings_are_refused():
     for number in (0.0, -1.0, np.nan, np.float32(0)):
         with pytest.raises(ValueError, match="radius must be above 0"):
             LevenbergMarquardt(radius=number)
-        with pytest.raises(ValueError, match="damping must be above 0"):
-            LevenbergMarquardt(damping=number)
     with pytest.raises(ValueError, match="solver"):
         GaussNewton(solver="lu")
     with pytest.raises(ValueError, match="scaling"):

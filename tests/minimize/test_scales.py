@@ -8,9 +8,13 @@ import scipy.optimize
 from minimize.problems import mgh
 from minimize.programs import numbers, run
 
-from jgd.minimizers import LevenbergMarquardt, Status, minimize
+from jgd.minimizers import GaussNewton, LevenbergMarquardt, Status, minimize
 
 pytestmark = pytest.mark.usefixtures("x64")
+
+#: With the Jacobian, and with products alone.
+METHODS = {"qr": LevenbergMarquardt(), "cg": LevenbergMarquardt(solver="cg")}
+solvers = pytest.mark.parametrize("solver", METHODS)
 
 T = np.linspace(0, 5, 30)
 WAVES = 0.01 * np.sin(9 * T)
@@ -27,32 +31,46 @@ def decay(amplitude):
 
 
 @pytest.mark.parametrize(("amplitude", "dtype"), [(1e5, "float32"), (1e9, "float64"), (1e-6, "float64")])
-def test_params_of_very_different_sizes(amplitude, dtype):
+@solvers
+def test_params_of_very_different_sizes(amplitude, dtype, solver):
     residuals, start, best = decay(amplitude)
-    found = run(residuals, start.astype(dtype), method="lm")
+    found = run(residuals, start.astype(dtype), method=METHODS[solver])
     np.testing.assert_allclose(found.params, best, rtol=1e-4 if dtype == "float32" else 1e-6)
     assert bool(found.converged), found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_regression_whose_columns_differ_by_nine_orders(dtype):
+@solvers
+def test_a_regression_whose_columns_differ_by_nine_orders(dtype, solver):
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(30, 3)) * np.array([1e6, 1.0, 1e-3])
     data = matrix @ np.array([1e-6, 2.0, 3e3]) + 0.1 * rng.normal(size=30)
     best = np.linalg.lstsq(matrix, data, rcond=None)[0]
-    found = run(
-        lambda p: jnp.asarray(matrix, p.dtype) @ p - jnp.asarray(data, p.dtype), np.zeros(3, dtype), method="lm"
-    )
+    residuals = lambda p: jnp.asarray(matrix, p.dtype) @ p - jnp.asarray(data, p.dtype)  # noqa: E731
+    found = run(residuals, np.zeros(3, dtype), method=METHODS[solver])
     np.testing.assert_allclose(found.params, best, rtol=1e-3 if dtype == "float32" else 1e-9)
     assert bool(found.converged), found
 
 
-def test_meyers_problem_in_any_units():
-    problem = mgh.PROBLEMS["meyer"]
+@pytest.mark.parametrize("method", [METHODS["cg"], GaussNewton(solver="cg")], ids=["lm", "gauss_newton"])
+def test_columns_that_are_estimated(method):
+    # more params than are solved for at once; their columns differ by six orders
+    rng = np.random.default_rng(0)
+    matrix, truth = rng.normal(size=(90, 60)) / 9, rng.normal(size=60)
+    units = 10.0 ** rng.uniform(-3, 3, 60)
+    target = np.tanh(matrix @ truth)
+    found = run(lambda z: jnp.tanh(matrix @ (z * units)) - target, np.zeros(60), method=method)
+    assert bool(found.converged), found
+    np.testing.assert_allclose(found.params * units, truth, atol=1e-6)
+
+
+@solvers
+def test_meyers_problem_in_any_units(solver):
+    problem, method = mgh.PROBLEMS["meyer"], METHODS[solver]
 
     @jax.jit
     def solve(units):
-        return minimize(lambda x, u: problem.residuals(x * u), problem.start / units, args=(units,), method="lm")
+        return minimize(lambda x, u: problem.residuals(x * u), problem.start / units, args=(units,), method=method)
 
     for units in ([1.0, 1.0, 1.0], [1e-2, 1e3, 1e2], [1e2, 1e-3, 1e-2], [1e-3, 1.0, 1e4]):
         found = numbers(solve(np.array(units)))

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.minimizers.methods._steihaug import inner_loop
-from jgd.minimizers.problem._problem import Point, Problem, dot, norm
+from jgd.minimizers.problem._problem import Point, Problem, dot
 from jgd.minimizers.problem._value import half_sum_of_squares
 
 #: With "auto", systems of up to so many params are solved by a QR factorization.
@@ -94,62 +93,3 @@ def least_norm_damping(matrix: Array) -> Array:
     It is relative to columns of norm one: far above the square of their rounding, far below that of what matters.
     """
     return jnp.asarray(float(jnp.finfo(matrix.dtype).eps) ** 1.5, matrix.dtype)
-
-
-class _State(NamedTuple):
-    step: Array
-    residual: Array
-    direction: Array
-    square: Array
-    count: Array
-
-
-def solve_by_cg(
-    push: Any, pull: Any, gradient: Array, damping: Array, scale: Array, max_products: int, running: Any, unroll: bool
-) -> tuple[Array, Array]:
-    r"""The step by conjugate gradients on the scaled normal equations.
-
-    Args:
-        push: $v \mapsto J v$.
-        pull: $w \mapsto J^\top w$.
-        gradient: $J^\top r$ [n].
-        damping: $\lambda$, at least 0.
-        scale: $D$, positive.
-        max_products: Products at most.
-        running: False to do nothing.
-        unroll: Whether to loop so that reverse mode can pass.
-
-    Returns:
-        The step [n], and the products made.
-    """
-    rhs = -gradient / scale
-    square = dot(rhs, rhs)
-    tol = jnp.minimum(0.1, jnp.sqrt(jnp.sqrt(square))) ** 2 * square
-
-    def turn(s: _State) -> _State:
-        applied = pull(push(s.direction / scale)) / scale + damping * s.direction
-        curvature = dot(s.direction, applied)
-        alpha = jnp.where(curvature > 0, s.square / jnp.where(curvature > 0, curvature, 1), 0)
-        residual = s.residual - alpha * applied
-        after = dot(residual, residual)
-        direction = residual + after / jnp.where(s.square > 0, s.square, 1) * s.direction
-        return _State(s.step + alpha * s.direction, residual, direction, after, s.count + 1)
-
-    def goes_on(s: _State) -> Array:
-        return jnp.asarray(running) & (s.square > tol) & (s.count < max_products)
-
-    start = _State(jnp.zeros_like(rhs), rhs, rhs, square, jnp.zeros((), jnp.int32))
-    s = inner_loop(goes_on, turn, start, max_products, unroll)
-    return s.step / scale, s.count
-
-
-def step_by_cg(problem: Problem, point: Point, damping: Array, widest: Array) -> tuple[Array, Array, Array, Array]:
-    """The step [n], what the residuals' linear model changes by [m], the scale used, and products made."""
-    _, push = jax.linearize(residuals_of(problem), point.params)
-    pull = jax.linear_transpose(push, point.params)
-    size = norm(point.grad)
-    scale = jnp.maximum(widest, norm(push(point.grad)) / jnp.where(size > 0, size, 1))
-    safe = jnp.where(scale > 0, scale, 1)
-    unroll, most = problem.detached is not None, max(50, point.params.size)
-    step, count = solve_by_cg(push, lambda v: pull(v)[0], point.grad, damping, safe, most, problem.running, unroll)
-    return step, push(step), scale, count + 2

@@ -10,7 +10,8 @@ Damped steps say little of what is left to gain: the model without damping says 
 Newton's step promises a decrease above rounding.
 
 The Jacobian of an accepted point serves the next step, too, so a step costs one evaluation of the residuals and one of
-the Jacobian.
+the Jacobian. With `solver="cg"` it is not formed: the same step is made in a Krylov subspace of at most 50 dimensions,
+and beyond 8 params the columns are estimated.
 
 References:
     - Levenberg, https://doi.org/10.1090/qam/10666, 1944; Marquardt, https://doi.org/10.1137/0111030, 1963.
@@ -20,13 +21,11 @@ References:
 import dataclasses
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, Scalar, check_choice, is_traced
 from jgd.minimizers.constrained._lbfgsb import box, nearest
 from jgd.minimizers.least_squares._bounded_step import bounded_step
-from jgd.minimizers.least_squares._damped_products import DampedState, damped_step, first_state
 from jgd.minimizers.least_squares._damped_system import (
     Linear,
     Solver,
@@ -36,11 +35,12 @@ from jgd.minimizers.least_squares._damped_system import (
     linear_at,
     point_of,
     solve_dense,
-    step_by_cg,
 )
-from jgd.minimizers.least_squares._gain_ratio import gain_ratio
+from jgd.minimizers.least_squares._gain_ratio import Trial, region_after
 from jgd.minimizers.least_squares._missing_curvature import Bends, missing_after, no_bends
-from jgd.minimizers.least_squares._trust_step import Region, TrustStep, changed_region, trust_step
+from jgd.minimizers.least_squares._subspace import newton_step
+from jgd.minimizers.least_squares._subspace_step import SubspaceState, first_state, subspace_step
+from jgd.minimizers.least_squares._trust_step import Region, TrustStep, trust_step
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.loop._fields import Evaluations
@@ -57,7 +57,7 @@ class GaussNewton(BaseMethod):
 
     Args:
         line_search: The line search, from a step of one.
-        solver: `"qr"` of the Jacobian, `"cg"` with its products only, or `"auto"` for the former up to 1,000 params.
+        solver: `"qr"` of the Jacobian, `"cg"` by products with it, or `"auto"` for the former up to 1,000 params.
     """
 
     line_search: LineSearch = dataclasses.field(default_factory=Armijo)
@@ -83,9 +83,8 @@ class GaussNewton(BaseMethod):
 
     def step(self, problem: Problem, point: Point, state: Linear | None) -> tuple[Point, Linear | None, StepInfo]:
         """One step."""
-        zero = jnp.zeros((), point.params.dtype)
         if state is None:
-            step, _, _, count = step_by_cg(problem, point, zero, zero)
+            step, count = newton_step(problem, point)
         else:
             norms = column_norms(state.matrix)
             least = least_norm_damping(state.matrix)
@@ -141,11 +140,9 @@ class LevenbergMarquardt(BaseMethod):
 
     Args:
         radius: The first radius of the trust region, relative to the scaled norm of the start (to 1 where that is 0).
-        solver: `"qr"` of the Jacobian, `"cg"` with its products only, or `"auto"` for the former up to 1,000 params.
+        solver: `"qr"` of the Jacobian, `"cg"` by products with it, or `"auto"` for the former up to 1,000 params.
         scaling: `"columns"`: each param by the largest norm so far of its column of the Jacobian: a run does not
             depend on the units of the params. `"none"`: all alike.
-        damping: With CG, which has no radius and no scaling: the first damping, relative to the squared norm of the
-            Jacobian.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -160,16 +157,14 @@ class LevenbergMarquardt(BaseMethod):
     radius: Scalar = 1.0
     solver: Solver = "auto"
     scaling: Scaling = "columns"
-    damping: Scalar = 1e-4
     least_squares: ClassVar[bool] = True
     handles_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("LevenbergMarquardt", "solver", self.solver, Solver)
         check_choice("LevenbergMarquardt", "scaling", self.scaling, Scaling)
-        for name, value in (("radius", self.radius), ("damping", self.damping)):
-            if not is_traced(value) and not value > 0:
-                raise ValueError(f"LevenbergMarquardt: {name} must be above 0; got {value}.")
+        if not is_traced(self.radius) and not self.radius > 0:
+            raise ValueError(f"LevenbergMarquardt: radius must be above 0; got {self.radius}.")
 
     def point(self, problem: Problem, params: Array) -> Point:
         """The value and gradient at params."""
@@ -177,10 +172,10 @@ class LevenbergMarquardt(BaseMethod):
             return problem.point(params)
         return point_of(problem, params, linear_at(problem, params))
 
-    def init(self, problem: Problem, point: Point) -> LMState | DampedState:
+    def init(self, problem: Problem, point: Point) -> LMState | SubspaceState:
         """The first radius and scale."""
         if not is_dense(self.solver, point.params):
-            return first_state(self.damping, point)
+            return first_state(point, self.radius)
         dtype, linear = point.params.dtype, linear_at(problem, point.params)
         scale = self._scale(linear, jnp.zeros((), dtype)).astype(dtype)
         size = norm(jnp.where(scale > 0, scale, 1) * point.params)
@@ -203,8 +198,9 @@ class LevenbergMarquardt(BaseMethod):
         return jnp.maximum(before, norms.astype(before.dtype))
 
     def measures_gain(self, params: Array) -> bool:
-        """Where the Jacobian is formed."""
-        return is_dense(self.solver, params)
+        """Always."""
+        del params
+        return True
 
     def jacobian(self, state: Any) -> Array | None:
         """The Jacobian [m, n], where it is formed."""
@@ -223,12 +219,12 @@ class LevenbergMarquardt(BaseMethod):
         Raises:
             ValueError: The solver is `"cg"`.
         """
-        return BoundedLevenbergMarquardt(self.radius, self.solver, self.scaling, self.damping)
+        return BoundedLevenbergMarquardt(self.radius, self.solver, self.scaling)
 
     def step(self, problem: Problem, point: Point, state: Any) -> tuple[Point, Any, StepInfo]:
         """One step."""
-        if isinstance(state, DampedState):
-            return damped_step(problem, point, state)
+        if isinstance(state, SubspaceState):
+            return subspace_step(problem, point, state, self.scaling == "columns")
         dtype, matrix = point.params.dtype, state.linear.matrix
         scale = self._scale(state.linear, state.scale)
         units = jnp.where(scale > 0, scale, 1)
@@ -239,12 +235,9 @@ class LevenbergMarquardt(BaseMethod):
         tried = point_of(problem, moved, there)
         plain = -slope - 0.5 * dot(change, change)
         model = plain - 0.5 * dot(step, state.region.missing * step)
-        ratio = gain_ratio(problem, point, tried, model)
-        accepted, size, eps = ratio > 1e-4, norm(units * step), jnp.finfo(dtype).eps
-        radius = jnp.where(state.fresh, jnp.minimum(state.region.radius, size), state.region.radius)
-        decrease = jnp.where(jnp.isfinite(tried.value), point.value - tried.value, -jnp.inf).astype(dtype)
-        region = changed_region(state.region._replace(radius=radius), found.damping, size, ratio, slope, decrease)
-        region = jax.tree.map(lambda number: number.astype(dtype), region)
+        size, eps = norm(units * step), jnp.finfo(dtype).eps
+        trial = Trial(step, size, found.damping, model)
+        region, accepted, decrease = region_after(problem, point, tried, state.region, state.fresh, trial)
         linear = choose(accepted, there, state.linear)
         bend = dot((there.matrix - matrix).T, there.residuals).astype(dtype)
         bends, missing = missing_after(state.bends, step, bend, size, plain, decrease, problem.noise(point.value))
