@@ -12,7 +12,7 @@ import jgd
 from jgd.train.data._array_loader import ArrayLoader
 from jgd.train.data._position import Place, Source
 from jgd.train.data._prefetch import ahead
-from jgd.train.loop._epoch_scan import choose
+from jgd.train.loop._epoch_scan import epoch_scan
 
 X = np.arange(11)
 ORDER_OF_SEED_1_EPOCH_5 = [8, 3, 5, 6, 1, 2, 7, 0, 4, 10, 9]
@@ -283,11 +283,11 @@ def test_the_loop_writes_the_same_log_and_stops_at_the_same_step(tmp_path):
 ])  # fmt: skip
 def test_the_loop_is_chosen_where_it_is_safe(data, suits):
     state = state_at_start()
-    assert (choose("auto", STEP, data, state, 5) is not None) is suits
-    assert choose(False, STEP, data, state, 5) is None
+    assert (epoch_scan("auto", STEP, data, state, 5) is not None) is suits
+    assert epoch_scan(False, STEP, data, state, 5) is None
     if not suits:
         with pytest.raises(ValueError, match=r"scan=True runs over a jgd.ArrayLoader with at least one full batch"):
-            choose(True, STEP, data, state, 5)
+            epoch_scan(True, STEP, data, state, 5)
 
 
 def test_the_loop_is_not_chosen_for_convolutions_on_a_cpu_or_for_data_too_large(monkeypatch):
@@ -296,10 +296,10 @@ def test_the_loop_is_not_chosen_for_convolutions_on_a_cpu_or_for_data_too_large(
 
     step, w = jgd.make_step(conv_loss, OPTIMIZER), jnp.ones((1, 1, 3, 3))
     state, loader = jgd.TrainState.create(w, OPTIMIZER), ArrayLoader(np.ones((8, 1, 5, 5)), 4)
-    assert choose("auto", step, loader, state, 5) is None
-    assert choose(True, step, loader, state, 5) is not None
+    assert epoch_scan("auto", step, loader, state, 5) is None
+    assert epoch_scan(True, step, loader, state, 5) is not None
     monkeypatch.setattr("jgd.train.loop._epoch_scan._MOST_BYTES", 100)
     step = jgd.make_step(lambda w, batch: jnp.mean(w) * jnp.mean(batch), OPTIMIZER)
-    assert choose("auto", step, loader, state, 5) is None
+    assert epoch_scan("auto", step, loader, state, 5) is None
     with pytest.raises(ValueError, match=r"scan must be True, False or 'auto'; got 'yes'"):
-        choose("yes", step, loader, state, 5)
+        epoch_scan("yes", step, loader, state, 5)

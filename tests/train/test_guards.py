@@ -13,7 +13,7 @@ import jgd
 from jgd.train.guards._events import events_of
 from jgd.train.guards._finite import SpikeError
 from jgd.train.guards._guard import Guard
-from jgd.train.guards._spikes import Spikes, look
+from jgd.train.guards._spikes import Spikes, detect_spikes
 from jgd.train.loop._rollback import Rollback, RollbackError, at_step
 
 OPTIMIZER = jgd.adam(0.01)
@@ -125,8 +125,8 @@ def test_a_scan_stops_at_the_limit_and_stays_there():
 
 def test_the_records_of_a_limit():
     step, state = make(Guard(max_consecutive_skips=0))
-    _, metrics, _, alive = step.compiled(state, batch(b=jnp.nan), jnp.array(True))
-    assert not alive
+    _, metrics, _, running = step.compiled(state, batch(b=jnp.nan), jnp.array(True))
+    assert not running
     events = events_of(jax.device_get(metrics), step=0, params={"a": 0, "b": 0}, batch=batch())
     assert [(event["kind"], event["action"]) for event in events] == [("nonfinite", "stop"), ("limit", "stop")]
     assert events[1]["consecutive_skips"] == 1
@@ -180,7 +180,7 @@ def test_a_spike_moves_nothing_and_is_recorded(statistic, donate):
 
 def look_at(spikes, state, values):
     """The threshold for what comes after the values."""
-    looking = jax.jit(lambda state, value: look(spikes, state, {"loss": value}, jnp.array(True)))
+    looking = jax.jit(lambda state, value: detect_spikes(spikes, state, {"loss": value}, jnp.array(True)))
     for value in values:
         state = looking(state, jnp.float32(value)).state
     return looking(state, jnp.float32(0)).thresholds["loss"]
@@ -307,25 +307,25 @@ def test_norms_may_be_left_out():
 def loop(step, state, batches, rollback, can_rewind):
     """A loop such as `fit`: it looks at the numbers every three steps only."""
     keeper, events, waiting = rollback.start(state, 0), [], []
-    alive, position, skip = np.array(True), 0, set()
+    running, position, skip = np.array(True), 0, set()
     while position < len(batches) or waiting:
         if position < len(batches):
             if position in skip:
                 state = at_step(state, position + 1)
             else:
-                state, metrics, bad, alive = step.compiled(state, batches[position], alive)
+                state, metrics, bad, running = step.compiled(state, batches[position], running)
                 waiting.append((position, metrics, bad))
             position += 1
             keeper.note(state, position, position)
         if len(waiting) < 3 and position < len(batches):
             continue
         for t, metrics, bad in waiting:
-            found = events_of(metrics, step=t, params=state.params, batch=batches[t], bad=int(bad))
+            found = events_of(metrics, step=t, params=state.params, batch=batches[t], bad_leaf=int(bad))
             events += found
             recovery = keeper.recover(found)
             if recovery is not None:
                 events.append(recovery.event)
-                alive, state = np.array(True), recovery.state
+                running, state = np.array(True), recovery.state
                 skip |= set(recovery.event["skip"])
                 if can_rewind:
                     position = recovery.position

@@ -14,7 +14,7 @@ from jgd.train.checkpoints._paths import as_path
 from jgd.train.debug._bundle import save_bundle
 from jgd.train.debug._op_by_op import Origin, first_not_finite
 from jgd.train.guards._events import example_ids
-from jgd.train.guards._finite import ALL_FINITE, first_bad, leaf_name
+from jgd.train.guards._finite import ALL_FINITE, first_bad_leaf, leaf_name
 from jgd.train.step._advance import Options, differentiate, scale_of, step_key
 from jgd.train.step._stacked import check_batch
 
@@ -72,7 +72,7 @@ def debug_step(step: MadeStep, state: TrainState, batch: PyTree, folder: str | P
     """Runs loss and gradients of one step again, operation by operation, and says where they stop being finite.
 
     Nothing is updated, and neither state nor batch is used up. It is slow: each operation runs on its own and is
-    looked at. Then each example runs alone in a batch of one, with the step's key, to see which of them are bad.
+    looked at. Then each example runs alone in a batch of one, with the step's key, to see which of them are not finite.
 
     Args:
         step: What `make_step` returned.
@@ -117,9 +117,9 @@ def debug_step(step: MadeStep, state: TrainState, batch: PyTree, folder: str | P
     (loss, grads), origin = first_not_finite(
         run, params=state.params, batch=batch, model_state=state.model_state, key=key, scale=scale
     )
-    position = int(first_bad(loss, grads))
+    position = int(first_bad_leaf(loss, grads))
     leaf = None if position == ALL_FINITE else leaf_name(position, state.params)
-    examples = None if leaf is None else _bad_examples(options, state, batch)
+    examples = None if leaf is None else _nonfinite_examples(options, state, batch)
     report = _report(int(state.step), leaf, float(loss), origin, examples, _names(batch, examples))
     if folder is None:
         return report
@@ -156,8 +156,8 @@ def _names(batch: PyTree, examples: list[int] | None) -> list[Any] | None:
     return [ids[i] for i in examples]
 
 
-def _bad_examples(options: Options, state: TrainState, batch: PyTree) -> list[int] | None:
-    """Which examples are bad by themselves; None where the batch is not made of examples."""
+def _nonfinite_examples(options: Options, state: TrainState, batch: PyTree) -> list[int] | None:
+    """Which examples are not finite by themselves; None where the batch is not made of examples."""
     alone = options._replace(accumulate=1, gradient=None)
     batch, mask = (batch.batch, batch.mask) if isinstance(batch, Padded) else (batch, None)
     leaves = jax.tree.map(jnp.asarray, batch)
@@ -168,15 +168,15 @@ def _bad_examples(options: Options, state: TrainState, batch: PyTree) -> list[in
     real = np.ones(size, bool) if mask is None else np.asarray(mask)
 
     @jax.jit  # all of it as arguments: with constants XLA computes in another order, and float16 overflows elsewhere
-    def is_bad(state: TrainState, leaves: PyTree, i: Any) -> Any:
+    def is_nonfinite(state: TrainState, leaves: PyTree, i: Any) -> Any:
         one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i, 1) if leaf.ndim else leaf, leaves)
         # A loss of a padded batch reads the mask; that of `gradient=` was given each example without it.
         one = one if mask is None or options.gradient is not None else Padded(one, jnp.ones(1, bool))
         loss, grads, *_ = differentiate(alone, state, one, step_key(state), scale_of(state))
-        return first_bad(loss, grads) != ALL_FINITE
+        return first_bad_leaf(loss, grads) != ALL_FINITE
 
     try:
-        return [i for i in range(size) if real[i] and bool(is_bad(state, leaves, i))]
+        return [i for i in range(size) if real[i] and bool(is_nonfinite(state, leaves, i))]
     except (TypeError, ValueError):  # a loss that cannot do with one example
         return None
 

@@ -26,7 +26,7 @@ Event = dict[str, Any]
 
 @checked
 def events_of(
-    metrics: Mapping[str, Any], *, step: int, params: PyTree = None, batch: PyTree = None, bad: int | None = None
+    metrics: Mapping[str, Any], *, step: int, params: PyTree = None, batch: PyTree = None, bad_leaf: int | None = None
 ) -> list[Event]:
     """The events of one step as records for a log, JSON as they are.
 
@@ -35,7 +35,7 @@ def events_of(
         step: The step's number, `state.step` before it.
         params: The params, so that the record holds a leaf's path rather than its position.
         batch: The step's batch. Where it is a dict with an entry `"id"` or `"ids"`, the records hold these as `ids`.
-        bad: The position of the bad leaf, for a step without a guard, whose metrics do not hold it.
+        bad_leaf: The position of the leaf that is not finite, for a step without a guard, whose metrics do not hold it.
 
     Returns:
         A list of dicts, empty for a step to which nothing happened. Each holds `kind`, `step`, `action` (`"skip"`,
@@ -61,7 +61,7 @@ def events_of(
     if not {"event", "finite"} & metrics.keys():
         raise ValueError(f"events_of: expected the metrics of a step of jgd.make_step; got {', '.join(metrics)}.")
     if "event" not in metrics:
-        return _without_guard(metrics, step, params, batch, bad)
+        return _without_guard(metrics, step, params, batch, bad_leaf)
     bits = int(metrics["event"])
     if bits == 0:
         return []
@@ -92,11 +92,11 @@ def events_of(
 
 
 def _without_guard(
-    metrics: Mapping[str, Any], step: int, params: PyTree, batch: PyTree, bad: int | None
+    metrics: Mapping[str, Any], step: int, params: PyTree, batch: PyTree, bad_leaf: int | None
 ) -> list[Event]:
     if bool(metrics["finite"]):
         return []
-    leaf = {} if bad is None or int(bad) == ALL_FINITE else {"leaf": _leaf(int(bad), params)}
+    leaf = {} if bad_leaf is None or int(bad_leaf) == ALL_FINITE else {"leaf": _leaf(int(bad_leaf), params)}
     ids = {} if (found := example_ids(batch)) is None else {"ids": found}
     return [{"kind": "nonfinite", "step": int(step)} | leaf | {"loss": float(metrics["loss"])} | ids]
 

@@ -1,4 +1,4 @@
-"""Seeing that a loss or a gradient is not finite, and saying where."""
+"""Whether a loss or a gradient is not finite, and where."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, path_text, sum_of_squares
+from jgd.core import Array, PyTree, is_float, path_text, sum_of_squares
 
 ALL_FINITE = -1
 
@@ -52,7 +52,7 @@ class SpikeError(ArithmeticError):
         self.step, self.number, self.value, self.threshold, self.state = step, number, value, threshold, state
 
 
-def first_bad(loss: Array, grads: PyTree) -> Array:
+def first_bad_leaf(loss: Array, grads: PyTree) -> Array:
     """The position of the first gradient leaf that is not finite, the number of leaves if only the loss is not.
 
     Returns:
@@ -61,17 +61,17 @@ def first_bad(loss: Array, grads: PyTree) -> Array:
     leaves = jax.tree.leaves(grads)
 
     def search() -> Array:
-        finite = [jnp.all(jnp.isfinite(leaf)) if _can_be_bad(leaf) else jnp.array(True) for leaf in leaves]
-        bad = ~jnp.stack([*finite, jnp.isfinite(loss)])
-        return jnp.where(jnp.any(bad), jnp.argmax(bad), ALL_FINITE).astype(jnp.int32)
+        finite = [jnp.all(jnp.isfinite(leaf)) if is_float(leaf) else jnp.array(True) for leaf in leaves]
+        nonfinite = ~jnp.stack([*finite, jnp.isfinite(loss)])
+        return jnp.where(jnp.any(nonfinite), jnp.argmax(nonfinite), ALL_FINITE).astype(jnp.int32)
 
     # A sum of squares is finite only if all that went into it is; it is quicker than the search, and the metrics have
     # it anyway. Where it overflows, the search decides.
-    surely_finite = jnp.isfinite(sum_of_squares(filter(_can_be_bad, leaves))) & jnp.isfinite(loss)
-    return either(surely_finite, lambda: jnp.array(ALL_FINITE, jnp.int32), search)
+    surely_finite = jnp.isfinite(sum_of_squares(filter(is_float, leaves))) & jnp.isfinite(loss)
+    return cond_or_where(surely_finite, lambda: jnp.array(ALL_FINITE, jnp.int32), search)
 
 
-def either(use_first: Array, first: Callable[[], PyTree], second: Callable[[], PyTree]) -> Any:
+def cond_or_where(use_first: Array, first: Callable[[], PyTree], second: Callable[[], PyTree]) -> Any:
     """The result of one of two functions. On a CPU the other does not run; elsewhere both do, and no one waits.
 
     Selecting leaf by leaf keeps the old arrays beside the new ones: on a CPU XLA then copies them, which takes longer
@@ -85,11 +85,7 @@ def either(use_first: Array, first: Callable[[], PyTree], second: Callable[[], P
     return jax.tree.map(lambda a, b: a if a is b else jnp.where(use_first, a, b), first(), second())
 
 
-def _can_be_bad(leaf: Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
-
-
 def leaf_name(position: int, params: PyTree) -> str:
-    """The path of the leaf at a position that `first_bad` gave, or `"loss"`."""
+    """The path of the leaf at a position that `first_bad_leaf` gave, or `"loss"`."""
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     return path_text(paths[position]) if position < len(paths) else "loss"

@@ -9,7 +9,7 @@ import numpy as np
 
 from jgd.core import Array, PyTree, check_fields, in_place_of, path_text
 from jgd.train.guards._loss_scale import LossScale, LossScaleState, next_scale, overflowed
-from jgd.train.guards._spikes import Spikes, SpikeState, look
+from jgd.train.guards._spikes import Spikes, SpikeState, detect_spikes
 
 # What happened in a step, as the bits of `metrics["event"]`.
 NONFINITE, OVERFLOW, LOSS_SPIKE, NORM_SPIKE, LEVEL_SHIFT, RATE_LOWERED, LIMIT, STOPPED = (1 << i for i in range(8))
@@ -27,11 +27,11 @@ class GuardState(NamedTuple):
     settings: dict[str, Array]
 
 
-class Verdict(NamedTuple):
-    """What is done about one step."""
+class Decision(NamedTuple):
+    """What a guard does about one step."""
 
-    moves: Array  # whether params and optimizer state move
-    alive: Array  # whether the run goes on
+    moves: Array  # whether params and optimizer state are updated
+    running: Array  # whether the run goes on
     rate_multiplier: Array | None  # what the learning rates are multiplied by
     state: GuardState
     metrics: dict[str, Array]
@@ -154,26 +154,26 @@ def _outline(tree: PyTree) -> tuple[Any, Any]:
     return jax.tree.structure(tree), shapes
 
 
-def judge(
+def decide(
     guard: Guard,
     state: GuardState,
     loss: Array,
     grad_norm: Array,
-    bad: Array,
+    bad_leaf: Array,
     finite: Array,
-    alive: Array,
+    running: Array,
     raises: bool,
-) -> Verdict:
-    """Decides what is done about a step.
+) -> Decision:
+    """What a guard does about a step.
 
     Args:
         guard: The parts.
         state: Their memory.
         loss: Scalar.
         grad_norm: Scalar.
-        bad: The position that `first_bad` gave.
+        bad_leaf: The position that `first_bad_leaf` gave.
         finite: Whether loss and gradients are.
-        alive: Whether no step before this one has stopped the run.
+        running: Whether no step before this one has stopped the run.
         raises: Whether a step that is not finite ends the run, rather than being left out.
     """
     overflow = jnp.zeros_like(finite)
@@ -186,7 +186,7 @@ def judge(
     limit = nonfinite & over & (not raises)
     stop = nonfinite if raises else limit
     bits = [(NONFINITE, nonfinite), (OVERFLOW, overflow), (LIMIT, limit)]
-    metrics = {"bad_leaf": bad, "skips": skips, "consecutive_skips": consecutive}
+    metrics = {"bad_leaf": bad_leaf, "skips": skips, "consecutive_skips": consecutive}
     moves, multiplier = finite, None
     new = state._replace(skips=skips, consecutive_skips=consecutive)
 
@@ -195,25 +195,25 @@ def judge(
         metrics |= {"loss_scale": scale.scale, "overflows": scale.overflows}
         new = new._replace(loss_scale=scale)
     if guard.spikes is not None:
-        seen = look(guard.spikes, state.spikes, {"loss": loss, "grad_norm": grad_norm}, finite)  # type: ignore[arg-type]
-        moves = moves & ~seen.spike
+        spikes = detect_spikes(guard.spikes, state.spikes, {"loss": loss, "grad_norm": grad_norm}, finite)  # type: ignore[arg-type]
+        moves = moves & ~spikes.is_spike
         of_number = {"loss": LOSS_SPIKE, "grad_norm": NORM_SPIKE}
-        bits += [(of_number[name], spike) for name, spike in seen.found.items()]
-        metrics |= {"grad_norm": grad_norm, "spikes": seen.state.spikes}
-        metrics |= {f"{name}_threshold": threshold for name, threshold in seen.thresholds.items()}
+        bits += [(of_number[name], spike) for name, spike in spikes.spiked.items()]
+        metrics |= {"grad_norm": grad_norm, "spikes": spikes.state.spikes}
+        metrics |= {f"{name}_threshold": threshold for name, threshold in spikes.thresholds.items()}
         if guard.spikes.action == "rollback":
-            stop = stop | seen.spike
+            stop = stop | spikes.is_spike
         else:
-            bits.append((LEVEL_SHIFT, seen.level_shift))
+            bits.append((LEVEL_SHIFT, spikes.level_shift))
         if guard.spikes.action == "lower_rate":
-            multiplier = jnp.where(alive, seen.rate_multiplier, 1.0)
+            multiplier = jnp.where(running, spikes.rate_multiplier, 1.0)
             bits.append((RATE_LOWERED, multiplier < 1))
-            metrics["rate_factor"] = seen.state.rate_factor
-        new = new._replace(spikes=seen.state)
+            metrics["rate_factor"] = spikes.state.rate_factor
+        new = new._replace(spikes=spikes.state)
 
-    goes_on = alive & ~stop
+    goes_on = running & ~stop
     bits.append((STOPPED, stop))
     event = sum((jnp.where(happened, bit, 0) for bit, happened in bits), jnp.array(0, jnp.int32))
-    metrics["event"] = jnp.where(alive, event, 0).astype(jnp.int32)
+    metrics["event"] = jnp.where(running, event, 0).astype(jnp.int32)
     kept = jax.tree.map(lambda a, b: a if a is b else jnp.where(goes_on, a, b), new, state)
-    return Verdict(moves & goes_on, goes_on, multiplier, kept, metrics)
+    return Decision(moves & goes_on, goes_on, multiplier, kept, metrics)

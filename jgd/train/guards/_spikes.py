@@ -1,4 +1,4 @@
-r"""Seeing that a loss or a gradient norm leaps, against a window of the values before it.
+r"""Detection of spikes in the loss and the gradient norm, against a window of the values before.
 
 With the center $c$ and the spread $s$ of the window, a value is a spike where
 
@@ -15,12 +15,11 @@ References:
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, check_fields, get_hyperparams, set_hyperparams
+from jgd.core import Array, check_fields
 
 SpikeAction = Literal["skip", "lower_rate", "rollback"]
 Statistic = Literal["mean", "median"]
@@ -39,14 +38,14 @@ class SpikeState(NamedTuple):
     settings: dict[str, Array]
 
 
-class SpikeVerdict(NamedTuple):
-    """What was found of one step."""
+class SpikeDecision(NamedTuple):
+    """What one step's numbers are, compared with the window."""
 
-    found: dict[str, Array]  # which numbers leapt
+    spiked: dict[str, Array]  # which numbers are above their threshold
     thresholds: dict[str, Array]  # NaN while not armed
-    spike: Array
-    level_shift: Array
-    rate_multiplier: Array
+    is_spike: Array  # whether any is
+    level_shift: Array  # whether there were so many in a row that the level has changed
+    rate_multiplier: Array  # what the learning rates are multiplied by
     state: SpikeState
 
 
@@ -116,9 +115,9 @@ class Spikes:
     def settings(self) -> dict[str, Array]:
         """The numbers that a step reads, as arrays."""
         floats = {name: getattr(self, name) for name in ("threshold", "min_spread", "factor", "min_factor")}
-        whole = {name: getattr(self, name) for name in ("max_in_a_row", "cooldown")}
+        counts = {name: getattr(self, name) for name in ("max_in_a_row", "cooldown")}
         return {name: jnp.array(value, jnp.float32) for name, value in floats.items()} | {
-            name: jnp.array(value, jnp.int32) for name, value in whole.items()
+            name: jnp.array(value, jnp.int32) for name, value in counts.items()
         }
 
     def init(self) -> SpikeState:
@@ -131,43 +130,45 @@ class Spikes:
         return SpikeState(windows, zero(), zero(), zero(), zero(), jnp.array(1, jnp.float32), self.settings())
 
 
-def look(spikes: Spikes, state: SpikeState, values: dict[str, Array], finite: Array) -> SpikeVerdict:
+def detect_spikes(spikes: Spikes, state: SpikeState, values: dict[str, Array], finite: Array) -> SpikeDecision:
     """Compares one step's numbers with the window. A step that is not finite changes nothing."""
     numbers = state.settings
     held = jnp.minimum(state.taken, spikes.window)
     armed = (state.taken >= spikes.window // 2) & (state.resting == 0)
     of_window = _mean_and_deviation if spikes.statistic == "mean" else _median_and_deviation
-    found, thresholds = {}, {}
+    spiked, thresholds = {}, {}
     for name, window in state.windows.items():
         center, spread = of_window(window, held)
         spread = jnp.maximum(spread, numbers["min_spread"] * jnp.abs(center))
         thresholds[name] = jnp.where(armed, center + numbers["threshold"] * spread, jnp.nan)
-        found[name] = finite & (values[name].astype(jnp.float32) > thresholds[name])
-    spike = jnp.any(jnp.stack(list(found.values())))
+        spiked[name] = finite & (values[name].astype(jnp.float32) > thresholds[name])
+    is_spike = jnp.any(jnp.stack(list(spiked.values())))
 
     latest = {name: values[name].astype(jnp.float32) for name in state.windows}
-    enters = finite & ~spike & jnp.all(jnp.isfinite(jnp.stack(list(latest.values()))))
+    enters = finite & ~is_spike & jnp.all(jnp.isfinite(jnp.stack(list(latest.values()))))
     place = state.taken % spikes.window
     windows = {
         name: window.at[place].set(jnp.where(enters, latest[name], window[place]))
         for name, window in state.windows.items()
     }
-    in_a_row = jnp.where(spike, state.in_a_row + 1, jnp.where(finite, 0, state.in_a_row))
+    in_a_row = jnp.where(is_spike, state.in_a_row + 1, jnp.where(finite, 0, state.in_a_row))
     level_shift = in_a_row >= numbers["max_in_a_row"]
     resting = jnp.where(finite, jnp.maximum(state.resting - 1, 0), state.resting)
-    lowered = jnp.maximum(state.rate_factor * numbers["factor"], jnp.minimum(numbers["min_factor"], state.rate_factor))
-    rate_factor = jnp.where(spike, lowered, state.rate_factor) if spikes.action == "lower_rate" else state.rate_factor
+    rate_factor = state.rate_factor
+    if spikes.action == "lower_rate":
+        lowered = jnp.maximum(rate_factor * numbers["factor"], jnp.minimum(numbers["min_factor"], rate_factor))
+        rate_factor = jnp.where(is_spike, lowered, rate_factor)
     new = SpikeState(
         windows,
         # Beyond two windows only the place counts; so the count never overflows.
         jnp.where(level_shift, 0, _wrapped(state.taken + enters, spikes.window)),
         jnp.where(level_shift, 0, in_a_row),
         jnp.where(level_shift, numbers["cooldown"], resting),
-        state.spikes + spike,
+        state.spikes + is_spike,
         rate_factor,
         numbers,
     )
-    return SpikeVerdict(found, thresholds, spike, level_shift, rate_factor / state.rate_factor, new)
+    return SpikeDecision(spiked, thresholds, is_spike, level_shift, rate_factor / state.rate_factor, new)
 
 
 def _wrapped(taken: Array, window: int) -> Array:
@@ -189,32 +190,3 @@ def _median_and_deviation(window: Array, held: Array) -> tuple[Array, Array]:
 
     center = median(window)
     return center, 1.4826 * median(jnp.abs(window - center))  # 1.4826: what makes it the deviation of a normal
-
-
-def lower_rates(opt_state: PyTree, multiplier: Array | float) -> PyTree:
-    """Multiplies every learning rate in an optimizer's state.
-
-    Raises:
-        ValueError: There is none, or one that the optimizer's next update overwrites.
-    """
-    known = get_hyperparams(opt_state)
-    rates = [name for name in known if name.split(".")[-1] == "learning_rate"]
-    if not rates:
-        raise ValueError(
-            "lowering the learning rate: the optimizer has none in its state. Use one of jgd, or wrap optax's in"
-            " optax.inject_hyperparams."
-        )
-    if any("learning_rate" in node.hyperparams_states for node in _nodes_with_schedules(opt_state)):
-        raise ValueError(
-            "lowering the learning rate: this one follows a schedule of optax.inject_hyperparams, which overwrites it"
-            " at the next update. Give the schedule to an optimizer of jgd: it keeps a learning_rate_scale beside it."
-        )
-    changed = [f"{name}_scale" if f"{name}_scale" in known else name for name in rates]
-    return set_hyperparams(opt_state, **{name: known[name] * multiplier for name in changed})
-
-
-def _nodes_with_schedules(opt_state: PyTree) -> list[Any]:
-    def has_schedules(node: Any) -> bool:
-        return isinstance(getattr(node, "hyperparams_states", None), dict)
-
-    return [node for node in jax.tree.leaves(opt_state, is_leaf=has_schedules) if has_schedules(node)]

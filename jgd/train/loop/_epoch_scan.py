@@ -6,7 +6,7 @@ is told to without compiling anew, and writes the scalars of each into buffers.
 
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,12 @@ import numpy as np
 from jgd.core import Array, PyTree, programs_inside
 from jgd.train._state import TrainState
 from jgd.train.data._array_loader import ArrayLoader, padded
-from jgd.train.data._position import Place
+from jgd.train.data._position import Data, Place
 from jgd.train.loop._history import scalars_of
 from jgd.train.step._make_step import Step
+
+#: The scalars of the steps by name, and their `bad_leaf`.
+Numbers = tuple[dict[str, Array], Array]
 
 Scan = bool | Literal["auto"]
 
@@ -27,12 +30,13 @@ SECONDS = 0.25
 _MOST_BYTES = 1 << 30
 
 
-class Ran(NamedTuple):
-    """What some steps gave: the scalars of each in front of buffers that may be longer."""
+class ScanResult(NamedTuple):
+    """What some steps gave: the numbers of each in front of buffers that may be longer."""
 
     state: TrainState
-    alive: Array
+    running: Array
     scalars: dict[str, Array]
+    bad_leaves: Array
 
 
 class EpochScan:
@@ -59,18 +63,18 @@ class EpochScan:
 
     def holds_convolutions(self, state: TrainState) -> bool:
         """Whether a convolution is among what the step computes. Compiles nothing; the trace is used again."""
-        self._ready(0)
+        self._upload(0)
         zero = np.int32(0)
         traced = self._compiled.trace(state, np.array(True), self._arrays, self._order[1], zero, zero)
         return any(equation.primitive.name == "conv_general_dilated" for equation in _equations(traced.jaxpr.jaxpr))
 
-    def __call__(self, state: TrainState, alive: Array, epoch: int, first: int, count: int) -> Ran:
+    def __call__(self, state: TrainState, running: Array, epoch: int, first: int, count: int) -> ScanResult:
         """Runs the batches `first`, ..., `first + count - 1` of an epoch."""
-        self._ready(epoch)
-        out = self._compiled(state, alive, self._arrays, self._order[1], np.int32(first), np.int32(count))
-        state, alive, scalars, names = out
+        self._upload(epoch)
+        out = self._compiled(state, running, self._arrays, self._order[1], np.int32(first), np.int32(count))
+        state, running, scalars, bad_leaves, names = out
         self.names = set(names)
-        return Ran(state, alive, scalars)
+        return ScanResult(state, running, scalars, bad_leaves)
 
     def place(self, epoch: int, batch: int) -> Place:
         """The place after so many batches of an epoch."""
@@ -81,7 +85,8 @@ class EpochScan:
         """One of the batches, for a report."""
         return self._loader.batch(epoch, batch)
 
-    def _ready(self, epoch: int) -> None:
+    def _upload(self, epoch: int) -> None:
+        """Places the arrays and the order of an epoch on the device, where they are not there."""
         if self._arrays is None:
             self._arrays = jax.tree.map(jax.device_put, self._loader.arrays)
         if self._order[0] != epoch:
@@ -91,7 +96,7 @@ class EpochScan:
             self._order = epoch, jax.device_put(order.reshape(self.batches, size))
 
 
-def choose(scan: Scan, step: Step, data: Any, state: TrainState, length: int) -> EpochScan | None:
+def epoch_scan(scan: Scan, step: Step, data: Data, state: TrainState, length: int) -> EpochScan | None:
     """The compiled loop where it is asked for, or where `"auto"` finds it safe; None for one step at a time.
 
     Raises:
@@ -118,7 +123,7 @@ def choose(scan: Scan, step: Step, data: Any, state: TrainState, length: int) ->
     return None if next(iter(devices)).platform == "cpu" and loop.holds_convolutions(state) else loop
 
 
-def _can_gather(data: Any) -> bool:
+def _can_gather(data: Data) -> TypeGuard[ArrayLoader]:
     """Whether the data's batches are those that the loop gathers."""
     if not isinstance(data, ArrayLoader):
         return False
@@ -138,44 +143,45 @@ _programs: "weakref.WeakKeyDictionary[Step, dict[Any, Any]]" = weakref.WeakKeyDi
 
 
 def _program(step: Step, length: int, real: int | None) -> Any:
-    known = _programs.setdefault(step, {})
-    if (length, real) not in known:
-        known[length, real] = jax.jit(_loop(step.advance, length, real), donate_argnums=(0,) if step.donate else ())
-    return known[length, real]
+    of_step = _programs.setdefault(step, {})
+    if (length, real) not in of_step:
+        of_step[length, real] = jax.jit(_loop(step.advance, length, real), donate_argnums=(0,) if step.donate else ())
+    return of_step[length, real]
 
 
 def _loop(advance: Callable[..., Any], length: int, real: int | None) -> Callable[..., Any]:
     """The loop itself; `real` is how many examples there are where the last batch is padded."""
 
-    def run(
-        state: TrainState, alive: Array, arrays: PyTree, order: Array, first: Array, count: Array
-    ) -> tuple[TrainState, Array, dict[str, Array], dict[str, Array]]:
+    def steps(
+        state: TrainState, running: Array, arrays: PyTree, order: Array, first: Array, count: Array
+    ) -> tuple[TrainState, Array, dict[str, Array], Array, dict[str, Array]]:
         names: set[str] = set()
 
         # Compiled on its own, so that the loss is traced once for the shapes and for the loop.
         @jax.jit
-        def one(state: TrainState, alive: Array, i: Array) -> tuple[TrainState, Array, dict[str, Array]]:
+        def one(state: TrainState, running: Array, i: Array) -> ScanResult:
             indices = order[i]
             batch = jax.tree.map(lambda array: array.at[indices].get(mode="promise_in_bounds"), arrays)
             if real is not None:
                 batch = padded(batch, i * indices.shape[0] + jnp.arange(indices.shape[0]) < real)
-            state, metrics, bad, alive = advance(state, batch, alive)
-            scalars, found = scalars_of(metrics)
-            names.update(found)
-            return state, alive, scalars | {"bad": bad}
+            state, metrics, bad_leaf, running = advance(state, batch, running)
+            scalars, metric_names = scalars_of(metrics)
+            names.update(metric_names)
+            return ScanResult(state, running, scalars, bad_leaf)
 
-        def body(carry: tuple[Array, TrainState, Array, dict[str, Array]]) -> Any:
-            i, state, alive, buffers = carry
-            state, alive, scalars = one(state, alive, first + i)
-            return i + 1, state, alive, {name: buffers[name].at[i].set(value) for name, value in scalars.items()}
+        def body(carry: tuple[Array, TrainState, Array, Numbers]) -> tuple[Array, TrainState, Array, Numbers]:
+            i, state, running, buffers = carry
+            state, running, *numbers = one(state, running, first + i)
+            return i + 1, state, running, jax.tree.map(lambda row, x: row.at[i].set(x), buffers, tuple(numbers))
 
-        scalars = jax.eval_shape(one, state, alive, first)[2]
-        buffers = {name: jnp.zeros((length,), scalar.dtype) for name, scalar in scalars.items()}
-        start = (jnp.zeros((), jnp.int32), state, jnp.asarray(alive), buffers)
-        _, state, alive, buffers = jax.lax.while_loop(lambda carry: carry[0] < count, body, start)
-        return state, alive, buffers, dict.fromkeys(sorted(names), jnp.zeros((), bool))
+        _, _, *shapes = jax.eval_shape(one, state, running, first)
+        buffers = jax.tree.map(lambda scalar: jnp.zeros((length,), scalar.dtype), tuple(shapes))
+        start = (jnp.zeros((), jnp.int32), state, jnp.asarray(running), buffers)
+        _, state, running, (scalars, bad_leaves) = jax.lax.while_loop(lambda carry: carry[0] < count, body, start)
+        # A jitted function returns arrays alone: the names are the keys of a dict of them.
+        return state, running, scalars, bad_leaves, dict.fromkeys(sorted(names), jnp.zeros((), bool))
 
-    return run
+    return steps
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

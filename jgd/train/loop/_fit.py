@@ -14,7 +14,7 @@ from jgd.train.data._marks import left_by, place_of, remember
 from jgd.train.data._position import Data, Place
 from jgd.train.loop._best import BestStates
 from jgd.train.loop._ends import pick_up, place_of_result, result, say_if_interrupted, say_what_has_no_effect
-from jgd.train.loop._epoch_scan import EpochScan, Scan, choose
+from jgd.train.loop._epoch_scan import EpochScan, Scan, epoch_scan
 from jgd.train.loop._history import History, Recorder
 from jgd.train.loop._interrupt import Interruptible, OnInterrupt
 from jgd.train.loop._log import JsonlLog
@@ -185,7 +185,7 @@ def fit(
         if log.set_aside is not None:
             run.notices.tell(f"the log of an earlier run is now {log.set_aside}.")
         try:
-            loop = choose(scan, step, data, run.state, fetch_every)
+            loop = epoch_scan(scan, step, data, run.state, fetch_every)
             if rollback is not None:
                 run.begin_rollback(rollback)
             with run.interrupt:

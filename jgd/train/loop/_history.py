@@ -1,7 +1,7 @@
 """The numbers of a run, gathered without waiting for the device."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,6 +38,23 @@ class Column:
         return self._array
 
 
+class StepRecord(NamedTuple):
+    """What one step gave: its scalars by name, and the leaf that was not finite, as `first_bad_leaf` says it."""
+
+    scalars: dict[str, Any]
+    bad_leaf: int
+
+
+class _Unfetched(NamedTuple):
+    """The numbers of `count` steps from `step` on, on the device."""
+
+    step: int
+    epoch: int
+    count: int | None  # None: one step, whose numbers are scalars
+    scalars: dict[str, Any]
+    bad_leaf: Array
+
+
 class Recorder:
     """Keeps the metrics of each step on the device until someone asks for them.
 
@@ -46,7 +63,7 @@ class Recorder:
     """
 
     def __init__(self, history: Mapping[str, np.ndarray] | None = None) -> None:
-        self._waiting: list[tuple[int | None, dict[str, Any]]] = []
+        self._unfetched: list[_Unfetched] = []
         self.steps: dict[str, Column] = {}
         self.epochs: dict[str, Column] = {}
         self._of_metrics = {"step", "epoch"}
@@ -57,34 +74,32 @@ class Recorder:
                 self._of_metrics.add(plain)
         self.closed = max(map(len, self.epochs.values()), default=0)  # epochs so far
 
-    def add(self, step: int, epoch: int, metrics: Mapping[str, Any], bad: Array) -> None:
+    def add(self, step: int, epoch: int, metrics: Mapping[str, Any], bad_leaf: Array) -> None:
         """Takes the metrics of one step: the scalars among them, those in `aux` included."""
         scalars, names = scalars_of(metrics)
         self._of_metrics |= names
-        self._waiting.append((None, {"step": step, "epoch": epoch} | scalars | {"bad": bad}))
+        self._unfetched.append(_Unfetched(step, epoch, None, scalars, bad_leaf))
 
-    def add_many(self, step: int, epoch: int, count: int, scalars: Mapping[str, Any], names: set[str]) -> None:
-        """Takes the scalars of `count` steps, each an array of which the first `count` entries are theirs."""
+    def add_many(
+        self, step: int, epoch: int, count: int, scalars: Mapping[str, Any], bad_leaves: Array, names: set[str]
+    ) -> None:
+        """Takes the numbers of `count` steps, each an array of which the first `count` entries are theirs."""
         self._of_metrics |= names
-        self._waiting.append((count, {"step": step, "epoch": epoch} | dict(scalars)))
+        self._unfetched.append(_Unfetched(step, epoch, count, dict(scalars), bad_leaves))
 
-    def fetch(self) -> list[dict[str, Any]]:
+    def fetch(self) -> list[StepRecord]:
         """Waits for the steps added since the last call, keeps their numbers, and returns them step by step."""
-        waiting, self._waiting = self._waiting, []
-        fetched = jax.device_get([record for _, record in waiting])
-        records: list[dict[str, Any]] = []
-        for (count, _), record in zip(waiting, fetched, strict=True):
+        unfetched, self._unfetched = self._unfetched, []
+        records: list[StepRecord] = []
+        for step, epoch, count, scalars, bad_leaf in jax.device_get(unfetched):
             if count is None:
-                records.append(record)
+                records.append(_record(step, epoch, scalars, bad_leaf))
             else:
-                step, epoch = record.pop("step"), record.pop("epoch")
-                for i in range(count):
-                    numbers = {name: values[i] for name, values in record.items()}
-                    records.append(dict(sorted(({"step": step + i, "epoch": epoch} | numbers).items())))
+                rows = ({name: values[i] for name, values in scalars.items()} for i in range(count))
+                records += [_record(step + i, epoch, row, bad_leaf[i]) for i, row in enumerate(rows)]
         for record in records:
-            for name, value in record.items():
-                if name != "bad":
-                    self.steps.setdefault(name, Column()).append(value)
+            for name, value in record.scalars.items():
+                self.steps.setdefault(name, Column()).append(value)
         return records
 
     @property
@@ -116,7 +131,7 @@ class Recorder:
 
     def cut_back(self, step: int, closed: int) -> None:
         """Forgets the steps from `step` on, those not fetched yet among them, and all but `closed` epochs."""
-        self._waiting = []
+        self._unfetched = []
         _drop_last(self.steps, int(np.sum(self.steps["step"].array() >= step)) if self.steps else 0)
         _drop_last(self.epochs, self.closed - closed)
         self.closed = closed
@@ -138,6 +153,11 @@ class Recorder:
         self.fetch()
         arrays = {name: column.array() for name, column in (self.steps | self.epochs).items()}
         return arrays | {"stopped": stopped}
+
+
+def _record(step: int, epoch: int, scalars: Mapping[str, Any], bad_leaf: Any) -> StepRecord:
+    by_name = {"step": step, "epoch": epoch} | dict(scalars)
+    return StepRecord(dict(sorted(by_name.items())), int(bad_leaf))
 
 
 def _drop_last(columns: dict[str, Column], count: int) -> None:

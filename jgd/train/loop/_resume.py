@@ -12,6 +12,7 @@ from jgd.core import PyTree, get_hyperparams, set_hyperparams
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._folder import Restored
 from jgd.train.checkpoints._leaves import named_leaves
+from jgd.train.guards._rates import has_schedules
 
 Resume = bool | Literal["state", "hyperparams"]
 
@@ -157,16 +158,13 @@ def _settings(state: TrainState) -> dict[str, Any]:
 def _without_schedules(state: TrainState) -> TrainState:
     """The state without the numbers that `optax.inject_hyperparams` has from a schedule, which stand among the rest."""
 
-    def follows(node: Any) -> bool:
-        return isinstance(getattr(node, "hyperparams_states", None), dict)
-
     def plain(node: Any) -> Any:
-        if not follows(node):
+        if not has_schedules(node):
             return node
         scheduled = dict.fromkeys(node.hyperparams_states.keys() & node.hyperparams.keys())
         return node._replace(hyperparams=dict(node.hyperparams) | scheduled)
 
-    return state._replace(opt_state=jax.tree.map(plain, state.opt_state, is_leaf=follows))
+    return state._replace(opt_state=jax.tree.map(plain, state.opt_state, is_leaf=has_schedules))
 
 
 def _is_setting(name: str) -> bool:

@@ -12,7 +12,7 @@ from jgd.core import check_choice
 from jgd.train._counts import check_count
 from jgd.train._state import TrainState
 from jgd.train.guards._events import Event
-from jgd.train.guards._spikes import lower_rates
+from jgd.train.guards._rates import lower_rates
 
 Keep = Literal["host", "device"]
 

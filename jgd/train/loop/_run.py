@@ -24,7 +24,7 @@ from jgd.train.loop._resume import rule_of
 from jgd.train.loop._rollback import Rollback, StateKeeper
 from jgd.train.loop._saving import Saver
 from jgd.train.loop._summary import ALWAYS, EvalFn, evaluated, names_before_training
-from jgd.train.step._make_step import Step, alive_beside
+from jgd.train.step._make_step import Step, running_beside
 
 
 class Settings(NamedTuple):
@@ -69,7 +69,7 @@ class Run:
         self.position = int(state.step)  # counted here, since the state's own counter would have to be fetched
         self.epoch_start = self.position
         self.epoch = place.epoch
-        self.alive: Any = alive_beside(state)
+        self.running: Any = running_beside(state)
         self.stopped = ""
         self.summary: dict[str, float] = {}
         self.keeper: StateKeeper | None = None
@@ -185,8 +185,8 @@ class Run:
 
     def _advance(self, batch: PyTree, place: Place) -> None:
         self._before_first(batch)
-        self.state, metrics, bad, self.alive = self.step.compiled(self.state, batch, self.alive)
-        self.recorder.add(self.position, place.epoch, metrics, bad)
+        self.state, metrics, bad_leaf, self.running = self.step.compiled(self.state, batch, self.running)
+        self.recorder.add(self.position, place.epoch, metrics, bad_leaf)
         if self._keeps_batches:
             self._batches[self.position] = place, lambda: batch
         self.position += 1
@@ -208,8 +208,9 @@ class Run:
             ends = [self._stride, until_fetch, loop.batches - first, self.saver.steps_until(self.position)]
             count = min(ends + [batch - first for batch in skipped])
             began = time.perf_counter()
-            self.state, self.alive, scalars = loop(self.state, self.alive, self.epoch, first, count)
-            self.recorder.add_many(self.position, self.epoch, count, scalars, loop.names)
+            result = loop(self.state, self.running, self.epoch, first, count)
+            self.state, self.running = result.state, result.running
+            self.recorder.add_many(self.position, self.epoch, count, result.scalars, result.bad_leaves, loop.names)
             if self._keeps_batches:
                 for i in range(count):
                     place = loop.place(self.epoch, first + i + 1)
@@ -217,7 +218,7 @@ class Run:
             self.position += count
             self.place = loop.place(self.epoch, first + count)
             self.progress.advance(count)
-            jax.block_until_ready(scalars["bad"])
+            jax.block_until_ready(result.bad_leaves)
             if self._timed:  # the first time it was compiled
                 per_step = (time.perf_counter() - began) / count
                 self._stride = max(1, min(every, int(SECONDS / per_step)))
@@ -245,34 +246,36 @@ class Run:
         """Brings the numbers of the last steps over, and looks at them."""
         records = self.recorder.fetch()
         batches, self._batches = self._batches, {}
-        for record in records:
-            bad = int(record.pop("bad"))
-            leaf = {} if bad == ALL_FINITE else {"nonfinite_leaf": leaf_name(bad, self.state.params)}
+        for record, bad_leaf in records:
+            leaf = {} if bad_leaf == ALL_FINITE else {"nonfinite_leaf": leaf_name(bad_leaf, self.state.params)}
             self.log.write("step", record | leaf)
             place, batch = batches.get(record["step"], (None, lambda: None))
-            self._look_at_events(record, bad, place, batch)
+            self._handle_events(record, bad_leaf, place, batch)
             if self.settings.tol is not None and record["grad_norm"] <= self.settings.tol and not self.stopped:
                 self.stopped = "converged"
         if records:
-            shown = [name for name in ("loss", "grad_norm") if name in records[-1]]
-            self.progress.show({name: float(records[-1][name]) for name in shown})
+            last = records[-1].scalars
+            self.progress.show({name: float(last[name]) for name in ("loss", "grad_norm") if name in last})
         if self.keeper is not None:
             self.keeper.confirm(self.position)
 
-    def _look_at_events(self, record: dict[str, Any], bad: int, place: Place | None, batch: Callable[[], Any]) -> None:
+    def _handle_events(
+        self, record: dict[str, Any], bad_leaf: int, place: Place | None, batch: Callable[[], PyTree]
+    ) -> None:
         """Writes down what happened in a step; where that ends the run, goes back to a good state or raises."""
-        word = bad if self.step.guard is None else int(record["event"])
-        stops = self.step.has_stopped(word)
-        if not stops and bool(record["finite"]) and not (self.step.guard is not None and word):
+        outcome = int(self.step.outcome(record, bad_leaf))
+        stops = self.step.has_stopped(outcome)
+        nothing = ALL_FINITE if self.step.guard is None else 0
+        if outcome == nothing:
             return
-        events = events_of(record, step=record["step"], params=self.state.params, batch=batch(), bad=bad)
+        events = events_of(record, step=record["step"], params=self.state.params, batch=batch(), bad_leaf=bad_leaf)
         events = [{"action": "stop" if stops else self.step.on_nonfinite} | event for event in events]
         for event in events:
             self.log.write(event["kind"], {name: value for name, value in event.items() if name != "kind"})
         if not stops:
             return
         if self.keeper is None:
-            error = self.step.error_of(record, bad, self.state, batch())
+            error = self.step.error_of(record, bad_leaf, self.state, batch())
             if error is not None:
                 raise error
             return
@@ -283,7 +286,7 @@ class Run:
     def _go_back(self, recovery: Any, trouble: Place) -> None:
         self.state, (self.place, closed, self.plateau.watched), event = recovery
         self.left_out.add((trouble.epoch, trouble.batch))
-        self.position, self.alive = int(self.state.step), alive_beside(self.state)
+        self.position, self.running = int(self.state.step), running_beside(self.state)
         self.recorder.cut_back(self.position, closed)
         self.log.cut_back(self.position, self.place.epoch, events=False)
         self.log.write("rollback", {name: value for name, value in event.items() if name != "kind"})

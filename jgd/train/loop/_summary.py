@@ -9,7 +9,7 @@ import numpy as np
 from jgd.core import PyTree
 from jgd.train._state import TrainState
 from jgd.train.loop._history import scalars_of
-from jgd.train.step._make_step import ALIVE, Step
+from jgd.train.step._make_step import RUNNING, Step
 
 EvalFn = Callable[[TrainState], Mapping[str, Any]]
 
@@ -38,7 +38,7 @@ def names_before_training(
 
     The step is traced, not run; `eval_fn` is called once, if `wanted` is not among what the step gives.
     """
-    metrics = jax.eval_shape(step.traceable, state, batch, ALIVE)[1]
+    metrics = jax.eval_shape(step.traceable, state, batch, RUNNING)[1]
     scalars, own = scalars_of(metrics)
     names = [*ALWAYS, *(name for name in scalars if name not in own)]
     if wanted not in names and eval_fn is not None:

@@ -7,20 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import (
-    Array,
-    GradientTransformation,
-    PyTree,
-    apply_updates,
-    ascent_direction,
-    get_hyperparams,
-    plain_norm,
-    update_params,
-)
+from jgd.core import Array, GradientTransformation, PyTree, apply_updates, ascent_direction, plain_norm, update_params
 from jgd.train._state import TrainState
-from jgd.train.guards._finite import ALL_FINITE, either, first_bad
-from jgd.train.guards._guard import Guard, check_guard_state, judge
-from jgd.train.guards._spikes import lower_rates
+from jgd.train.guards._finite import ALL_FINITE, cond_or_where, first_bad_leaf
+from jgd.train.guards._guard import Guard, check_guard_state, decide
+from jgd.train.guards._rates import learning_rates, lower_rates
 from jgd.train.step._loss_weight import LossWeight
 from jgd.train.step._objective import GradientRun, LossFn, evaluate, grad_of, loss_of_params
 from jgd.train.step._same_optimizer import told_apart
@@ -44,20 +35,20 @@ class Options(NamedTuple):
 
 
 def make_advance(optimizer: GradientTransformation, options: Options) -> Advance:
-    """The function behind a step: `advance(state, batch, alive) -> (state, metrics, bad, alive)`."""
+    """The function behind a step: `advance(state, batch, running) -> (state, metrics, bad_leaf, running)`."""
     loss_fn, has_aux, guard = options.loss_fn, options.has_aux, options.guard
     transform = optax.with_extra_args_support(optimizer)
     raises = options.on_nonfinite == "raise"
 
-    def advance(state: TrainState, batch: PyTree, alive: Array) -> tuple[TrainState, Metrics, Array, Array]:
+    def advance(state: TrainState, batch: PyTree, running: Array) -> tuple[TrainState, Metrics, Array, Array]:
         check_guard_state(guard, state.guard)
         key = step_key(state)
         scale = scale_of(state)
-        loss, grads, model_state, aux, own = differentiate(options, state, batch, key, scale)
+        loss, grads, model_state, aux, extra_metrics = differentiate(options, state, batch, key, scale)
         grad_norm = plain_norm(grads)
         unmoved = jnp.zeros_like(grad_norm)
         objective = loss_of_params(loss_fn, state.model_state, batch, key, has_aux=has_aux)
-        again = {
+        extra = {
             "value": loss,
             "grad": _grad_for_search(grads, state.opt_state),
             "value_fn": objective,
@@ -68,39 +59,39 @@ def make_advance(optimizer: GradientTransformation, options: Options) -> Advance
         def move() -> tuple[PyTree, PyTree, Array]:
             with told_apart(optimizer, state.params, state.opt_state):
                 if not options.norms:
-                    return *update_params(optimizer, grads, state.opt_state, state.params, **again), unmoved
-                updates, opt_state = transform.update(grads, state.opt_state, state.params, **again)
+                    return *update_params(optimizer, grads, state.opt_state, state.params, **extra), unmoved
+                updates, opt_state = transform.update(grads, state.opt_state, state.params, **extra)
             return apply_updates(state.params, updates), opt_state, plain_norm(updates).astype(unmoved.dtype)
 
         def stay() -> tuple[PyTree, PyTree, Array]:
             return state.params, state.opt_state, unmoved
 
-        bad = first_bad(loss, grads)
-        finite = bad == ALL_FINITE
-        verdict = None
+        bad_leaf = first_bad_leaf(loss, grads)
+        finite = bad_leaf == ALL_FINITE
+        decision = None
         if guard is not None:
-            verdict = judge(guard, state.guard, loss, grad_norm, bad, finite, alive, raises)
-            moves, alive = verdict.moves, verdict.alive
+            decision = decide(guard, state.guard, loss, grad_norm, bad_leaf, finite, running, raises)
+            moves, running = decision.moves, decision.running
         else:
-            alive = alive & finite if raises else alive
-            moves = alive if raises else finite
+            running = running & finite if raises else running
+            moves = running if raises else finite
         if options.on_nonfinite == "ignore":
             params, opt_state, update_norm = move()
         else:
-            params, opt_state, update_norm = either(moves, move, stay)
+            params, opt_state, update_norm = cond_or_where(moves, move, stay)
             model_state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), model_state, state.model_state)
-        if verdict is not None and verdict.rate_multiplier is not None:
-            opt_state = lower_rates(opt_state, verdict.rate_multiplier)
+        if decision is not None and decision.rate_multiplier is not None:
+            opt_state = lower_rates(opt_state, decision.rate_multiplier)
         may_stop = raises or guard is not None
-        count = jnp.where(alive, state.step + 1, state.step) if may_stop else state.step + 1
-        guard_state = state.guard if verdict is None else verdict.state
+        count = jnp.where(running, state.step + 1, state.step) if may_stop else state.step + 1
+        guard_state = state.guard if decision is None else decision.state
         new_state = TrainState(count, params, opt_state, state.key, model_state, guard_state)
         metrics: Metrics = {"loss": loss}
         if options.norms:
             metrics |= {"grad_norm": grad_norm, "update_norm": update_norm, "param_norm": plain_norm(params)}
-        metrics |= _learning_rates(opt_state) | {"finite": finite}
-        metrics |= {} if verdict is None else verdict.metrics
-        return new_state, _merged(metrics if aux is None else metrics | {"aux": aux}, own), bad, alive
+        metrics |= _rate_metrics(opt_state) | {"finite": finite}
+        metrics |= {} if decision is None else decision.metrics
+        return new_state, _merged(metrics if aux is None else metrics | {"aux": aux}, extra_metrics), bad_leaf, running
 
     return advance
 
@@ -123,8 +114,8 @@ def differentiate(
     if options.gradient is not None:
         if state.model_state is not None:
             raise ValueError("make_step: gradient= does not go with a model state; the state holds one.")
-        loss, grads, own = options.gradient(state.params, batch, key)
-        return loss, grads, None, None, own
+        loss, grads, metrics = options.gradient(state.params, batch, key)
+        return loss, grads, None, None, metrics
     loss, grads, model_state, aux, micro_square = evaluate(
         options.loss_fn,
         state.params,
@@ -153,15 +144,14 @@ def _grad_for_search(grads: PyTree, opt_state: PyTree) -> PyTree:
     return grads
 
 
-def _merged(metrics: Metrics, own: Metrics) -> Metrics:
-    taken = sorted(metrics.keys() & own.keys())
+def _merged(metrics: Metrics, extra_metrics: Metrics) -> Metrics:
+    taken = sorted(metrics.keys() & extra_metrics.keys())
     if taken:
         raise ValueError(f"make_step: the metrics of gradient= have names that the step's own have: {taken}.")
-    return metrics | own
+    return metrics | extra_metrics
 
 
-def _learning_rates(opt_state: PyTree) -> Metrics:
+def _rate_metrics(opt_state: PyTree) -> Metrics:
     """The learning rate, or the last of several, each of which stands under its own name as well."""
-    known = get_hyperparams(opt_state)
-    found = {name: known[name] for name in known if name.split(".")[-1] == "learning_rate"}
-    return found | {"learning_rate": [jnp.array(jnp.nan), *found.values()][-1]}
+    rates = learning_rates(opt_state)
+    return rates | {"learning_rate": [jnp.array(jnp.nan), *rates.values()][-1]}

@@ -22,16 +22,16 @@ from jgd.train.step._objective import GradientRun, LossFn, gradient_run
 from jgd.train.step._same_optimizer import check_same_optimizer
 from jgd.train.step._stacked import check_batch, ranks_of
 
-ALIVE = np.array(True)  # NumPy's, so that importing this module starts no device
+RUNNING = np.array(True)  # NumPy's, so that importing this module starts no device
 
 
 class Step:
     """What `make_step` returns: call it as `step(state, batch) -> (state, metrics)`.
 
     Attributes:
-        advance: The pure function behind it, `advance(state, batch, alive) -> (state, metrics, bad, alive)`, for
-            `scan_steps` and `fit`. `bad` says which leaf was not finite; where that is to raise,
-            `alive` turns false and leaves the state as it is from there on. So it does where a guard ends the run.
+        advance: The pure function behind it, `advance(state, batch, running) -> (state, metrics, bad_leaf, running)`,
+            for `scan_steps` and `fit`. `bad_leaf` says which leaf was not finite. Where a step has ended the run,
+            `running` is false from there on, and the state stays as it is.
         compiled: `advance`, compiled, donating if the step does; `traceable` is the same without donation.
         options: What `make_step` was asked for.
         donate: Whether the memory of the state that goes in is reused.
@@ -47,7 +47,7 @@ class Step:
         self.compiled = jax.jit(advance, donate_argnums=(0,) if donate else ())
         self.traceable = jax.jit(advance)
         self._waits = options.guard is not None or options.on_nonfinite == "raise"
-        self._alive: Any = None
+        self._running: Any = None
 
     @property
     def on_nonfinite(self) -> OnNonfinite:
@@ -68,50 +68,53 @@ class Step:
         check_state(state, self.optimizer)
         # While it is differentiated or mapped over, others hold on to what stands in the state.
         if any(map(is_traced, jax.tree.leaves(state))):
-            state, metrics, _, _ = self.traceable(state, batch, ALIVE)
+            state, metrics, _, _ = self.traceable(state, batch, RUNNING)
             return state, metrics
-        if self._alive is None:  # on the device, so that it need not be brought there at each call
+        if self._running is None:  # on the device, so that it need not be brought there at each call
             with jax.ensure_compile_time_eval():
-                self._alive = jnp.asarray(ALIVE)
+                self._running = jnp.asarray(RUNNING)
         try:
-            state, metrics, bad, _ = self.compiled(state, batch, self._alive)
+            state, metrics, bad_leaf, _ = self.compiled(state, batch, self._running)
         except (TypeError, OverflowError):  # from JAX, where a leaf is no array
             check_batch("step", batch)
             raise
-        if self._waits and not is_traced(bad):
-            # Waits for the device. `int` would do, and take twice as long as the way by NumPy.
-            word = np.asarray(bad if self.options.guard is None else metrics["event"]).item()
-            if self.has_stopped(word):
-                error = self.error_of(metrics, int(bad), state, batch)
+        if self._waits and not is_traced(bad_leaf):
+            # Waits for the device; `int(...)` would take twice as long as `np.asarray(...).item()`.
+            outcome = np.asarray(self.outcome(metrics, bad_leaf)).item()
+            if self.has_stopped(outcome):
+                error = self.error_of(metrics, int(bad_leaf), state, batch)
                 if error is not None:
                     raise error
         return state, metrics
 
-    def has_stopped(self, word: int) -> bool:
-        """Whether a step has ended the run: by `bad` for a step without a guard, by `metrics["event"]` for one with."""
+    def outcome(self, metrics: Mapping[str, Any], bad_leaf: Any) -> Any:
+        """What came of a step, or of several: the bits of the guard's `event`, or without a guard `bad_leaf`."""
+        return bad_leaf if self.options.guard is None else metrics["event"]
+
+    def has_stopped(self, outcome: int) -> bool:
+        """Whether a step of this `outcome` has ended the run."""
         if self.options.guard is None:
-            return self.options.on_nonfinite == "raise" and word != ALL_FINITE
-        return bool(word & STOPPED)
+            return self.options.on_nonfinite == "raise" and outcome != ALL_FINITE
+        return bool(outcome & STOPPED)
 
     def error_of(
-        self, metrics: Mapping[str, Any], bad: int, state: TrainState, batch: PyTree = None
+        self, metrics: Mapping[str, Any], bad_leaf: int, state: TrainState, batch: PyTree = None
     ) -> Exception | None:
         """The error of a step that has ended the run, None for any other step.
 
         Args:
             metrics: Those of the step, fetched or not.
-            bad: What `advance` returned under this name.
+            bad_leaf: What `advance` returned under this name.
             state: The state after the step, or after any that followed: from the step that ended the run on it has
                 stayed as it was before.
             batch: The step's batch; with `debug` it goes into the bundle.
         """
-        word = bad if self.options.guard is None else int(metrics["event"])
-        if not self.has_stopped(word):
+        if not self.has_stopped(int(self.outcome(metrics, bad_leaf))):
             return None
         number = int(state.step)
         if self.options.guard is None:
             error: Exception | None = NonFiniteError(
-                number, leaf_name(bad, state.params), float(metrics["loss"]), state
+                number, leaf_name(bad_leaf, state.params), float(metrics["loss"]), state
             )
         else:
             error = error_of_events(events_of(metrics, step=number, params=state.params, batch=batch), state)
@@ -222,9 +225,9 @@ def _noting(known: set[tuple[int, ...]], advance: Advance) -> Advance:
     """`advance`, which notes what kind of batch it is traced with; the program has no part in it."""
 
     @functools.wraps(advance)
-    def noted(state: TrainState, batch: PyTree, alive: Any) -> Any:
+    def noted(state: TrainState, batch: PyTree, running: Any) -> Any:
         known.add(ranks_of(batch))
-        return advance(state, batch, alive)
+        return advance(state, batch, running)
 
     return noted
 
@@ -245,10 +248,10 @@ def _check_guard(guard: Any, on_nonfinite: OnNonfinite) -> None:
         )
 
 
-def alive_beside(state: TrainState) -> Any:
-    """`ALIVE` for the first call of `advance`, placed as the state is: what that returns then compiles nothing."""
+def running_beside(state: TrainState) -> Any:
+    """`RUNNING` for the first call of `advance`, placed as the state is: what that returns then compiles nothing."""
     placed = isinstance(state.step, jax.Array) and not is_traced(state.step) and state.step.committed
-    return jax.device_put(ALIVE, state.step.sharding) if placed else ALIVE
+    return jax.device_put(RUNNING, state.step.sharding) if placed else RUNNING
 
 
 def check_state(state: Any, optimizer: GradientTransformation) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jgd.core import Array, PyTree, checked, is_traced
 from jgd.train._state import TrainState
 from jgd.train.step._advance import Metrics
-from jgd.train.step._make_step import ALIVE, Step, check_state
+from jgd.train.step._make_step import RUNNING, Step, check_state
 from jgd.train.step._stacked import check_stacked
 
 
@@ -45,12 +45,12 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
 
     def scan(state: TrainState, batches: PyTree) -> tuple[TrainState, Metrics, Array]:
         def body(carry: tuple[TrainState, Array], batch: PyTree) -> tuple[tuple[TrainState, Array], Any]:
-            state, alive = carry
-            state, metrics, bad, alive = step.advance(state, batch, alive)
-            return (state, alive), (metrics, bad)
+            state, running = carry
+            state, metrics, bad_leaf, running = step.advance(state, batch, running)
+            return (state, running), (metrics, bad_leaf)
 
-        (state, _), (metrics, bad) = jax.lax.scan(body, (state, jnp.asarray(ALIVE)), batches)
-        return state, metrics, bad
+        (state, _), (metrics, bad_leaf) = jax.lax.scan(body, (state, jnp.asarray(RUNNING)), batches)
+        return state, metrics, bad_leaf
 
     compiled = jax.jit(scan, donate_argnums=(0,) if step.donate else ())
     traceable = jax.jit(scan)
@@ -59,13 +59,13 @@ def scan_steps(step: Step) -> Callable[[TrainState, PyTree], tuple[TrainState, M
         check_state(state, step.optimizer)
         check_stacked(batches, step.known)
         go = traceable if any(map(is_traced, jax.tree.leaves(state))) else compiled
-        state, metrics, bad = go(state, batches)
-        if not is_traced(bad):
-            words = np.asarray(bad if step.guard is None else metrics["event"]).tolist()
-            stopped = next((i for i, word in enumerate(words) if step.has_stopped(word)), None)
+        state, metrics, bad_leaf = go(state, batches)
+        if not is_traced(bad_leaf):
+            outcomes = np.asarray(step.outcome(metrics, bad_leaf)).tolist()
+            stopped = next((i for i, outcome in enumerate(outcomes) if step.has_stopped(outcome)), None)
             if stopped is not None:
                 of_step, batch = jax.tree.map(lambda leaf: leaf[stopped], (metrics, batches))
-                error = step.error_of(of_step, int(bad[stopped]), state, batch)
+                error = step.error_of(of_step, int(bad_leaf[stopped]), state, batch)
                 if error is not None:
                     raise error
         return state, metrics
