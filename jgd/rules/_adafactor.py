@@ -59,22 +59,22 @@ def factored_axes(shape: tuple[int, ...], factored: bool, least: Any) -> tuple[i
 
 
 def _rms(x: Array) -> Array:
-    found = squares([x])
-    return root(found.total / max(x.size, 1)) / found.scale
+    x_sq = squares([x])
+    return root(x_sq.total / max(x.size, 1)) / x_sq.scale
 
 
 def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momentum: bool, decays: bool) -> Rule:
-    """The rule in the form asked for."""
+    """The rule; `by_param` scales steps by the size of the leaf."""
 
-    def without(axis_of: int) -> Any:
+    def mean_over(which: int) -> Any:
         def make(param: Array) -> Array:
             axes, dtype = factored_axes(param.shape, factored, least), real_dtype(param.dtype)
             # A sum over the axis that goes keeps the sharding of the others.
-            return jnp.zeros(1, dtype) if axes is None else jnp.zeros_like(jnp.sum(param, axes[axis_of]), dtype=dtype)
+            return jnp.zeros(1, dtype) if axes is None else jnp.zeros_like(jnp.sum(param, axes[which]), dtype=dtype)
 
         return make
 
-    def whole(param: Array) -> Array:
+    def full_moment(param: Array) -> Array:
         dtype = real_dtype(param.dtype)
         is_factored = factored_axes(param.shape, factored, least) is not None
         return jnp.zeros(1, dtype) if is_factored else jnp.zeros_like(param, dtype=dtype)
@@ -108,10 +108,10 @@ def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momen
         return -(u + hyper["weight_decay_rate"] * param if decays else u), new
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
-        after = jnp.maximum(step - hyper["decay_offset"], 1)
-        return hyper | {"keep": 1 - after.astype(hyper["eps"].dtype) ** -hyper["decay_rate"]}
+        since = jnp.maximum(step - hyper["decay_offset"], 1)
+        return hyper | {"keep": 1 - since.astype(hyper["eps"].dtype) ** -hyper["decay_rate"]}
 
-    slots = {"v_row": without(1), "v_col": without(0), "v": whole} | ({"ema": zeros} if momentum else {})
+    slots = {"v_row": mean_over(1), "v_col": mean_over(0), "v": full_moment} | ({"ema": zeros} if momentum else {})
     squares = ("v_row", "v_col", "v")
     return Rule(update, slots=slots, kind="leaf", needs_params=True, prepare=prepare, nonnegative=squares)
 

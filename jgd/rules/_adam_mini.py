@@ -71,8 +71,8 @@ def views(shape: Shape, blocks: Blocks) -> tuple[Shape, Shape]:
     if isinstance(blocks, str):
         return shape, shape if blocks == "element" else (1,) * len(shape)
     axis = blocks.axis % len(shape)
-    cut = (shape[axis],) if blocks.count is None else (blocks.count, shape[axis] // blocks.count)
-    view = (*shape[:axis], *cut, *shape[axis + 1 :])
+    lengths = (shape[axis],) if blocks.count is None else (blocks.count, shape[axis] // blocks.count)
+    view = (*shape[:axis], *lengths, *shape[axis + 1 :])
     return view, tuple(size if i == axis else 1 for i, size in enumerate(view))
 
 
@@ -97,40 +97,40 @@ def adam_mini_blocks(params: PyTree) -> PyTree:
         name = path_text(path).lower()
         if jnp.ndim(leaf) < 2:
             return "element" if "bias" in name else "tensor"
-        return AdamMiniBlocks(0 if any(word in name for word in ("embed", "embd", "wte")) else -1)
+        return AdamMiniBlocks(0 if any(part in name for part in ("embed", "embd", "wte")) else -1)
 
     return jax.tree_util.tree_map_with_path(guess, params)
 
 
-def blocks_of(owner: str, params: PyTree, given: Any) -> list[Blocks]:
+def blocks_of(owner: str, params: PyTree, blocks: Any) -> list[Blocks]:
     """For each leaf its blocks.
 
     Args:
         owner: The factory's name, for messages.
         params: The params, or gradients in their shape.
-        given: A tree of blocks shaped like the params or a prefix, a function from params to one, or None.
+        blocks: A tree of blocks shaped like the params or a prefix, a function from params to one, or None.
 
     Raises:
         ValueError: Blocks of an unknown kind, or that do not fit their leaf.
     """
-    tree = tree_from(adam_mini_blocks if given is None else given, params)
+    tree = tree_from(adam_mini_blocks if blocks is None else blocks, params)
     try:
         spread = jax.tree.map(
-            lambda blocks, subtree: [blocks] * len(jax.tree.leaves(subtree)),
+            lambda leaf_blocks, subtree: [leaf_blocks] * len(jax.tree.leaves(subtree)),
             tree,
             params,
             is_leaf=lambda node: isinstance(node, AdamMiniBlocks),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{owner}: the tree of blocks is no prefix of the params: {error}") from None
-    found = jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, AdamMiniBlocks))
-    for (path, leaf), blocks in zip(jax.tree_util.tree_flatten_with_path(params)[0], found, strict=True):
-        _check(owner, path_text(path), jnp.shape(leaf), blocks)
-    return found
+    by_leaf = jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, AdamMiniBlocks))
+    for (path, leaf), leaf_blocks in zip(jax.tree_util.tree_flatten_with_path(params)[0], by_leaf, strict=True):
+        _check(owner, path_text(path), jnp.shape(leaf), leaf_blocks)
+    return by_leaf
 
 
-def _check(owner: str, where: str, shape: Shape, blocks: Any) -> None:
-    message = f"{owner}: the blocks of the leaf at {where}, of shape {shape}, are {blocks!r};"
+def _check(owner: str, path: str, shape: Shape, blocks: Any) -> None:
+    message = f"{owner}: the blocks of the leaf at {path}, of shape {shape}, are {blocks!r};"
     if not isinstance(blocks, AdamMiniBlocks):
         if not isinstance(blocks, str) or blocks not in ("tensor", "element"):
             raise ValueError(f"{message} expected 'tensor', 'element' or AdamMiniBlocks(axis, count).")
@@ -149,8 +149,10 @@ def adam_mini_rule(blocks: Blocks) -> Rule:
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param, step
-        view, kept = views(grad.shape, blocks)
-        within = tuple(i for i, (size, left) in enumerate(zip(view, kept, strict=True)) if size != left)
+        view, block_view = views(grad.shape, blocks)
+        within = tuple(
+            i for i, (size, block_size) in enumerate(zip(view, block_view, strict=True)) if size != block_size
+        )
         mean = jnp.sum(abs_sq(grad).reshape(view), within, keepdims=True) / max(math.prod(view[i] for i in within), 1)
         nu = hyper["b2"] * slots["nu"] + hyper["1-b2"] * mean
         mu = hyper["b1"] * slots["mu"] + hyper["1-b1"] * grad

@@ -48,19 +48,22 @@ def project(direction: Array, grad: Array, param: Array, hyper: Hyper, axis: int
     """The direction, without its part along the param where that is scale-invariant; and the factor on the decay."""
     if param.ndim < 2 or param.size == 0:
         return direction, 1.0
-    found, ratio = direction, 1.0
+    projected, decay_factor = direction, 1.0
     for shape in ((1, -1), (param.shape[axis], -1)):  # that by channel goes before that of all
         x, g, d = (jnp.moveaxis(leaf, axis, 0).reshape(shape) for leaf in (param, grad, direction))
-        of_x, of_g = squares([x], (1,)), squares([g], (1,))
-        x, g = of_x.scale * x, of_g.scale * g
-        norm, grad_norm = (jnp.maximum(of.length, hyper["eps"] * of.scale) for of in (of_x, of_g))
-        cosine = jnp.abs(jnp.sum(x * g, axis=1, keepdims=True)) / (norm * grad_norm)
+        x_sq, g_sq = squares([x], (1,)), squares([g], (1,))
+        x, g = x_sq.scale * x, g_sq.scale * g
+        param_norm, grad_norm = (jnp.maximum(sq.length, hyper["eps"] * sq.scale) for sq in (x_sq, g_sq))
+        cosine = jnp.abs(jnp.sum(x * g, axis=1, keepdims=True)) / (param_norm * grad_norm)
         invariant = jnp.max(cosine) < hyper["delta"] / x.shape[1] ** 0.5
-        unit = x / (of_x.length + hyper["eps"] * of_x.scale)
+        unit = x / (x_sq.length + hyper["eps"] * x_sq.scale)
         tangent = d - unit * jnp.sum(unit * d, axis=1, keepdims=True)
         tangent = jnp.moveaxis(tangent.reshape(jnp.moveaxis(param, axis, 0).shape), 0, axis)
-        found, ratio = jnp.where(invariant, tangent, found), jnp.where(invariant, hyper["wd_ratio"], ratio)
-    return found, ratio
+        projected, decay_factor = (
+            jnp.where(invariant, tangent, projected),
+            jnp.where(invariant, hyper["wd_ratio"], decay_factor),
+        )
+    return projected, decay_factor
 
 
 def _adamp_rule(decays: bool, nesterov: bool, axis: int) -> Rule:
@@ -68,8 +71,8 @@ def _adamp_rule(decays: bool, nesterov: bool, axis: int) -> Rule:
         del step
         mu, nu = moments(grad, slots, hyper)
         numerator = hyper["b1"] * mu + hyper["1-b1"] * grad if nesterov else mu
-        direction, ratio = project(numerator / denominator(nu, hyper), grad, param, hyper, axis)
-        decay = hyper["learning_rate"] * hyper["weight_decay"] * ratio * param if decays else 0
+        direction, decay_factor = project(numerator / denominator(nu, hyper), grad, param, hyper, axis)
+        decay = hyper["learning_rate"] * hyper["weight_decay"] * decay_factor * param if decays else 0
         return -hyper["mu_scale"] * direction - decay, {"mu": mu, "nu": nu}
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:

@@ -44,19 +44,19 @@ from jgd.core import (
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import lift_beside_adamw
 from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
-from jgd.rules.matrices._orthogonal_momentum import Form, matrix_rule
+from jgd.rules.matrices._orthogonal_momentum import OrthogonalMomentum, matrix_rule
 
 NS_EPS = 1e-7
 
 
-def adamuon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form) -> Rule:
+def adamuon_rule(axes: MuonDimensionNumbers, decays: bool, momentum: OrthogonalMomentum) -> Rule:
     """AdaMuon for leaves whose matrix axes are `axes`."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del step
-        mu, ahead = form.momentum(grad, slots["mu"], hyper)
-        direction = form.orthogonal(
-            as_matrices(jnp.sign(ahead), axes), hyper | {"ns_eps": jnp.full_like(hyper["eps"], NS_EPS)}
+        mu, mu_hat = momentum.average(grad, slots["mu"], hyper)
+        direction = momentum.orthogonalize(
+            as_matrices(jnp.sign(mu_hat), axes), hyper | {"ns_eps": jnp.full_like(hyper["eps"], NS_EPS)}
         )
         b2, weight = (hyper["b2"], hyper["1-b2"]) if "b2" in hyper else (hyper["beta"], hyper["1-beta"])
         nu = b2 * as_matrices(slots["nu"], axes) + weight * abs_sq(direction)
@@ -68,7 +68,7 @@ def adamuon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form) -> Rule:
             direction = direction + hyper["weight_decay"] * param
         return -hyper["learning_rate"] * direction, {"mu": mu, "nu": from_matrices(nu, grad.shape, axes)}
 
-    return dataclasses.replace(matrix_rule(update, form, nu=real_zeros), nonnegative=("nu",))
+    return dataclasses.replace(matrix_rule(update, momentum, nu=real_zeros), nonnegative=("nu",))
 
 
 def adamuon(
@@ -122,7 +122,7 @@ def adamuon(
         >>> print((updates**2).mean() ** 0.5)
         0.02
     """
-    form = Form("keller", ns_steps, nesterov, ns_dtype=ns_dtype)
+    orthogonal_momentum = OrthogonalMomentum("keller", ns_steps, nesterov, ns_dtype=ns_dtype)
     hyperparams = {
         "learning_rate": learning_rate,
         "ns_coeffs": check_coeffs("adamuon", ns_coeffs),
@@ -138,7 +138,7 @@ def adamuon(
         "adam_weight_decay": adam_weight_decay,
     }
     return lift_beside_adamw(
-        lambda axes, decays: adamuon_rule(axes, decays, form),
+        lambda axes, decays: adamuon_rule(axes, decays, orthogonal_momentum),
         hyperparams,
         matrix_axes,
         mask,

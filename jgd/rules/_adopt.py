@@ -53,10 +53,10 @@ def adopt_rule(nesterov: bool, bound: Callable[[Array], Array] | None) -> Rule:
         root = jnp.maximum(jnp.sqrt(slots["nu"]), hyper["eps"])
         direction = grad / jnp.where(root > 0, root, 1)
         if bound is not None:
-            limit = bound((step - 1).astype(root.dtype))
-            check_kind("adopt", "what clip_value_fn returns", limit, float)
+            clip_value = bound((step - 1).astype(root.dtype))
+            check_kind("adopt", "what clip_value_fn returns", clip_value, float)
             # A complex direction is cut in its length.
-            direction = direction * jnp.minimum(1, limit / jnp.maximum(jnp.abs(direction), 1e-30))
+            direction = direction * jnp.minimum(1, clip_value / jnp.maximum(jnp.abs(direction), 1e-30))
         direction = jnp.where(first, 0, direction)
         mu = hyper["b1"] * slots["mu"] + hyper["1-b1"] * direction
         nu = jnp.where(first, abs_sq(grad), hyper["b2"] * slots["nu"] + hyper["1-b2"] * abs_sq(grad))

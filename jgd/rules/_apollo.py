@@ -63,11 +63,11 @@ def step_size(hyper: Hyper, step: Array) -> Hyper:
 def apollo_rule(axes: MuonDimensionNumbers, rank: int, gap: int, by_channel: bool, seed: int) -> Rule:
     """APOLLO for leaves whose matrix axes are `axes`."""
 
-    def low_rank(param: Array) -> Array:
+    def low_rank_zeros(param: Array) -> Array:
         shape = tall(as_matrices(param, axes)).shape
         return jnp.zeros((*shape[:2], rank), param.dtype)
 
-    def one_a_matrix(param: Array) -> Array:
+    def zero_per_matrix(param: Array) -> Array:
         return jnp.zeros(as_matrices(param, axes).shape[0], param.dtype)
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -76,17 +76,17 @@ def apollo_rule(axes: MuonDimensionNumbers, rank: int, gap: int, by_channel: boo
         channels = tall(matrices)
         key = jax.random.fold_in(jax.random.key(seed), (step - 1) // gap)
         projection = jax.random.normal(key, (channels.shape[2], rank), grad.dtype) / math.sqrt(rank)
-        small = channels @ projection
-        mu, nu = moments(small, slots, hyper)
+        low_rank_grad = channels @ projection
+        mu, nu = moments(low_rank_grad, slots, hyper)
         direction = mu / (jnp.sqrt(nu) + hyper["eps"])
         axis = 2 if by_channel else (1, 2)
-        scaled = channels * (_norm(direction, axis) / (_norm(small, axis) + TINY))
-        norm, before = _norm(scaled, (1, 2)), slots["norm"][:, None, None]
-        limiter = jnp.where(before > 0, jnp.maximum(norm / (before + TINY), GROWTH) / GROWTH, 1)
+        scaled = channels * (_norm(direction, axis) / (_norm(low_rank_grad, axis) + TINY))
+        norm, last_norm = _norm(scaled, (1, 2)), slots["norm"][:, None, None]
+        limiter = jnp.where(last_norm > 0, jnp.maximum(norm / (last_norm + TINY), GROWTH) / GROWTH, 1)
         delta = -hyper["step_size"] * jnp.sqrt(hyper["scale"]) * untall(scaled / limiter, matrices.shape)
         return from_matrices(delta, grad.shape, axes), {"mu": mu, "nu": nu, "norm": (norm / limiter)[:, 0, 0]}
 
-    slots = {"mu": low_rank, "nu": low_rank, "norm": one_a_matrix}
+    slots = {"mu": low_rank_zeros, "nu": low_rank_zeros, "norm": zero_per_matrix}
     return Rule(update, slots, "matrix", supports_complex=False, prepare=step_size, nonnegative=("nu", "norm"))
 
 

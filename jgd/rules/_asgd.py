@@ -28,9 +28,9 @@ def asgd_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arr
     """A step of descent and one of the average, on one leaf."""
     del step
     delta = -hyper["eta"] * (grad + hyper["lambd"] * param)
-    moved, weight = param + delta, hyper["ax_weight"]
-    ax = slots["average"] + weight * (moved - slots["average"])
-    return delta, {"average": jnp.where(weight < 1, ax, moved)}
+    new_param, weight = param + delta, hyper["ax_weight"]
+    average = slots["average"] + weight * (new_param - slots["average"])
+    return delta, {"average": jnp.where(weight < 1, average, new_param)}
 
 
 def _rates(hyper: Hyper, step: Array) -> Hyper:

@@ -43,18 +43,18 @@ def cocob_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Ar
     grad = hyper["learning_rate"] * grad
     start = slots["init_particles"]
     scale = jnp.maximum(slots["scale"], jnp.abs(grad))
-    total = slots["subgradients"] + jnp.abs(grad)
+    subgradients = slots["subgradients"] + jnp.abs(grad)
     reward = jnp.maximum(slots["reward"] - grad * (param - start), 0)
-    gathered = slots["cumulative_gradients"] - grad
-    bet = gathered / (scale * jnp.maximum(total + scale, hyper["alpha"] * scale)) * (scale + reward)
-    new = {
+    cumulative = slots["cumulative_gradients"] - grad
+    bet = cumulative / (scale * jnp.maximum(subgradients + scale, hyper["alpha"] * scale)) * (scale + reward)
+    new_slots = {
         "init_particles": start,
-        "cumulative_gradients": gathered,
+        "cumulative_gradients": cumulative,
         "scale": scale,
-        "subgradients": total,
+        "subgradients": subgradients,
         "reward": reward,
     }
-    return start + bet - param, new
+    return start + bet - param, new_slots
 
 
 def cocob(

@@ -37,8 +37,8 @@ def hutchinson(random_seed: Any = None) -> Optimizer:
         >>> import jax.numpy as jnp
         >>> from jgd.rules import hutchinson
         >>> estimator, params = hutchinson(), jnp.array([1.0, 2.0])
-        >>> found, state = estimator.update(None, estimator.init(params), params, obj_fn=lambda w: jnp.sum(w**3))
-        >>> print(found)
+        >>> diagonal, state = estimator.update(None, estimator.init(params), params, obj_fn=lambda w: jnp.sum(w**3))
+        >>> print(diagonal)
         [ 6. 12.]
     """
 
@@ -54,8 +54,8 @@ def hutchinson(random_seed: Any = None) -> Optimizer:
         key, subkey = jax.random.split(state["key"])
         signs = optax.tree.random_like(subkey, params, jax.random.rademacher, dtype=jnp.float32)
         signs = jax.tree.map(lambda s, p: s.astype(jnp.result_type(p)), signs, params)
-        products = jax.jvp(jax.grad(obj_fn), (params,), (signs,))[1]
-        return jax.tree.map(lambda h, s: h * s, products, signs), {"key": key}
+        hvp = jax.jvp(jax.grad(obj_fn), (params,), (signs,))[1]
+        return jax.tree.map(lambda h, s: h * s, hvp, signs), {"key": key}
 
     return make_optimizer(init, update, "jgd.hutchinson()")
 

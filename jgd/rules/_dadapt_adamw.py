@@ -54,14 +54,14 @@ def dadapt_update(
         denominator = jnp.sqrt(square) + eps
         return x / jnp.where(denominator > 0, denominator, 1)
 
-    before = zip(grads, slots["grad_sum"], slots["exp_avg_sq"], strict=True)
-    gathered = sum(jnp.sum(g * over_root(s, v)) for g, s, v in before)
+    slots_before = zip(grads, slots["grad_sum"], slots["exp_avg_sq"], strict=True)
+    inner_product = sum(jnp.sum(g * over_root(s, v)) for g, s, v in slots_before)
     mu = [hyper["b1"] * m + hyper["1-b1"] * rate * g for m, g in zip(slots["exp_avg"], grads, strict=True)]
     nu = [hyper["b2"] * v + hyper["1-b2"] * abs_sq(g) for v, g in zip(slots["exp_avg_sq"], grads, strict=True)]
     sums = [sigma * s + rest * rate * g for s, g in zip(slots["grad_sum"], grads, strict=True)]
-    size = rest * sum(jnp.sum(jnp.abs(s)) for s in sums)
-    numerator = sigma * slots["numerator_weighted"] + rest * rate * gathered
-    estimate = jnp.where(size > 0, numerator / jnp.where(size > 0, size, 1), d)
+    norm1 = rest * sum(jnp.sum(jnp.abs(s)) for s in sums)
+    numerator = sigma * slots["numerator_weighted"] + rest * rate * inner_product
+    estimate = jnp.where(norm1 > 0, numerator / jnp.where(norm1 > 0, norm1, 1), d)
     leaves = zip(mu, nu, params, strict=True)
     deltas = [-over_root(m, v) - hyper["weight_decay"] * rate * p for m, v, p in leaves]
     new = {"exp_avg": mu, "exp_avg_sq": nu, "grad_sum": sums, "estim_lr": jnp.maximum(d, estimate)}

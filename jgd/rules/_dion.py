@@ -1,4 +1,4 @@
-r"""Dion: orthonormal steps of low rank, found by power iteration, with what they leave out kept for later.
+r"""Dion: orthonormal steps of low rank, found by power iteration; what they leave out stays in the momentum.
 
 $$
 \begin{aligned}
@@ -60,15 +60,16 @@ def dion_rule(
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del step
         shape = as_matrices(grad, axes).shape
-        total, q = tall(as_matrices(slots["mu"] + grad, axes)), slots["q"]
+        b, q = tall(as_matrices(slots["mu"] + grad, axes)), slots["q"]
         r = q
         for _ in range(power_iters):
-            p = over_blocks(completed_basis, total @ r)
-            r = total.mT @ p
-        is_zero = jnp.all(total == 0, axis=(1, 2), keepdims=True)
+            p = over_blocks(completed_basis, b @ r)
+            r = b.mT @ p
+        is_zero = jnp.all(b == 0, axis=(1, 2), keepdims=True)
         p, r = jnp.where(is_zero, 0, p), jnp.where(is_zero, q, r)
-        mu = total - hyper["1-momentum"] * (p @ r.mT)
-        norms = (found := squares([r], (1,))).length / found.scale
+        mu = b - hyper["1-momentum"] * (p @ r.mT)
+        r_sq = squares([r], (1,))
+        norms = r_sq.length / r_sq.scale
         rounding = orthonormal_to_within(r.shape[2], r.dtype) * jnp.max(norms, axis=2, keepdims=True, initial=0)
         q = r / jnp.where(norms > rounding, norms + hyper["eps"], jnp.inf)
         direction = untall(p @ q.mT, shape) * math.sqrt(shape[2] / max(shape[1], 1))

@@ -56,23 +56,23 @@ def _distance(params: list[Array], start: list[Array]) -> Array:
     return global_norm([param - first for param, first in zip(params, start, strict=True)])
 
 
-def dog_rule(kind: str, first: Any) -> TreeRule:
+def dog_rule(kind: str, init: Any) -> TreeRule:
     """DoG with its first step given as a distance, as a share of the params' norm, or as a learning rate."""
 
     def update(
         grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
     ) -> tuple[list[Array], Slots]:
-        farthest = jnp.maximum(slots["max_dist"], _distance(params, slots["init_params"]))
-        total = slots["sum_sq_norm_grads"] + sum_of_squares(grads)
-        root = jnp.sqrt(total + hyper["eps"])
-        rate = farthest / jnp.where(root > 0, root, 1)
+        max_dist = jnp.maximum(slots["max_dist"], _distance(params, slots["init_params"]))
+        sum_sq = slots["sum_sq_norm_grads"] + sum_of_squares(grads)
+        root = jnp.sqrt(sum_sq + hyper["eps"])
+        rate = max_dist / jnp.where(root > 0, root, 1)
         if kind == "learning_rate":
             rate = jnp.where(step == 1, hyper["init_step"], rate)
         deltas = [(-hyper["learning_rate"] * rate).astype(jnp.finfo(grad.dtype).dtype) * grad for grad in grads]
-        return deltas, {"init_params": slots["init_params"], "max_dist": farthest, "sum_sq_norm_grads": total}
+        return deltas, {"init_params": slots["init_params"], "max_dist": max_dist, "sum_sq_norm_grads": sum_sq}
 
     def start(params: list[Array]) -> Array:
-        length = {"distance": first, "heuristic": first * (1 + global_norm(params)), "learning_rate": 0.0}[kind]
+        length = {"distance": init, "heuristic": init * (1 + global_norm(params)), "learning_rate": 0.0}[kind]
         return zero(params) + length
 
     scalars = {"max_dist": start, "sum_sq_norm_grads": zero}
@@ -82,11 +82,11 @@ def dog_rule(kind: str, first: Any) -> TreeRule:
 def ldog_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """DoG, on one leaf by itself."""
     del step
-    farthest = jnp.maximum(slots["max_dist"], global_norm(param - slots["init_params"]))
-    total = slots["sum_sq_norm_grads"] + sum_of_squares([grad])
-    root = jnp.sqrt(total + hyper["eps"])
-    delta = -hyper["learning_rate"] * farthest / jnp.where(root > 0, root, 1) * grad
-    return delta, {"init_params": slots["init_params"], "max_dist": farthest, "sum_sq_norm_grads": total}
+    max_dist = jnp.maximum(slots["max_dist"], global_norm(param - slots["init_params"]))
+    sum_sq = slots["sum_sq_norm_grads"] + sum_of_squares([grad])
+    root = jnp.sqrt(sum_sq + hyper["eps"])
+    delta = -hyper["learning_rate"] * max_dist / jnp.where(root > 0, root, 1) * grad
+    return delta, {"init_params": slots["init_params"], "max_dist": max_dist, "sum_sq_norm_grads": sum_sq}
 
 
 def ldog_rule(share: Any) -> Rule:
@@ -100,7 +100,7 @@ def ldog_rule(share: Any) -> Rule:
     return Rule(ldog_update, slots=slots, kind="leaf", needs_params=True, exact=tuple(slots))
 
 
-def dowg_rule(first: Any) -> TreeRule:
+def dowg_rule(init_estim: Any) -> TreeRule:
     """DoWG, its first squared distance given."""
 
     def update(
@@ -108,14 +108,14 @@ def dowg_rule(first: Any) -> TreeRule:
     ) -> tuple[list[Array], Slots]:
         del step
         distance = _distance(params, slots["init_params"])
-        square = jnp.maximum(slots["estim_sq_dist"], distance**2)
-        total = slots["weighted_sq_norm_grads"] + square * sum_of_squares(grads)
-        denominator = jnp.sqrt(total) + hyper["eps"]
-        rate = hyper["learning_rate"] * square / jnp.where(denominator > 0, denominator, 1)
+        estim_sq_dist = jnp.maximum(slots["estim_sq_dist"], distance**2)
+        weighted_sum_sq = slots["weighted_sq_norm_grads"] + estim_sq_dist * sum_of_squares(grads)
+        denominator = jnp.sqrt(weighted_sum_sq) + hyper["eps"]
+        rate = hyper["learning_rate"] * estim_sq_dist / jnp.where(denominator > 0, denominator, 1)
         deltas = [-rate.astype(jnp.finfo(grad.dtype).dtype) * grad for grad in grads]
-        return deltas, {**slots, "estim_sq_dist": square, "weighted_sq_norm_grads": total}
+        return deltas, {**slots, "estim_sq_dist": estim_sq_dist, "weighted_sq_norm_grads": weighted_sum_sq}
 
-    scalars = {"estim_sq_dist": lambda params: full(first)(zero(params)), "weighted_sq_norm_grads": zero}
+    scalars = {"estim_sq_dist": lambda params: full(init_estim)(zero(params)), "weighted_sq_norm_grads": zero}
     return TreeRule(update, slots={"init_params": same}, scalars=scalars, needs_params=True, exact=("init_params",))
 
 
@@ -155,17 +155,17 @@ def dog(
         >>> print(updates.round(1))
         [-0.3 -0.4]
     """
-    kind, first = init_step
+    kind, init = init_step
     if kind not in _KINDS:
         known = ", ".join(map(repr, _KINDS))
         raise ValueError(f"dog: init_step must be a pair of one of {known} and a number; got {init_step!r}.")
     if kind != "learning_rate":
-        check_hyperparam("dog", "init_step", first, changes=False)
+        check_hyperparam("dog", "init_step", init, changes=False)
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
-    hyperparams |= {"init_step": first} if kind == "learning_rate" else {}
+    hyperparams |= {"init_step": init} if kind == "learning_rate" else {}
     hyperparams |= {} if weight_decay is None else {"weight_decay": weight_decay}
     before = None if weight_decay is None else coupled_decay("dog", mask)
-    rule = dog_rule(kind, first)
+    rule = dog_rule(kind, init)
     return lift(rule, hyperparams, name="dog", before=before, state_dtype=state_dtype, layout=layout)
 
 
@@ -247,10 +247,10 @@ def dowg(
         >>> print(updates.round(1))
         [-0.3 -0.4]
     """
-    first = eps if init_estim_sq_dist is None else init_estim_sq_dist
+    init_estim = eps if init_estim_sq_dist is None else init_estim_sq_dist
     if init_estim_sq_dist is None:
         check_hyperparam("dowg", "eps", eps, changes=False)
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
     hyperparams |= {} if weight_decay is None else {"weight_decay": weight_decay}
     before = None if weight_decay is None else coupled_decay("dowg", mask)
-    return lift(dowg_rule(first), hyperparams, name="dowg", before=before, state_dtype=state_dtype, layout=layout)
+    return lift(dowg_rule(init_estim), hyperparams, name="dowg", before=before, state_dtype=state_dtype, layout=layout)

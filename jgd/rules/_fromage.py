@@ -32,12 +32,12 @@ from jgd.core import (
 def fromage_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """Fromage, on one leaf."""
     del slots, step
-    size = jnp.maximum(global_norm(param), hyper["min_norm"])
-    found = squares([grad])
-    length = jnp.maximum(found.length, hyper["min_norm"] * found.scale)
-    unusable = (size == 0) | (length == 0)
-    ratio = jnp.where(unusable, 1, size / jnp.where(unusable, 1, length))
-    scaled = jnp.where(unusable, 1, found.scale) * grad
+    param_norm = jnp.maximum(global_norm(param), hyper["min_norm"])
+    grad_sq = squares([grad])
+    grad_norm = jnp.maximum(grad_sq.length, hyper["min_norm"] * grad_sq.scale)
+    unusable = (param_norm == 0) | (grad_norm == 0)
+    ratio = jnp.where(unusable, 1, param_norm / jnp.where(unusable, 1, grad_norm))
+    scaled = jnp.where(unusable, 1, grad_sq.scale) * grad
     return (hyper["shrink"] - 1) * param - hyper["shrink"] * hyper["learning_rate"] * ratio * scaled, {}
 
 

@@ -9,7 +9,7 @@ z_t &= z_{t-1} + g_t + 2 \lambda_s\, \theta_{t-1} - (\kappa_t - \kappa_{t-1})\, 
 $$
 
 with the slots $n$ (`sum_of_squares`), which starts at `initial_accumulator_value`, and
-$z_t + \kappa_t \theta_t$ (`linear`), the pull of the regularization, which stays finite for any rate; $p$ is
+$z_t + \kappa_t \theta_t$ (`linear`), which stays finite for any rate; $p$ is
 `learning_rate_power`, $\beta$ is `offset`. The form is that of Keras and TensorFlow, in which $\lambda_2$ counts twice
 as much as in the paper; but there $\eta_t$ stands in $\kappa_{t-1}$ too, so that params shrink with a falling rate.
 
@@ -43,22 +43,22 @@ from jgd.core import (
 
 
 def ftrl_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """One step of the leader, on one leaf. All is multiplied by the rate, which may be zero."""
+    """One step of the leader, on one leaf. Here `z` and `kappa` are multiplied by the rate, which may be zero."""
     power, rate, l2 = -hyper["learning_rate_power"], hyper["learning_rate"], 2 * hyper["l2"]
-    moves = rate > 0
-    divisor = jnp.where(moves, rate, 1)
-    total = slots["sum_of_squares"] + grad**2
-    weight, before = (n**power + hyper["offset"] for n in (total, slots["sum_of_squares"]))
-    pull = jnp.where((step == 1) & moves, before * param / divisor, slots["linear"])
-    pull = pull + grad + 2 * hyper["l2_shrinkage"] * param
-    linear, bound, curvature = rate * pull - weight * param, rate * hyper["l1"], weight + rate * l2
-    clipped = jnp.clip(linear, -bound, bound)
+    rate_is_positive = rate > 0
+    divisor = jnp.where(rate_is_positive, rate, 1)
+    sum_sq = slots["sum_of_squares"] + grad**2
+    kappa, kappa_before = (n**power + hyper["offset"] for n in (sum_sq, slots["sum_of_squares"]))
+    linear = jnp.where((step == 1) & rate_is_positive, kappa_before * param / divisor, slots["linear"])
+    linear = linear + grad + 2 * hyper["l2_shrinkage"] * param
+    z, bound, curvature = rate * linear - kappa * param, rate * hyper["l1"], kappa + rate * l2
+    clipped = jnp.clip(z, -bound, bound)
     # without any gradient so far and without regularization every point is a leader
     curved = curvature > 0
-    delta = jnp.where(curved, (clipped - rate * (pull + l2 * param)) / jnp.where(curved, curvature, 1), 0)
-    delta = jnp.where(curved & (clipped == linear), -param, delta)
-    pull = jnp.where(moves, clipped / divisor - l2 * (param + delta), slots["linear"])
-    return delta, {"sum_of_squares": total, "linear": pull}
+    delta = jnp.where(curved, (clipped - rate * (linear + l2 * param)) / jnp.where(curved, curvature, 1), 0)
+    delta = jnp.where(curved & (clipped == z), -param, delta)
+    linear = jnp.where(rate_is_positive, clipped / divisor - l2 * (param + delta), slots["linear"])
+    return delta, {"sum_of_squares": sum_sq, "linear": linear}
 
 
 def ftrl(

@@ -51,20 +51,20 @@ def _is_axes(node: Any) -> bool:
     return node is None or isinstance(node, GaLoreDimensionNumbers)
 
 
-def axes_of_leaves(params: PyTree, given: Any) -> list[GaLoreDimensionNumbers | None]:
+def axes_of_leaves(params: PyTree, weight_dimension_numbers: Any) -> list[GaLoreDimensionNumbers | None]:
     """For each leaf its axes, or None where it is not projected."""
     leaves = jax.tree.leaves(params)
-    if given is None:
+    if weight_dimension_numbers is None:
         return [GaLoreDimensionNumbers() if jnp.ndim(leaf) == 2 else None for leaf in leaves]
-    if isinstance(given, GaLoreDimensionNumbers):
-        return [given if jnp.ndim(leaf) >= 2 else None for leaf in leaves]
-    found = jax.tree.leaves(tree_from(given, params), is_leaf=_is_axes)
-    if len(found) != len(leaves) or not all(map(_is_axes, found)):
+    if isinstance(weight_dimension_numbers, GaLoreDimensionNumbers):
+        return [weight_dimension_numbers if jnp.ndim(leaf) >= 2 else None for leaf in leaves]
+    by_leaf = jax.tree.leaves(tree_from(weight_dimension_numbers, params), is_leaf=_is_axes)
+    if len(by_leaf) != len(leaves) or not all(map(_is_axes, by_leaf)):
         raise ValueError(
             "galore: weight_dimension_numbers must be a GaLoreDimensionNumbers or, for each leaf of the params, one or"
-            f" None; got {shown(given)}."
+            f" None; got {shown(weight_dimension_numbers)}."
         )
-    return found
+    return by_leaf
 
 
 def _order(ndim: int, shape: tuple[int, ...], axes: GaLoreDimensionNumbers) -> tuple[tuple[int, ...], int]:
@@ -101,15 +101,15 @@ def from_matrix(matrix: Array, shape: tuple[int, ...], axes: GaLoreDimensionNumb
     return matrix.reshape([shape[axis] for axis in order]).transpose(inverse)
 
 
-def project(matrix: Array, projector: Array, rank: int, due: Array) -> tuple[Array, Array]:
+def project(matrix: Array, projector: Array, rank: int, refresh: Array) -> tuple[Array, Array]:
     """The projected matrix and the projector, made anew where it is due."""
     tall = matrix.shape[0] >= matrix.shape[1]
 
-    def fresh() -> Array:
+    def decomposed() -> Array:
         u, _, vt = jnp.linalg.svd(matrix.astype(jnp.float32), full_matrices=False)
         return (u[:, :rank] if tall else vt[:rank].T).astype(projector.dtype)
 
-    projector = jax.lax.cond(due, fresh, lambda: projector)
+    projector = jax.lax.cond(refresh, decomposed, lambda: projector)
     return (projector.T @ matrix if tall else matrix @ projector), projector
 
 
@@ -159,49 +159,49 @@ def galore(
 
     def init(params: PyTree) -> WrapperState:
         leaves, treedef = jax.tree.flatten(params)
-        projectors, proxies = [], []
+        projectors, projected = [], []
         for leaf, axes in zip(leaves, axes_of_leaves(params, weight_dimension_numbers), strict=True):
             rows, columns = (0, 0) if axes is None else matrix_shape(jnp.shape(leaf), axes)
             long, short = max(rows, columns), min(rows, columns)
             r = min(fixed_int("galore", "rank", rank, least=1), short)
             dtype = compute_dtype(jnp.result_type(leaf))
             projectors.append(jnp.zeros((long, r), dtype))
-            low = (r, short) if rows >= columns else (short, r)
-            proxies.append(wide_copy(leaf) if axes is None else jnp.zeros(low, dtype))
+            projected_shape = (r, short) if rows >= columns else (short, r)
+            projected.append(wide_copy(leaf) if axes is None else jnp.zeros(projected_shape, dtype))
         own = first_state(numbers, {"projector": treedef.unflatten(projectors)})
-        return WrapperState(own, base.init(treedef.unflatten(proxies)))
+        return WrapperState(own, base.init(treedef.unflatten(projected)))
 
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
         hyper, count = begin_update(numbers, state, WrapperState)
         leaves, treedef = jax.tree.flatten(grads)
         all_axes = axes_of_leaves(grads, weight_dimension_numbers)
         due = jnp.mod(state.own.count, hyper["update_proj_gap"].astype(jnp.int32)) == 0
-        projectors, low = treedef.flatten_up_to(state.own.slots["projector"]), []
+        projectors, projected = treedef.flatten_up_to(state.own.slots["projector"]), []
         for i, (grad, axes) in enumerate(zip(leaves, all_axes, strict=True)):
             leaf = jnp.asarray(grad).astype(compute_dtype(jnp.result_type(grad)))
             if axes is not None:
                 leaf, projectors[i] = project(to_matrix(leaf, axes), projectors[i], projectors[i].shape[1], due)
-            low.append(leaf)
-        found, inner = base.update(treedef.unflatten(low), state.inner, None, **extra)
-        deltas = treedef.flatten_up_to(found)
+            projected.append(leaf)
+        directions, inner = base.update(treedef.unflatten(projected), state.inner, None, **extra)
+        deltas = treedef.flatten_up_to(directions)
         for i, (leaf, axes) in enumerate(zip(leaves, all_axes, strict=True)):
             if axes is not None:
                 tall = projectors[i].shape[0] == matrix_shape(leaf.shape, axes)[0]
-                back = projectors[i] @ deltas[i] if tall else deltas[i] @ projectors[i].T
-                deltas[i] = from_matrix(hyper["scale"].astype(back.dtype) * back, leaf.shape, axes)
-        steps = _step(treedef.unflatten(deltas), params, hyper, mask)
+                unprojected = projectors[i] @ deltas[i] if tall else deltas[i] @ projectors[i].T
+                deltas[i] = from_matrix(hyper["scale"].astype(unprojected.dtype) * unprojected, leaf.shape, axes)
+        updates = _descent(treedef.unflatten(deltas), params, hyper, mask)
         own = OptState(count, hyper, {"projector": treedef.unflatten(projectors)})
-        return cast_like(steps, grads), WrapperState(own, cast_like(inner, state.inner))
+        return cast_like(updates, grads), WrapperState(own, cast_like(inner, state.inner))
 
     return over_floats(make_optimizer(init, update, f"jgd.galore({numbers.text()})"))
 
 
-def _step(directions: PyTree, params: PyTree, hyper: Any, mask: Mask) -> PyTree:
-    def move(direction: Array, param: Any, decays: bool) -> Array:
+def _descent(directions: PyTree, params: PyTree, hyper: Any, mask: Mask) -> PyTree:
+    def update(direction: Array, param: Any, decays: bool) -> Array:
         dtype = jnp.finfo(direction.dtype).dtype
         rate, decay = hyper["learning_rate"].astype(dtype), hyper["weight_decay"].astype(dtype)
         return -rate * (direction + decay * jnp.asarray(param, direction.dtype) if decays else direction)
 
     if params is None:
-        return jax.tree.map(lambda d: move(d, 0, False), directions)
-    return jax.tree.map(move, directions, params, broadcast_mask("galore", mask, params))
+        return jax.tree.map(lambda d: update(d, 0, False), directions)
+    return jax.tree.map(update, directions, params, broadcast_mask("galore", mask, params))

@@ -15,7 +15,8 @@ Q_L &\leftarrow Q_L - \tfrac{\rho}{\lVert A A^\top + B B^\top \rVert} \operatorn
 $$
 
 with the slots $m$ (`mu`) and $Q$ (`factors`), a cheap lower bound for the spectral norm, and a clip to a root mean
-square of 1.1. In steps that refit, $\hat m_t$ carries noise along $V$, of 3e-4 of its mean size, as at the author's.
+square of 1.1. In steps that refit, $\hat m_t$ is damped as in the author's code: $V$ is added, times 3e-4 of its mean
+size.
 
 The author counts steps since the last refit; ours refits in steps that divide by the interval, so that no state is
 needed: the same for a constant probability. He evens out the factors' scales at random, which moves no step; ours does
@@ -64,7 +65,7 @@ show_by_name(globals(), "MemorySaveMode", "Probe")
 
 _BALANCE_EVERY = 100  # refits
 _LARGEST_RMS = 1.1
-_NOISE = math.sqrt(2.0**-23)
+_DAMPING = math.sqrt(2.0**-23)
 
 
 def precond_update_prob_schedule(
@@ -91,7 +92,7 @@ def precond_update_prob_schedule(
 
 
 def check_memory_save_mode(mode: str | None) -> None:
-    """Raises ValueError for a name that is none of `MemorySaveMode`."""
+    """Raises a ValueError for a name that is not one of `MemorySaveMode`."""
     known = (None, "smart_one_diag", "one_diag", "all_diag")
     if mode not in known:
         raise ValueError(f"kron: memory_save_mode must be one of {', '.join(map(repr, known))}; got {mode!r}.")
@@ -113,8 +114,9 @@ def kron_rule(
     def diagonal(shape: tuple[int, ...]) -> list[bool]:
         """Which axes have a diagonal factor."""
         longest = max(range(len(shape)), key=lambda axis: (shape[axis], axis))
-        alone = mode == "one_diag" or (mode == "smart_one_diag" and len(shape) > 1 and shape.count(shape[longest]) == 1)
-        saved = {longest} if alone else set(range(len(shape))) if mode == "all_diag" else set()
+        stands_alone = shape.count(shape[longest]) == 1 < len(shape)
+        saves_longest = mode == "one_diag" or (mode == "smart_one_diag" and stands_alone)
+        saved = {longest} if saves_longest else set(range(len(shape))) if mode == "all_diag" else set()
         least = fixed_int("kron", "min_ndim_triangular", min_ndim)
         most = fixed_int("kron", "max_size_triangular", max_size) if len(shape) >= least else 0
         return [axis in saved or not 1 < n <= most for axis, n in enumerate(shape)]
@@ -142,41 +144,41 @@ def kron_rule(
         shape = view(grad.shape)
         mu_hat, grad_ = (hyper["mu_scale"] * mu).reshape(shape), grad.reshape(shape)
 
-        def fitted(carry: tuple[Array, tuple[Array, ...]], read: tuple[Array, Array, Hyper]) -> tuple[Array, tuple]:
-            (mu_hat, factors), (grad_, step, hyper) = carry, read
-            noise = probe(step, shape, grad_.dtype)
+        def fitted(carry: tuple[Array, tuple[Array, ...]], operands: tuple[Array, Array, Hyper]) -> tuple[Array, tuple]:
+            (mu_hat, factors), (grad_, step, hyper) = carry, operands
+            v = probe(step, shape, grad_.dtype)
             factors = when(hyper["balance"], _balanced, factors)
-            pair = mu_hat if fit_momentum else grad_
-            noisy = pair + _NOISE * jnp.mean(jnp.abs(pair)) * noise
-            new = _fitted(factors, noisy, noise, hyper["precond_lr"])
-            is_zero = jnp.all(pair == 0)
+            target = mu_hat if fit_momentum else grad_
+            damped = target + _DAMPING * jnp.mean(jnp.abs(target)) * v
+            new = _fitted(factors, damped, v, hyper["precond_lr"])
+            is_zero = jnp.all(target == 0)
             new = tuple(jnp.where(is_zero, old, fit) for old, fit in zip(factors, new, strict=True))
-            return noisy if fit_momentum else mu_hat, new
+            return damped if fit_momentum else mu_hat, new
 
         mu_hat, factors = when(hyper["due"], fitted, (mu_hat, tuple(slots["factors"])), (grad_, step, hyper))
         direction = along_axes(along_axes(mu_hat, factors), factors, transposed=True)
-        found = squares([direction])
-        rms = root(found.total / direction.size) + 1e-12 * found.scale
-        direction = found.scale * direction * jnp.minimum(1 / found.scale, _LARGEST_RMS / rms)
+        direction_sq = squares([direction])
+        rms = root(direction_sq.total / direction.size) + 1e-12 * direction_sq.scale
+        direction = direction_sq.scale * direction * jnp.minimum(1 / direction_sq.scale, _LARGEST_RMS / rms)
         return -hyper["learning_rate"] * direction.reshape(grad.shape), {"mu": mu, "factors": factors}
 
     slots = {"mu": zeros, "factors": factors_of}
     return Rule(update, slots=slots, kind="matrix", supports_complex=False, prepare=prepare)
 
 
-def _fitted(factors: Sequence[Array], pair: Array, noise: Array, rate: Array) -> tuple[Array, ...]:
+def _fitted(factors: Sequence[Array], target: Array, v: Array, rate: Array) -> tuple[Array, ...]:
     """One step of the fit on every factor."""
-    seen, unseen = along_axes(pair, factors), solved_along_axes(noise, factors)
-    down, tiny = jnp.minimum(squares([seen]).scale, 1), jnp.finfo(pair.dtype).tiny
-    seen, unseen = down * seen, down * unseen  # nothing but their ratio counts
+    a, b = along_axes(target, factors), solved_along_axes(v, factors)
+    scale, tiny = jnp.minimum(squares([a]).scale, 1), jnp.finfo(target.dtype).tiny
+    a, b = scale * a, scale * b  # nothing but their ratio counts
     new = []
     for axis, factor in enumerate(factors):
-        gained, lost = (gram(x, axis, diagonal=factor.ndim == 1) for x in (seen, unseen))
+        aa, bb = (gram(x, axis, diagonal=factor.ndim == 1) for x in (a, b))
         if factor.ndim == 1:
-            new.append(factor - rate * (gained - lost) * factor / jnp.maximum(jnp.max(gained + lost), tiny))
+            new.append(factor - rate * (aa - bb) * factor / jnp.maximum(jnp.max(aa + bb), tiny))
         else:
-            bound = jnp.maximum(_norm_bound(gained + lost), tiny)
-            new.append(factor - jnp.triu(rate * (gained - lost)) / bound @ factor)
+            bound = jnp.maximum(_norm_bound(aa + bb), tiny)
+            new.append(factor - jnp.triu(rate * (aa - bb)) / bound @ factor)
     return tuple(new)
 
 
@@ -241,7 +243,7 @@ def kron(
         merge_dims: Whether to see leaves of three axes and more as matrices.
         precond_dtype: The dtype of the slot `factors`; as `mu_dtype`.
         mask: Which leaves decay, by default those of two axes and more; as for `jgd.adamw`.
-        seed: Of the probes. Leaves of one shape are given the same.
+        seed: Of the probes. Leaves of one shape share them.
         probe: `probe(step, shape, dtype)` in place of normal draws: numbers of mean 0 and variance 1.
         state_dtype: The dtype of all slots; it goes before those of each.
 

@@ -42,8 +42,8 @@ def lamb_rule(decays: bool) -> Rule:
         delta, slots = adam_update(grad, slots, param, hyper, step)
         if decays:
             delta = delta - hyper["weight_decay"] * param
-        first, second = trust_ratio(param, delta)
-        return hyper["rate"] * second * (first * delta), slots
+        delta_scale, ratio = trust_ratio(param, delta)
+        return hyper["rate"] * ratio * (delta_scale * delta), slots
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         unscaled = ADAM.prepare(hyper | {"learning_rate": hyper["learning_rate"] * 0 + 1}, step)

@@ -51,22 +51,23 @@ def laprop_rule(amsgrad: bool = False, centered: bool = False) -> Rule:
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param
-        new = {"nu": hyper["b2"] * slots["nu"] + hyper["1-b2"] * abs_sq(grad)}
-        nu = new["nu"]
+        new_slots = {"nu": hyper["b2"] * slots["nu"] + hyper["1-b2"] * abs_sq(grad)}
+        nu = new_slots["nu"]
         settled = step > STEPS_NOT_CENTERED
         if centered:
-            new["mean"] = hyper["b2"] * slots["mean"] + hyper["1-b2"] * grad
+            new_slots["mean"] = hyper["b2"] * slots["mean"] + hyper["1-b2"] * grad
             # never negative but for rounding
-            nu = jnp.where(settled, jnp.maximum(nu - abs_sq(new["mean"]), 0), nu)
+            nu = jnp.where(settled, jnp.maximum(nu - abs_sq(new_slots["mean"]), 0), nu)
         if amsgrad:
             largest = jnp.maximum(slots["nu_max"], nu)
-            new["nu_max"] = jnp.where(settled, largest, slots["nu_max"]) if centered else largest
+            new_slots["nu_max"] = jnp.where(settled, largest, slots["nu_max"]) if centered else largest
             nu = jnp.where(settled, largest, nu) if centered else largest
         scaled = hyper["learning_rate"] * grad / (jnp.sqrt(hyper["nu_scale"] * nu) + hyper["eps"])
-        new["mu"] = hyper["b1"] * slots["mu"] + hyper["1-b1"] * scaled
-        new["rate"] = hyper["b1"] * slots["rate"] + hyper["1-b1"] * hyper["learning_rate"]
-        moved = new["rate"] > 0
-        return jnp.where(moved, -hyper["learning_rate"] / jnp.where(moved, new["rate"], 1), 0) * new["mu"], new
+        new_slots["mu"] = hyper["b1"] * slots["mu"] + hyper["1-b1"] * scaled
+        new_slots["rate"] = hyper["b1"] * slots["rate"] + hyper["1-b1"] * hyper["learning_rate"]
+        has_moved = new_slots["rate"] > 0
+        scale = jnp.where(has_moved, -hyper["learning_rate"] / jnp.where(has_moved, new_slots["rate"], 1), 0)
+        return scale * new_slots["mu"], new_slots
 
     slots = {"mu": zeros, "nu": real_zeros, "rate": real_zero}
     slots |= {"mean": zeros} if centered else {}

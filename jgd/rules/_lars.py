@@ -36,18 +36,18 @@ from jgd.core import (
 from jgd.rules.parts._trust_ratio import trust_ratio
 
 
-def lars_rule(decays: bool, trusts: bool, nesterov: bool) -> Rule:
+def lars_rule(decays: bool, scales: bool, nesterov: bool) -> Rule:
     """The rule, with and without weight decay, the ratio, and Nesterov's momentum."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del step
         direction = grad + hyper["weight_decay"] * param if decays else grad
-        if trusts:
-            first, second = trust_ratio(param, direction, hyper["trust_coefficient"], hyper["eps"])
-            direction = second * (first * direction)
-        move = hyper["learning_rate"] * direction
-        trace = move + hyper["momentum"] * slots["trace"]
-        return -(move + hyper["momentum"] * trace if nesterov else trace), {"trace": trace}
+        if scales:
+            direction_scale, ratio = trust_ratio(param, direction, hyper["trust_coefficient"], hyper["eps"])
+            direction = ratio * (direction_scale * direction)
+        scaled = hyper["learning_rate"] * direction
+        trace = scaled + hyper["momentum"] * slots["trace"]
+        return -(scaled + hyper["momentum"] * trace if nesterov else trace), {"trace": trace}
 
     return Rule(update, slots={"trace": zeros}, kind="leaf", needs_params=True)
 

@@ -47,15 +47,15 @@ def _vdot(xs: Any, ys: Any) -> Any:
     return sum(jnp.vdot(x, y, precision=high).real for x, y in zip(xs, ys, strict=True))
 
 
-def _two_loops(grads: list[Array], steps: Any, changes: Any, weights: Array, scale: Any, order: Array) -> list[Array]:
+def _two_loops(grads: list[Array], s_memory: Any, y_memory: Any, rhos: Array, scale: Any, order: Array) -> list[Array]:
     def right(vector: list[Array], i: Array) -> tuple[list[Array], Array]:
-        alpha = weights[i] * _vdot([s[i] for s in steps], vector)
-        return [v - alpha.astype(y.real.dtype) * y[i] for v, y in zip(vector, changes, strict=True)], alpha
+        alpha = rhos[i] * _vdot([s[i] for s in s_memory], vector)
+        return [v - alpha.astype(y.real.dtype) * y[i] for v, y in zip(vector, y_memory, strict=True)], alpha
 
     def left(vector: list[Array], i_alpha: tuple[Array, Array]) -> tuple[list[Array], None]:
         i, alpha = i_alpha
-        beta = weights[i] * _vdot([y[i] for y in changes], vector)
-        return [v + (alpha - beta).astype(s.real.dtype) * s[i] for v, s in zip(vector, steps, strict=True)], None
+        beta = rhos[i] * _vdot([y[i] for y in y_memory], vector)
+        return [v + (alpha - beta).astype(s.real.dtype) * s[i] for v, s in zip(vector, s_memory, strict=True)], None
 
     vector, alphas = jax.lax.scan(right, grads, order, reverse=True)
     vector = [jnp.asarray(scale, v.real.dtype) * v for v in vector]
@@ -68,23 +68,23 @@ def lbfgs_rule(memory_size: int, scales: bool) -> TreeRule:
     def update(
         grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
     ) -> tuple[list[Array], Slots]:
-        started, now, last = step > 1, (step - 1) % memory_size, (step - 2) % memory_size
-        move = [jnp.where(started, p - q, 0) for p, q in zip(params, slots["params"], strict=True)]
-        change = [jnp.where(started, g - h, 0) for g, h in zip(grads, slots["updates"], strict=True)]
-        curvature = _vdot(change, move)
-        weight = jnp.where(curvature == 0, 0, 1 / jnp.where(curvature == 0, 1, curvature))
-        steps = [m.at[last].set(s) for m, s in zip(slots["diff_params_memory"], move, strict=True)]
-        changes = [m.at[last].set(y) for m, y in zip(slots["diff_updates_memory"], change, strict=True)]
-        weights = slots["weights_memory"].at[last].set(weight.astype(slots["weights_memory"].dtype))
+        started, oldest, newest = step > 1, (step - 1) % memory_size, (step - 2) % memory_size
+        s = [jnp.where(started, p - q, 0) for p, q in zip(params, slots["params"], strict=True)]
+        y = [jnp.where(started, g - h, 0) for g, h in zip(grads, slots["updates"], strict=True)]
+        curvature = _vdot(y, s)
+        rho = jnp.where(curvature == 0, 0, 1 / jnp.where(curvature == 0, 1, curvature))
+        s_memory = [m.at[newest].set(s_leaf) for m, s_leaf in zip(slots["diff_params_memory"], s, strict=True)]
+        y_memory = [m.at[newest].set(y_leaf) for m, y_leaf in zip(slots["diff_updates_memory"], y, strict=True)]
+        rhos = slots["weights_memory"].at[newest].set(rho.astype(slots["weights_memory"].dtype))
         scale: Any = 1.0
         if scales:
-            square, norm = _vdot(change, change), global_norm(jax.lax.stop_gradient(grads))
-            later = jnp.where(square > 0, curvature / jnp.where(square > 0, square, 1), 1)
+            yy, norm = _vdot(y, y), global_norm(jax.lax.stop_gradient(grads))
+            later = jnp.where(yy > 0, curvature / jnp.where(yy > 0, yy, 1), 1)
             scale = jnp.where(started, later, jnp.minimum(1, 1 / jnp.where(norm > 0, norm, 1)))
-        order = (now + jnp.arange(memory_size)) % memory_size
-        direction = _two_loops(grads, steps, changes, weights, scale, order)
-        new = {"params": params, "updates": grads, "diff_params_memory": steps, "diff_updates_memory": changes}
-        return [-hyper["learning_rate"] * d for d in direction], new | {"weights_memory": weights}
+        order = (oldest + jnp.arange(memory_size)) % memory_size
+        direction = _two_loops(grads, s_memory, y_memory, rhos, scale, order)
+        new = {"params": params, "updates": grads, "diff_params_memory": s_memory, "diff_updates_memory": y_memory}
+        return [-hyper["learning_rate"] * d for d in direction], new | {"weights_memory": rhos}
 
     def memory(param: Array) -> Array:
         return jnp.zeros((memory_size, *param.shape), param.dtype)

@@ -46,7 +46,7 @@ def _vdot(xs: list[Array], ys: list[Array]) -> Any:
     return sum(jnp.sum(x * y) for x, y in zip(xs, ys, strict=True))
 
 
-def momo_rule(adapts: bool, adam: bool, first_bound: Any) -> TreeRule:
+def momo_rule(adapts: bool, adam: bool, init_bound: Any) -> TreeRule:
     """The rule; `adam` is MoMo-Adam, `adapts` lets the lower bound follow the losses."""
 
     def update(
@@ -56,35 +56,35 @@ def momo_rule(adapts: bool, adam: bool, first_bound: Any) -> TreeRule:
         keep = hyper["b1"] if adam else jnp.where(step == 1, 0, hyper["b1"])
         weight = hyper["1-b1"] if adam else jnp.where(step == 1, 1, hyper["1-b1"])
         correction = debias(hyper["1-b1"], step) if adam else jnp.ones_like(weight)
-        new: dict[str, Any] = {"barf": keep * slots["barf"] + weight * hyper["value"]}
-        new["gamma"] = keep * slots["gamma"] + weight * _vdot(grads, params)
-        mean = new["exp_avg"] = [keep * m + weight * g for m, g in zip(slots["exp_avg"], grads, strict=True)]
+        new_slots: dict[str, Any] = {"barf": keep * slots["barf"] + weight * hyper["value"]}
+        new_slots["gamma"] = keep * slots["gamma"] + weight * _vdot(grads, params)
+        mean = new_slots["exp_avg"] = [keep * m + weight * g for m, g in zip(slots["exp_avg"], grads, strict=True)]
         direction = mean
         if adam:
             squares = zip(slots["exp_avg_sq"], grads, strict=True)
-            new["exp_avg_sq"] = [hyper["b2"] * v + hyper["1-b2"] * abs_sq(g) for v, g in squares]
+            new_slots["exp_avg_sq"] = [hyper["b2"] * v + hyper["1-b2"] * abs_sq(g) for v, g in squares]
             scale = 1 / debias(hyper["1-b2"], step)
-            roots = [hyper["eps"] + jnp.sqrt(scale * v) for v in new["exp_avg_sq"]]
+            roots = [hyper["eps"] + jnp.sqrt(scale * v) for v in new_slots["exp_avg_sq"]]
             direction = [m / jnp.where(root > 0, root, 1) for m, root in zip(mean, roots, strict=True)]
-        square, inner = _vdot(mean, direction), _vdot(mean, params)
+        norm_sq, inner_product = _vdot(mean, direction), _vdot(mean, params)
         rate, bound = hyper["learning_rate"], slots["lb"]
         shrink = 1 + rate * hyper["weight_decay"]
         if adapts:
-            cap = shrink * (new["barf"] - new["gamma"]) + inner
+            cap = shrink * (new_slots["barf"] - new_slots["gamma"]) + inner_product
             lower = jnp.maximum(cap / (2 * correction * shrink), hyper["lower_bound"])
             bound = jnp.where(cap < shrink * correction * bound, lower, bound)
-        gap = jnp.maximum(shrink * (new["barf"] - correction * bound - new["gamma"]) + inner, 0)
-        usable = square > jnp.finfo(jnp.float64).eps
-        tau = jnp.minimum(rate / correction, jnp.where(usable, gap / jnp.where(usable, square, 1), 0))
+        gap = jnp.maximum(shrink * (new_slots["barf"] - correction * bound - new_slots["gamma"]) + inner_product, 0)
+        usable = norm_sq > jnp.finfo(jnp.float64).eps
+        tau = jnp.minimum(rate / correction, jnp.where(usable, gap / jnp.where(usable, norm_sq, 1), 0))
         if adapts:
-            after = (new["barf"] + inner - new["gamma"] - tau * square / 2) / correction
+            after = (new_slots["barf"] + inner_product - new_slots["gamma"] - tau * norm_sq / 2) / correction
             bound = jnp.maximum(after, hyper["lower_bound"])
-        new["lb"] = bound
+        new_slots["lb"] = bound
         decay = rate * hyper["weight_decay"] / shrink
-        return [-decay * p - tau * u for p, u in zip(params, direction, strict=True)], new
+        return [-decay * p - tau * u for p, u in zip(params, direction, strict=True)], new_slots
 
     slots = {"exp_avg": zeros} | ({"exp_avg_sq": real_zeros} if adam else {})
-    scalars = {"barf": zero, "gamma": zero, "lb": lambda params: zero(params) + first_bound}
+    scalars = {"barf": zero, "gamma": zero, "lb": lambda params: zero(params) + init_bound}
     return TreeRule(
         update,
         slots=slots,
@@ -196,6 +196,6 @@ def momo_adam(
 
 def _number(owner: str, lower_bound: Any) -> Any:
     """What the bound in use starts at."""
-    first = lower_bound(0) if callable(lower_bound) else lower_bound
-    check_hyperparam(owner, "lower_bound", first)
-    return first
+    bound = lower_bound(0) if callable(lower_bound) else lower_bound
+    check_hyperparam(owner, "lower_bound", bound)
+    return bound

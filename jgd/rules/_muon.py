@@ -51,36 +51,36 @@ from jgd.core import (
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import adamw_beside, lift_beside_adamw
 from jgd.rules.matrices._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs
-from jgd.rules.matrices._orthogonal_momentum import Form, Like, matrix_rule, shape_scale
+from jgd.rules.matrices._orthogonal_momentum import Like, OrthogonalMomentum, matrix_rule, shape_scale
 
 
 def check_like(owner: str, like: str | None) -> None:
-    """Raises ValueError for a name that is none of `Like`."""
+    """Raises a ValueError for a name that is not one of `Like`."""
     if like is not None and like not in get_args(Like):
         known = ", ".join(repr(name) for name in get_args(Like))
         raise ValueError(f"{owner}: like must be None or one of {known}; got {like!r}.")
 
 
-def muon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form, adaptive: bool = False) -> Rule:
+def muon_rule(axes: MuonDimensionNumbers, decays: bool, momentum: OrthogonalMomentum, adaptive: bool = False) -> Rule:
     """Muon for leaves whose matrix axes are `axes`."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del step
-        mu, ahead = form.momentum(grad, slots["mu"], hyper)
-        matrices = as_matrices(ahead, axes)
-        direction = form.orthogonal(matrices, hyper)
+        mu, mu_hat = momentum.average(grad, slots["mu"], hyper)
+        matrices = as_matrices(mu_hat, axes)
+        direction = momentum.orthogonalize(matrices, hyper)
         if adaptive:
             direction = jnp.sum(matrices.conj() * direction, axis=(-2, -1), keepdims=True) * direction
         if "consistent_rms" in hyper:
             scale = hyper["consistent_rms"] * math.sqrt(max(matrices.shape[-2:]))
         else:
-            scale = shape_scale(matrices.shape, axes, grad.shape, form.like)
+            scale = shape_scale(matrices.shape, axes, grad.shape, momentum.like)
         direction = from_matrices(direction * scale, grad.shape, axes)
         if decays:
             direction = direction + hyper["weight_decay"] * param
         return -hyper["learning_rate"] * direction, {"mu": mu}
 
-    return matrix_rule(update, form)
+    return matrix_rule(update, momentum)
 
 
 def muon(
@@ -158,7 +158,7 @@ def muon(
     """
     check_choice("muon", "preconditioning", preconditioning, Preconditioning)
     check_like("muon", like)
-    form = Form(like, ns_steps, nesterov, preconditioning, ns_dtype)
+    orthogonal_momentum = OrthogonalMomentum(like, ns_steps, nesterov, preconditioning, ns_dtype)
     hyperparams = {
         "learning_rate": learning_rate,
         "ns_coeffs": check_coeffs("muon", ns_coeffs),
@@ -174,7 +174,7 @@ def muon(
         "adam_eps": adam_eps,
     }
     return lift_beside_adamw(
-        lambda axes, decays: muon_rule(axes, decays, form, adaptive),
+        lambda axes, decays: muon_rule(axes, decays, orthogonal_momentum, adaptive),
         hyperparams,
         muon_weight_dimension_numbers,
         weight_decay_mask,

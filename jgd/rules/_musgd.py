@@ -48,39 +48,39 @@ from jgd.rules._sgd import HEAVY_BALL, NESTEROV
 from jgd.rules.matrices._axes import as_matrices, from_matrices, matrix_axes_for
 from jgd.rules.matrices._lift import choose_matrices
 from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
-from jgd.rules.matrices._orthogonal_momentum import Form, matrix_rule, shape_scale
+from jgd.rules.matrices._orthogonal_momentum import OrthogonalMomentum, matrix_rule, shape_scale
 
 
-def musgd_rules(form: Form) -> Any:
-    """Two functions: from matrix axes and whether the leaf decays to its rule, and the same for other leaves."""
-    sgd = NESTEROV if form.nesterov else HEAVY_BALL
+def musgd_rules(momentum: OrthogonalMomentum) -> Any:
+    """`rule(axes, decays)` for matrices and `rule(decays)` for other leaves."""
+    sgd = NESTEROV if momentum.nesterov else HEAVY_BALL
 
-    def descend(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
+    def decaying_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         return sgd.update(grad + hyper["weight_decay"] * param, slots, param, hyper, step)
 
-    def half_sgd(decays: bool) -> Rule:
-        return dataclasses.replace(sgd, update=descend, needs_params=True) if decays else sgd
+    def sgd_rule(decays: bool) -> Rule:
+        return dataclasses.replace(sgd, update=decaying_update, needs_params=True) if decays else sgd
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
-        return form.prepare(hyper | {"beta": hyper["momentum"], "1-beta": hyper["1-momentum"]}, step)
+        return momentum.prepare(hyper | {"beta": hyper["momentum"], "1-beta": hyper["1-momentum"]}, step)
 
     @Cached
-    def matrix(axes: MuonDimensionNumbers, decays: bool) -> Rule:
-        second = half_sgd(decays)
+    def matrix_rule_for(axes: MuonDimensionNumbers, decays: bool) -> Rule:
+        sgd_part = sgd_rule(decays)
 
         def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-            mu, ahead = form.momentum(grad, slots["mu"], hyper)
-            stack = as_matrices(ahead, axes)
-            scale = shape_scale(stack.shape, axes, grad.shape, "keller")
-            direction = from_matrices(scale * form.orthogonal(stack, hyper), grad.shape, axes)
-            moved = -hyper["learning_rate"] * hyper["muon"] * direction
-            own = hyper | {"learning_rate": hyper["learning_rate"] * hyper["sgd"]}
-            delta, new = second.update(grad, slots, param + moved, own, step)
-            return moved + delta, {"mu": mu, "trace": new["trace"]}
+            mu, mu_hat = momentum.average(grad, slots["mu"], hyper)
+            matrices = as_matrices(mu_hat, axes)
+            scale = shape_scale(matrices.shape, axes, grad.shape, "keller")
+            direction = from_matrices(scale * momentum.orthogonalize(matrices, hyper), grad.shape, axes)
+            muon_delta = -hyper["learning_rate"] * hyper["muon"] * direction
+            sgd_hyper = hyper | {"learning_rate": hyper["learning_rate"] * hyper["sgd"]}
+            sgd_delta, new_slots = sgd_part.update(grad, slots, param + muon_delta, sgd_hyper, step)
+            return muon_delta + sgd_delta, {"mu": mu, "trace": new_slots["trace"]}
 
-        return dataclasses.replace(matrix_rule(update, form, trace=zeros), prepare=prepare)
+        return dataclasses.replace(matrix_rule(update, momentum, trace=zeros), prepare=prepare)
 
-    return matrix, Cached(half_sgd)
+    return matrix_rule_for, Cached(sgd_rule)
 
 
 def weights_of_layers(params: PyTree) -> PyTree:
@@ -136,7 +136,7 @@ def musgd(
         [[-0.58 -0.  ]
          [-0.   -0.04]]
     """
-    matrix, other = musgd_rules(Form("keller", ns_steps, nesterov, ns_dtype=ns_dtype))
+    matrix_rule_for, sgd_rule = musgd_rules(OrthogonalMomentum("keller", ns_steps, nesterov, ns_dtype=ns_dtype))
     hyperparams = {
         "learning_rate": learning_rate,
         "momentum": momentum,
@@ -148,10 +148,10 @@ def musgd(
     }
     axes = weights_of_layers if matrix_axes is None else matrix_axes
     return lift(
-        (matrix(MuonDimensionNumbers(), True), other(True)),
+        (matrix_rule_for(MuonDimensionNumbers(), True), sgd_rule(True)),
         hyperparams,
         name="musgd",
-        choose=choose_matrices("musgd", axes, mask, matrix, other),
+        choose=choose_matrices("musgd", axes, mask, matrix_rule_for, sgd_rule),
         arrays=("ns_coeffs",),
         state_dtype=state_dtype,
         layout=layout,

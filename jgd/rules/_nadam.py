@@ -54,10 +54,10 @@ def scheduled_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step
     """PyTorch's form, whose momentum follows a schedule of its own."""
     del param, step
     mu, nu = moments(grad, slots, hyper)
-    product = slots["mu_product"] * hyper["momentum_now"]
-    grad_scale = hyper["learning_rate"] * (1 - hyper["momentum_now"]) / (1 - product)
-    mu_scale = hyper["learning_rate"] * hyper["momentum_next"] / (1 - product * hyper["momentum_next"])
-    return -(mu_scale * mu + grad_scale * grad) / denominator(nu, hyper), {"mu": mu, "nu": nu, "mu_product": product}
+    mu_product = slots["mu_product"] * hyper["momentum_now"]
+    grad_scale = hyper["learning_rate"] * (1 - hyper["momentum_now"]) / (1 - mu_product)
+    mu_scale = hyper["learning_rate"] * hyper["momentum_next"] / (1 - mu_product * hyper["momentum_next"])
+    return -(mu_scale * mu + grad_scale * grad) / denominator(nu, hyper), {"mu": mu, "nu": nu, "mu_product": mu_product}
 
 
 def algoperf_scales(hyper: Hyper, step: Array) -> Hyper:

@@ -79,11 +79,11 @@ def noisy_sgd(
         >>> print(bool(jnp.all(jnp.abs(updates + 0.1) < 0.05)))
         True
     """
-    chosen = seed if key is None else key
+    key_or_seed = seed if key is None else key
 
     def fresh_key(params: list[Array]) -> Array:
         del params
-        return random_key(0 if chosen is None else chosen)
+        return random_key(0 if key_or_seed is None else key_or_seed)
 
     rule = TreeRule(noisy_update, scalars={"rng_key": fresh_key}, supports_complex=False)
     return lift(

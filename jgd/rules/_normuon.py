@@ -44,12 +44,12 @@ from jgd.core import (
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import lift_beside_adamw
 from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
-from jgd.rules.matrices._orthogonal_momentum import Form, matrix_rule, shape_scale
+from jgd.rules.matrices._orthogonal_momentum import OrthogonalMomentum, matrix_rule, shape_scale
 
 TINY = 1e-10  # beside root and norm, as in the authors' code
 
 
-def normuon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form) -> Rule:
+def normuon_rule(axes: MuonDimensionNumbers, decays: bool, momentum: OrthogonalMomentum) -> Rule:
     """NorMuon for leaves whose matrix axes are `axes`."""
 
     def one_a_neuron(param: Array) -> Array:
@@ -57,8 +57,8 @@ def normuon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form) -> Rule:
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del step
-        mu, ahead = form.momentum(grad, slots["mu"], hyper)
-        direction = form.orthogonal(as_matrices(ahead, axes), hyper)
+        mu, mu_hat = momentum.average(grad, slots["mu"], hyper)
+        direction = momentum.orthogonalize(as_matrices(mu_hat, axes), hyper)
         square = abs_sq(direction)
         mean = jnp.sum(square, axis=1, keepdims=True) / max(direction.shape[1], 1)
         neuron = hyper["b2"] * slots["neuron"] + hyper["1-b2"] * mean
@@ -74,7 +74,7 @@ def normuon_rule(axes: MuonDimensionNumbers, decays: bool, form: Form) -> Rule:
             direction = direction + hyper["weight_decay"] * param
         return -hyper["learning_rate"] * direction, {"mu": mu, "neuron": neuron}
 
-    return matrix_rule(update, form, neuron=one_a_neuron)
+    return matrix_rule(update, momentum, neuron=one_a_neuron)
 
 
 def normuon(
@@ -131,7 +131,7 @@ def normuon(
         [[-0.09 -0.  ]
          [-0.   -0.09]]
     """
-    form = Form("keller", ns_steps, nesterov, ns_dtype=ns_dtype)
+    orthogonal_momentum = OrthogonalMomentum("keller", ns_steps, nesterov, ns_dtype=ns_dtype)
     hyperparams = {
         "learning_rate": learning_rate,
         "ns_coeffs": check_coeffs("normuon", ns_coeffs),
@@ -147,7 +147,7 @@ def normuon(
         "adam_weight_decay": adam_weight_decay,
     }
     return lift_beside_adamw(
-        lambda axes, decays: normuon_rule(axes, decays, form),
+        lambda axes, decays: normuon_rule(axes, decays, orthogonal_momentum),
         hyperparams,
         matrix_axes,
         mask,

@@ -40,9 +40,9 @@ def optimistic(rule: Rule) -> Rule:
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         delta, new = rule.update(grad, slots, param, hyper, step)
-        before = jnp.where(step == 1, -delta, slots["previous_gradient"])
-        ahead = (hyper["alpha"] + hyper["beta"]) * delta + hyper["beta"] * before
-        return hyper["rate"] * ahead, {**new, "previous_gradient": -delta}
+        previous = jnp.where(step == 1, -delta, slots["previous_gradient"])
+        optimistic_delta = (hyper["alpha"] + hyper["beta"]) * delta + hyper["beta"] * previous
+        return hyper["rate"] * optimistic_delta, {**new, "previous_gradient": -delta}
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         unscaled = rule.prepare(hyper | {"learning_rate": jnp.ones_like(hyper["learning_rate"])}, step)

@@ -28,13 +28,13 @@ def polyak_rule(positive: bool) -> TreeRule:
     ) -> tuple[list[Array], Slots]:
         del slots, params, step
         total, scale = (part.astype(hyper["scaling"].dtype) for part in squares(grads))
-        square = hyper["scaling"] ** 2 * total + hyper["eps"] * scale * scale
+        norm_sq = hyper["scaling"] ** 2 * total + hyper["eps"] * scale * scale
         gap = hyper["value"] - hyper["f_min"]
         gap = jnp.maximum(gap, 0) if positive else gap
-        usable = ~(square <= jnp.finfo(jnp.float64).eps * scale * scale)
-        largest = hyper["max_learning_rate"] / scale / scale
-        size = jnp.where(usable, jnp.minimum(gap / jnp.where(usable, square, 1), largest), 0)
-        return [-size * hyper["scaling"] * scale * (scale * grad) for grad in grads], {}
+        usable = ~(norm_sq <= jnp.finfo(jnp.float64).eps * scale * scale)
+        max_step_size = hyper["max_learning_rate"] / scale / scale
+        step_size = jnp.where(usable, jnp.minimum(gap / jnp.where(usable, norm_sq, 1), max_step_size), 0)
+        return [-step_size * hyper["scaling"] * scale * (scale * grad) for grad in grads], {}
 
     return TreeRule(update, needs=("value",), supports_complex=False)
 

@@ -40,7 +40,7 @@ from jgd.core import (
 
 
 def rmsprop_rule(
-    eps_in_sqrt: bool, centered: bool, momentum: bool, nesterov: bool, corrected: bool, torch: bool, start: Any
+    eps_in_sqrt: bool, centered: bool, momentum: bool, nesterov: bool, corrected: bool, torch: bool, initial_scale: Any
 ) -> Rule:
     """The rule in one of its forms.
 
@@ -51,7 +51,7 @@ def rmsprop_rule(
         nesterov: Whether it is Nesterov's.
         corrected: Whether the averages are corrected for their start at zero.
         torch: Whether the learning rate stands outside of the momentum.
-        start: Where the mean square starts.
+        initial_scale: Where the mean square starts.
 
     Returns:
         A rule that reads the hyperparameters `learning_rate`, `decay`, `eps` (and `momentum`).
@@ -60,29 +60,29 @@ def rmsprop_rule(
     def direction(grad: Array, slots: Slots, hyper: Hyper, step: Array) -> tuple[Array, dict[str, Array]]:
         decay, rest = hyper["decay"], hyper["1-decay"]
         scale = 1 / debias(rest, step) if corrected else 1
-        new = {"nu": decay * slots["nu"] + rest * abs_sq(grad)}
-        square = scale * new["nu"]
+        new_slots = {"nu": decay * slots["nu"] + rest * abs_sq(grad)}
+        square = scale * new_slots["nu"]
         if centered:
-            new["mu"] = decay * slots["mu"] + rest * grad
-            square = jnp.maximum(square - abs_sq(scale * new["mu"]), 0)  # a variance, whatever rounding says
+            new_slots["mu"] = decay * slots["mu"] + rest * grad
+            square = jnp.maximum(square - abs_sq(scale * new_slots["mu"]), 0)  # a variance, whatever rounding says
         if eps_in_sqrt:
             denominator = jnp.sqrt(square + hyper["eps"])
         else:
             denominator = jnp.sqrt(jnp.where(square > 0, square, 1)) * (square > 0) + hyper["eps"]
-        return grad / jnp.where(denominator > 0, denominator, 1), new
+        return grad / jnp.where(denominator > 0, denominator, 1), new_slots
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param
-        u, new = direction(grad, slots, hyper, step)
+        u, new_slots = direction(grad, slots, hyper, step)
         rate = hyper["learning_rate"]
         if not momentum:
-            return -rate * u, new
+            return -rate * u, new_slots
         inside, outside = (1, rate) if torch else (rate, 1)
-        new["trace"] = inside * u + hyper["momentum"] * slots["trace"]
-        ahead = inside * u + hyper["momentum"] * new["trace"] if nesterov else new["trace"]
-        return -outside * ahead, new
+        new_slots["trace"] = inside * u + hyper["momentum"] * slots["trace"]
+        ahead = inside * u + hyper["momentum"] * new_slots["trace"] if nesterov else new_slots["trace"]
+        return -outside * ahead, new_slots
 
-    slots = {"nu": full(start)}
+    slots = {"nu": full(initial_scale)}
     slots |= {"mu": zeros} if centered else {}
     slots |= {"trace": zeros} if momentum else {}
     exact = ("nu", "mu") if centered else ()  # their difference may be far smaller than either

@@ -39,20 +39,20 @@ from jgd.core import (
 )
 
 
-def rprop_rule(late: bool, start: Any) -> Rule:
+def rprop_rule(late: bool, init_step_size: Any) -> Rule:
     """The rule, its steps taken one call late or at once."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param, step
         agreement = grad * slots["prev_updates"]
         factor = jnp.where(agreement > 0, hyper["eta_plus"], hyper["eta_minus"])
-        moved = jnp.clip(slots["step_sizes"] * factor, hyper["min_step_size"], hyper["max_step_size"])
-        size = jnp.where(agreement == 0, slots["step_sizes"], moved)
-        move = jnp.where(agreement < 0, 0, size * jnp.sign(grad))
-        taken = jnp.where(agreement < 0, 0, slots["prev_updates"]) if late else move
-        return -taken, {"step_sizes": size, "prev_updates": move}
+        scaled_size = jnp.clip(slots["step_sizes"] * factor, hyper["min_step_size"], hyper["max_step_size"])
+        step_size = jnp.where(agreement == 0, slots["step_sizes"], scaled_size)
+        signed_step = jnp.where(agreement < 0, 0, step_size * jnp.sign(grad))
+        applied = jnp.where(agreement < 0, 0, slots["prev_updates"]) if late else signed_step
+        return -applied, {"step_sizes": step_size, "prev_updates": signed_step}
 
-    slots = {"step_sizes": full(start), "prev_updates": zeros}
+    slots = {"step_sizes": full(init_step_size), "prev_updates": zeros}
     return Rule(update, slots=slots, supports_complex=False, nonnegative=("step_sizes",))
 
 

@@ -52,12 +52,12 @@ def sgd_sai_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: 
 
 def signal_to_noise(grad: Array, eps: Array) -> Array:
     """The norm of a gradient over the standard deviation of its entries."""
-    found = squares([grad])
-    scaled = found.scale * grad
+    grad_sq = squares([grad])
+    scaled = grad_sq.scale * grad
     mean = jnp.sum(scaled) / max(grad.size, 1)
     deviation = root(jnp.sum((scaled - mean) ** 2) / max(grad.size - 1, 1))
-    equal = deviation == 0
-    return found.length / jnp.where(equal, found.scale, deviation + eps * found.scale)
+    all_equal = deviation == 0
+    return grad_sq.length / jnp.where(all_equal, grad_sq.scale, deviation + eps * grad_sq.scale)
 
 
 SLOTS = {"mu": zeros, "gsnr": real_zero}

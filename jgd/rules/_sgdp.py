@@ -23,9 +23,9 @@ def _sgdp_rule(decays: bool, nesterov: bool, axis: int) -> Rule:
         del step
         trace = hyper["momentum"] * slots["trace"] + (1 - hyper["dampening"]) * grad
         direction = grad + hyper["momentum"] * trace if nesterov else trace
-        direction, ratio = project(direction, grad, param, hyper, axis)
+        direction, decay_factor = project(direction, grad, param, hyper, axis)
         trace = trace if nesterov else direction
-        decay = hyper["weight_decay"] * ratio / hyper["1-momentum"] * param if decays else 0
+        decay = hyper["weight_decay"] * decay_factor / hyper["1-momentum"] * param if decays else 0
         return -hyper["learning_rate"] * (direction + decay), {"trace": trace}
 
     return Rule(update, {"trace": zeros}, kind="leaf", needs_params=True, supports_complex=False)

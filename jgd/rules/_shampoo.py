@@ -75,19 +75,21 @@ Root = Literal["qr", "eigh"]
 show_by_name(globals(), "Graft")
 _FIRST_ITERATIONS = 4
 View = Callable[[tuple[int, ...]], tuple[int, ...]]
-Own = Mapping[str, tuple[Array, ...]]  # the slots of a block: for each name one array an axis
+BlockSlots = Mapping[str, tuple[Array, ...]]  # for each name one array an axis
 
 
-class Found(NamedTuple):
-    """Attributes:
-    direction: The preconditioned momentum; before the first refresh the momentum itself.
-    mu: The momentum, uncorrected, in the coordinates in which it is stored.
-    own: The block's new slots.
+class BlockStep(NamedTuple):
+    """What one step makes of a block.
+
+    Attributes:
+        direction: The preconditioned momentum; before the first refresh the momentum itself.
+        mu: The momentum, uncorrected, in the coordinates in which it is stored.
+        slots: The block's new slots.
     """
 
     direction: Array
     mu: Array
-    own: Own
+    slots: BlockSlots
 
 
 def _exponent(hyper: Hyper, grad: Array) -> Array | float:
@@ -105,56 +107,56 @@ def _summed(factors: tuple[Array, ...], grad: Array, hyper: Hyper) -> tuple[Arra
     )
 
 
-def by_roots(hyper: Hyper, grad: Array, mu: Array, own: Own) -> Found:
+def by_roots(hyper: Hyper, grad: Array, mu: Array, slots: BlockSlots) -> BlockStep:
     """Inverse roots by `eigh`, kept from one refresh to the next. `mu` is that of this step."""
-    factors = _summed(own["factors"], grad, hyper)
+    factors = _summed(slots["factors"], grad, hyper)
 
-    def taken(roots: tuple[Array, ...], read: tuple[tuple[Array, ...], Hyper]) -> tuple[Array, ...]:
-        (factors, hyper), new = read, []
+    def recomputed(roots: tuple[Array, ...], operands: tuple[tuple[Array, ...], Hyper]) -> tuple[Array, ...]:
+        (factors, hyper), new = operands, []
         for factor, old in zip(factors, roots, strict=True):
             values, vectors = jnp.linalg.eigh(factor * hyper["factor_scale"])
             values = _damped(values - jnp.minimum(jnp.min(values), 0), hyper)  # rounding may leave them below zero
             scaled = vectors * values ** -_exponent(hyper, grad)
-            found = jnp.matmul(scaled, vectors.T, precision=jax.lax.Precision.HIGHEST)
-            new.append(jnp.where(jnp.all(jnp.isfinite(found)), found, old))
+            power = jnp.matmul(scaled, vectors.T, precision=jax.lax.Precision.HIGHEST)
+            new.append(jnp.where(jnp.all(jnp.isfinite(power)), power, old))
         return tuple(new)
 
-    roots = own["roots"]
+    roots = slots["roots"]
     if factors:
-        roots = when(hyper["due"], taken, roots, (factors, hyper))
-    return Found(along_axes(hyper["mu_scale"] * mu, roots), mu, {"factors": factors, "roots": roots})
+        roots = when(hyper["due"], recomputed, roots, (factors, hyper))
+    return BlockStep(along_axes(hyper["mu_scale"] * mu, roots), mu, {"factors": factors, "roots": roots})
 
 
-def by_basis(hyper: Hyper, grad: Array, mu: Array, own: Own, *, mu_turned: bool) -> Found:
+def by_basis(hyper: Hyper, grad: Array, mu: Array, slots: BlockSlots, *, mu_rotated: bool) -> BlockStep:
     """Eigenvectors that follow the factors at every refresh; their eigenvalues are right in every step.
 
-    `mu` is that of the last step in the basis of then where `mu_turned`, else that of this step in plain coordinates.
+    `mu` is that of the last step in the basis of then where `mu_rotated`, else that of this step in plain coordinates.
     """
-    basis, turned = own["basis"], along_axes(grad, own["basis"], transposed=True)
-    factors = _summed(own["factors"], grad, hyper)
+    basis, rotated = slots["basis"], along_axes(grad, slots["basis"], transposed=True)
+    factors = _summed(slots["factors"], grad, hyper)
     # The diagonal of the factor in the basis, without the products that this would take.
     values = tuple(
-        hyper["b2"] * old + hyper["factor_weight"] * gram(turned, axis, diagonal=True)
-        for axis, old in enumerate(own["eigenvalues"])
+        hyper["b2"] * old + hyper["factor_weight"] * gram(rotated, axis, diagonal=True)
+        for axis, old in enumerate(slots["eigenvalues"])
     )
-    if mu_turned:
-        mu = hyper["b1"] * mu + hyper["1-b1"] * turned
+    if mu_rotated:
+        mu = hyper["b1"] * mu + hyper["1-b1"] * rotated
 
-    def refreshed(carry: tuple, read: tuple[tuple[Array, ...], Array]) -> tuple:
-        (mu, basis, _), (factors, iterations) = carry, read
+    def refreshed(carry: tuple, operands: tuple[tuple[Array, ...], Array]) -> tuple:
+        (mu, basis, _), (factors, iterations) = carry, operands
         new = tuple(refreshed_basis(factor, q, iterations)[0] for factor, q in zip(factors, basis, strict=True))
-        if mu_turned:
+        if mu_rotated:
             mu = along_axes(along_axes(mu, basis), new, transposed=True)
         return mu, new, tuple(eigenvalues_in(q, factor) for q, factor in zip(new, factors, strict=True))
 
     if factors:
         mu, basis, values = when(hyper["due"], refreshed, (mu, basis, values), (factors, hyper["iterations"]))
-    direction = hyper["mu_scale"] * (mu if mu_turned else along_axes(mu, basis, transposed=True))
+    direction = hyper["mu_scale"] * (mu if mu_rotated else along_axes(mu, basis, transposed=True))
     for axis, axis_values in enumerate(values):
         scale = _damped(hyper["factor_scale"] * axis_values, hyper) ** -_exponent(hyper, grad)
         scale = jnp.where(hyper["started"], scale, 1)
         direction = direction * scale.reshape([-1 if i == axis else 1 for i in range(grad.ndim)])
-    return Found(along_axes(direction, basis), mu, {"factors": factors, "basis": basis, "eigenvalues": values})
+    return BlockStep(along_axes(direction, basis), mu, {"factors": factors, "basis": basis, "eigenvalues": values})
 
 
 def shampoo_view(shape: tuple[int, ...], block_size: int, merge: bool) -> tuple[int, ...]:
@@ -179,7 +181,7 @@ def _prepared(hyper: Hyper, step: Array, *, graft: Graft, correct_bias: bool) ->
     every, start = (hyper[name].astype(jnp.int32) for name in ("precondition_frequency", "start_preconditioning_step"))
     averaged = hyper["b2"] < 1
     corrected = averaged & correct_bias
-    ready = {
+    prepared = {
         "mu_scale": 1 / debias(hyper["1-b1"], step) if correct_bias else jnp.ones_like(hyper["b1"]),
         "factor_weight": jnp.where(averaged, hyper["1-b2"], 1),
         "factor_scale": 1 / jnp.where(corrected, debias(jnp.where(corrected, hyper["1-b2"], 1), step), 1),
@@ -188,8 +190,8 @@ def _prepared(hyper: Hyper, step: Array, *, graft: Graft, correct_bias: bool) ->
         "started": step >= start,
     }
     if graft == "adam":
-        ready["graft_scale"] = 1 / debias(1 - hyper["graft_b2"], step)
-    return hyper | ready
+        prepared["graft_scale"] = 1 / debias(1 - hyper["graft_b2"], step)
+    return hyper | prepared
 
 
 def _grafted(graft: Graft, grad: Array, mu_hat: Array, slots: Slots, hyper: Hyper) -> tuple[Array, dict[str, Array]]:
@@ -207,39 +209,41 @@ def shampoo_rule(view: View, block_size: int, graft: Graft, correct_bias: bool, 
     """Shampoo without weight decay. `view` is `shampoo_view` of the leaf's shape."""
     block_size = fixed_int("shampoo", "block_size", block_size, least=1)
     # Where nothing needs the momentum in plain coordinates, it is stored in the basis: two products less a step.
-    mu_turned = root == "qr" and graft in ("none", "sgd")
-    run_block = functools.partial(by_basis, mu_turned=mu_turned) if root == "qr" else by_roots
+    mu_rotated = root == "qr" and graft in ("none", "sgd")
+    precondition = functools.partial(by_basis, mu_rotated=mu_rotated) if root == "qr" else by_roots
 
-    def block_update(hyper: Hyper, grad: Array, mu: Array, other: Array, own: Own) -> tuple[Array, Array, Own]:
-        direction, mu, own = run_block(hyper, grad, mu, own)
+    def block_update(hyper: Hyper, grad: Array, mu: Array, grafted: Array, slots: BlockSlots) -> BlockStep:
+        direction, mu, slots = precondition(hyper, grad, mu, slots)
         if graft == "sgd":
-            other = hyper["mu_scale"] * mu
+            grafted = hyper["mu_scale"] * mu
         if graft != "none":
-            direction = direction * (_norm(other) / (_norm(direction) + 1e-16))
+            direction = direction * (_norm(grafted) / (_norm(direction) + 1e-16))
         if graft in ("adagrad", "rmsprop", "adam"):
-            direction = jnp.where(hyper["started"], direction, other)
-        return direction, mu, own
+            direction = jnp.where(hyper["started"], direction, grafted)
+        return BlockStep(direction, mu, slots)
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param, step
         shape = view(grad.shape)
-        mu = slots["mu"] if mu_turned else hyper["b1"] * slots["mu"] + hyper["1-b1"] * grad
-        other, graft_slots = _grafted(graft, grad, hyper["mu_scale"] * mu, slots, hyper)
-        cut = [split_blocks(x.reshape(shape), block_size) for x in (grad, mu, other)]
-        own = [dict(zip(own_slots, values, strict=True)) for values in zip(*map(slots.get, own_slots), strict=True)]
-        new = [over_blocks(functools.partial(block_update, hyper), *stack) for stack in zip(*cut, own, strict=True)]
+        mu = slots["mu"] if mu_rotated else hyper["b1"] * slots["mu"] + hyper["1-b1"] * grad
+        grafted, graft_slots = _grafted(graft, grad, hyper["mu_scale"] * mu, slots, hyper)
+        arrays = [split_blocks(x.reshape(shape), block_size) for x in (grad, mu, grafted)]
+        block_slots = [dict(zip(names, values, strict=True)) for values in zip(*map(slots.get, names), strict=True)]
+        run = functools.partial(block_update, hyper)
+        new = [over_blocks(run, *stack) for stack in zip(*arrays, block_slots, strict=True)]
 
-        def joined(part: int) -> Array:
-            return join_blocks([stack[part] for stack in new], shape, block_size, grad.dtype).reshape(grad.shape)
+        def joined(field: str) -> Array:
+            blocks = [getattr(stack, field) for stack in new]
+            return join_blocks(blocks, shape, block_size, grad.dtype).reshape(grad.shape)
 
-        new_slots = {name: [stack[2][name] for stack in new] for name in own_slots}
-        new_mu = joined(1) if mu_turned else mu
-        return -hyper["learning_rate"] * joined(0), {"mu": new_mu} | new_slots | graft_slots
+        new_slots = {name: [stack.slots[name] for stack in new] for name in names}
+        new_mu = joined("mu") if mu_rotated else mu
+        return -hyper["learning_rate"] * joined("direction"), {"mu": new_mu} | new_slots | graft_slots
 
     makers = {"factors": lambda n: jnp.zeros((n, n)), "basis": jnp.eye, "eigenvalues": jnp.zeros, "roots": jnp.eye}
-    own_slots = ("factors", "basis", "eigenvalues") if root == "qr" else ("factors", "roots")
+    names = ("factors", "basis", "eigenvalues") if root == "qr" else ("factors", "roots")
     slots = {"mu": zeros} | {
-        name: functools.partial(_stacks, makers[name], view=view, block_size=block_size) for name in own_slots
+        name: functools.partial(_stacks, makers[name], view=view, block_size=block_size) for name in names
     }
     if graft in ("adagrad", "rmsprop", "adam"):
         slots["graft_nu"] = zeros
@@ -250,7 +254,7 @@ def shampoo_rule(view: View, block_size: int, graft: Graft, correct_bias: bool, 
         supports_complex=False,
         prepare=functools.partial(_prepared, graft=graft, correct_bias=correct_bias),
         nonnegative=("graft_nu",) if "graft_nu" in slots else (),
-        exact=own_slots,
+        exact=names,
     )
 
 
@@ -293,7 +297,7 @@ def shampoo(
         b2: Decay rate of the factors, in [0, 1]; at 1 they are sums.
         eps: Added to the factors' eigenvalues, above 0; see `relative_eps`.
         block_size: The largest factor: leaves are cut into blocks of at most this many entries along each axis.
-        precondition_frequency: Steps between two refreshes, at least 1. They are dear; Meta's default is 1.
+        precondition_frequency: Steps between two refreshes, at least 1. They are costly; Meta's default is 1.
         start_preconditioning_step: The step of the first refresh; before it the grafted method runs, or without one
             plain momentum. None for 1, with `"eigh"` for `precondition_frequency`.
         graft: Whose length a block's step takes: `"none"`, `"sgd"`, `"adagrad"`, `"rmsprop"` or `"adam"`.

@@ -47,8 +47,8 @@ def sm3_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arra
     """SM3-II with momentum, on one leaf."""
     del param, step
     axes = range(grad.ndim)
-    spread = [vector.reshape([-1 if axis == i else 1 for axis in axes]) for i, vector in enumerate(slots["mu"])]
-    bound = functools.reduce(jnp.minimum, spread) + grad**2
+    broadcast_mu = [vector.reshape([-1 if axis == i else 1 for axis in axes]) for i, vector in enumerate(slots["mu"])]
+    bound = functools.reduce(jnp.minimum, broadcast_mu) + grad**2
     direction = jnp.where(bound > 0, grad / jnp.sqrt(bound + _EPS), 0)
     nu = hyper["momentum"] * slots["nu"] + hyper["1-momentum"] * direction
     mu = [_largest(bound, axis) for axis in axes] or [bound]

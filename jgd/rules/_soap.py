@@ -1,4 +1,4 @@
-r"""SOAP: Adam in the slowly turning eigenbasis of Shampoo's preconditioner.
+r"""SOAP: Adam in the slowly rotating eigenbasis of Shampoo's preconditioner.
 
 For a matrix $G$ (likewise for each axis of a leaf with more), with $Q_L$, $Q_R$ as they were after the last step:
 
@@ -16,8 +16,8 @@ and now and then $Q_L \leftarrow \operatorname{qr}(L_t Q_L)$, $Q_R \leftarrow \o
 sorted first, $v$ with them. Slots: $m$ (`mu`) and $v$ (`nu`) in the rotated basis, $L, R$ (`factors`), $Q$ (`basis`).
 The QR is made of matrix products, see `jgd.rules.matrices._orthonormal`; the compiled step holds no decomposition.
 
-The formulas are those of the authors' code. The first step changes no param, it only starts $L$ and $R$; $m$ turns with
-the basis, where the paper keeps it unrotated; the decay comes last. The authors start the basis with an
+The formulas are those of the authors' code. The first step changes no param, it only starts $L$ and $R$; $m$ rotates
+with the basis, where the paper keeps it unrotated; the decay comes last. The authors start the basis with an
 eigendecomposition; compiling one takes long on accelerators, so that by default ours starts like a refresh.
 
 References:
@@ -67,9 +67,9 @@ def soap_view(
 ) -> tuple[tuple[int, ...], list[int]]:
     """The shape that the preconditioner sees, and which of its axes have a matrix."""
     max_dim = fixed_int("soap", "max_precond_dim", max_dim)
-    seen = merged_shape(shape, max_dim) if merge and math.prod(shape) else shape
-    wanted = len(shape) > 1 or (len(shape) == 1 and precondition_1d)
-    return seen, [axis for axis, n in enumerate(seen) if wanted and 0 < n <= max_dim]
+    merged = merged_shape(shape, max_dim) if merge and math.prod(shape) else shape
+    preconditions = len(shape) > 1 or (len(shape) == 1 and precondition_1d)
+    return merged, [axis for axis, n in enumerate(merged) if preconditions and 0 < n <= max_dim]
 
 
 def _prepared(hyper: Hyper, step: Array, *, correct_bias: bool, init_basis: InitBasis) -> Hyper:
@@ -110,16 +110,16 @@ def soap_rule(
         del param
         shape, axes = view(grad.shape)
 
-        def turned(x: Array, basis: tuple[Array, ...], *, into: bool) -> Array:
+        def rotated_by(x: Array, basis: tuple[Array, ...], *, into: bool) -> Array:
             by_axis = dict(zip(axes, basis, strict=True))
             return along_axes(x, [by_axis.get(axis) for axis in range(len(shape))], transposed=into)
 
         grad_, basis = grad.reshape(shape), slots["basis"]
-        rotated = turned(grad_, basis, into=True)
-        mu = hyper["b1"] * slots["mu"].reshape(shape) + hyper["mu_weight"] * rotated
-        nu = hyper["b2"] * slots["nu"].reshape(shape) + hyper["nu_weight"] * jnp.square(rotated)
+        rotated_grad = rotated_by(grad_, basis, into=True)
+        mu = hyper["b1"] * slots["mu"].reshape(shape) + hyper["mu_weight"] * rotated_grad
+        nu = hyper["b2"] * slots["nu"].reshape(shape) + hyper["nu_weight"] * jnp.square(rotated_grad)
         denominator = jnp.sqrt(nu) + hyper["eps"]
-        direction = turned(mu / jnp.where(denominator > 0, denominator, 1), basis, into=False)
+        direction = rotated_by(mu / jnp.where(denominator > 0, denominator, 1), basis, into=False)
         if normalize:
             rms = root(jnp.mean(jnp.square(direction)))
             direction = direction / jnp.where(rms > 0, rms, 1)
@@ -131,10 +131,10 @@ def soap_rule(
         def refreshed(moments_and_basis: Any, factors_and_iterations: Any) -> Any:
             """One step of orthogonal iteration; the moments go with the columns."""
             (mu, nu, basis), (factors, iterations) = moments_and_basis, factors_and_iterations
-            found = [refreshed_basis(factor, q, iterations) for factor, q in zip(factors, basis, strict=True)]
-            new = tuple(q for q, _ in found)
-            nu = _taken(nu, {axis: came_from for axis, (_, came_from) in zip(axes, found, strict=True)})
-            return turned(turned(mu, basis, into=False), new, into=True), nu, new
+            bases = [refreshed_basis(factor, q, iterations) for factor, q in zip(factors, basis, strict=True)]
+            new_basis = tuple(q for q, _ in bases)
+            nu = _permuted(nu, {axis: came_from for axis, (_, came_from) in zip(axes, bases, strict=True)})
+            return rotated_by(rotated_by(mu, basis, into=False), new_basis, into=True), nu, new_basis
 
         if axes:
             # Only once the direction is known can the new basis take the place of the old.
@@ -157,12 +157,12 @@ def soap_rule(
     )
 
 
-def _taken(x: Array, places: Mapping[int, Array]) -> Array:
+def _permuted(x: Array, orders: Mapping[int, Array]) -> Array:
     """`x` with the entries along some axes in another order; read from a vector, whose layout XLA has no say in."""
     flat = jnp.zeros((1,) * x.ndim, jnp.int32)
     for axis, n in enumerate(x.shape):
-        along = places.get(axis, jnp.arange(n))
-        flat = flat * n + along.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        order = orders.get(axis, jnp.arange(n))
+        flat = flat * n + order.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
     return x.ravel()[flat]
 
 
@@ -172,7 +172,7 @@ def _eigenvectors(factors: tuple[Array, ...]) -> tuple[Array, ...]:
 
 
 def _from_second_step(rule: Rule) -> Rule:
-    """The rule with a weight decay that rests in the first step, as the rule itself does."""
+    """The rule with a weight decay that skips the first step, as the rule itself does."""
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         return rule.prepare(hyper | {"weight_decay": jnp.where(step > 1, hyper["weight_decay"], 0)}, step)
@@ -247,8 +247,8 @@ def soap(
     rule = soap_rule(view, normalize_grads, correct_bias, init_basis)
 
     def cost(shape: tuple[int, ...]) -> float:
-        seen, axes = view(shape)
-        return sum(float(seen[axis]) ** 3 for axis in axes)
+        merged, axes = view(shape)
+        return sum(float(merged[axis]) ** 3 for axis in axes)
 
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay}
     hyperparams |= {"precondition_frequency": precondition_frequency}

@@ -159,13 +159,13 @@ def sophia(
         hyper = new.hyperparams
 
         def estimate() -> tuple[PyTree, PyTree]:
-            found, found_state = estimator.update(grads, hessian_state, params=params, **extra)
+            diagonals, new_hessian_state = estimator.update(grads, hessian_state, params=params, **extra)
 
-            def mix(old: Array, diagonal: Array) -> Array:
+            def average(old: Array, diagonal: Array) -> Array:
                 b2_ = hyper["b2"].astype(old.dtype)
                 return b2_ * old + (1 - b2_) * diagonal.astype(old.dtype)
 
-            return jax.tree.map(mix, slots["nu"], found), found_state
+            return jax.tree.map(average, slots["nu"], diagonals), new_hessian_state
 
         due = jnp.mod(state.count, hyper["update_interval"].astype(jnp.int32)) == 0
         nu, hessian_state = jax.lax.cond(due, estimate, lambda: (slots["nu"], hessian_state))

@@ -44,12 +44,12 @@ def stable_adamw_rule(decays: bool) -> Rule:
         del step
         mu, nu = moments(grad, slots, hyper)
         nu_hat = hyper["nu_scale"] * nu
-        share = abs_sq(grad) / jnp.maximum(nu_hat, hyper["eps"] ** 2)
-        shortened = jnp.maximum(root(jnp.sum(share) / max(share.size, 1)), 1)
+        ratio_sq = abs_sq(grad) / jnp.maximum(nu_hat, hyper["eps"] ** 2)
+        divisor = jnp.maximum(root(jnp.sum(ratio_sq) / max(ratio_sq.size, 1)), 1)
         delta = -hyper["mu_scale"] * mu / (jnp.sqrt(nu_hat) + hyper["eps"])
         if decays:
             delta = delta - hyper["learning_rate"] * hyper["weight_decay"] * param
-        return delta / shortened, {"mu": mu, "nu": nu}
+        return delta / divisor, {"mu": mu, "nu": nu}
 
     return Rule(update, slots=MOMENT_SLOTS, kind="leaf", needs_params=decays, prepare=adam_scales, nonnegative=("nu",))
 

@@ -54,20 +54,20 @@ def _is_axes(node: Any) -> bool:
     return node is None or isinstance(node, MuonDimensionNumbers)
 
 
-def axes_of(owner: str, params: PyTree, given: Any) -> list[MuonDimensionNumbers | None]:
+def axes_of(owner: str, params: PyTree, matrix_axes: Any) -> list[MuonDimensionNumbers | None]:
     """For each leaf its matrix axes, or None where it is no matrix.
 
     Args:
         owner: The factory's name, for messages.
         params: The params, or gradients in their shape.
-        given: A tree of `MuonDimensionNumbers`, names of presets (see `matrix_axes_for`) and None, shaped like the
-            params or a prefix; a function from params to one; or None: then leaves of two axes are matrices.
+        matrix_axes: A tree of `MuonDimensionNumbers`, names of presets (see `matrix_axes_for`) and None, shaped like
+            the params or a prefix; a function from params to one; or None: then leaves of two axes are matrices.
 
     Raises:
         TypeError: They are of another kind.
         ValueError: The axes overlap, the leaf has too few, there is no such preset, or the tree is no prefix.
     """
-    tree = "matrices" if given is None else tree_from(given, params)
+    tree = "matrices" if matrix_axes is None else tree_from(matrix_axes, params)
 
     def spread(axes: Any, subtree: PyTree) -> list[MuonDimensionNumbers | None]:
         leaves = jax.tree.leaves(subtree)
@@ -84,23 +84,23 @@ def axes_of(owner: str, params: PyTree, given: Any) -> list[MuonDimensionNumbers
     return axes
 
 
-def _check_axes(owner: str, where: str, shape: tuple[int, ...], axes: MuonDimensionNumbers) -> None:
+def _check_axes(owner: str, path: str, shape: tuple[int, ...], axes: MuonDimensionNumbers) -> None:
     if not isinstance(axes, MuonDimensionNumbers):
         raise TypeError(
-            f"{owner}: the matrix axes of the leaf at {where} must be MuonDimensionNumbers, None or the name of a"
+            f"{owner}: the matrix axes of the leaf at {path} must be MuonDimensionNumbers, None or the name of a"
             f" preset; got {shown(axes)}."
         )
     rows, columns = as_tuple(axes.reduction_axis), as_tuple(axes.output_axis)
     outside = [axis for axis in rows + columns if not -len(shape) <= axis < len(shape)]
     if outside or len({axis % len(shape) for axis in rows + columns}) != len(rows + columns):
         raise ValueError(
-            f"{owner}: the leaf at {where} has shape {shape}; its reduction axes {rows} and output axes {columns}"
+            f"{owner}: the leaf at {path} has shape {shape}; its reduction axes {rows} and output axes {columns}"
             " must lie within it and be disjoint."
         )
 
 
 def as_tuple(axis: Any) -> tuple[int, ...]:
-    """The axes as a tuple, where one alone may be given as a number."""
+    """One axis, or several, as a tuple."""
     return (axis,) if isinstance(axis, int) else tuple(axis)
 
 

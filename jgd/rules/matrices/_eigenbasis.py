@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array
 from jgd.rules.matrices._orthonormal import orthonormal
-from jgd.rules.matrices._triangular import product
+from jgd.rules.matrices._triangular import precise_matmul
 
 _SHIFT = 8  # roundings
 
@@ -50,10 +50,10 @@ def refreshed_basis(factor: Array, basis: Array, iterations: Array | int = 1) ->
 
     def step(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         basis, came_from = carry
-        grown = product(scaled, basis)
-        order = jnp.argsort(jnp.sum(basis * grown, axis=0), descending=True)
+        image = precise_matmul(scaled, basis)
+        order = jnp.argsort(jnp.sum(basis * image, axis=0), descending=True)
         basis = basis[:, order]
-        new = orthonormal(grown[:, order] + shift * basis)
+        new = orthonormal(image[:, order] + shift * basis)
         return jnp.where(jnp.all(jnp.isfinite(new)), new, basis), came_from[order]
 
     start = (basis, jnp.arange(len(basis)))
@@ -62,5 +62,5 @@ def refreshed_basis(factor: Array, basis: Array, iterations: Array | int = 1) ->
 
 def eigenvalues_in(basis: Array, factor: Array) -> Array:
     """What the eigenvalues are if the basis is right: the diagonal of the factor in it, at least 0, else infinite."""
-    values = jnp.sum(basis * product(factor, basis), axis=0)
+    values = jnp.sum(basis * precise_matmul(factor, basis), axis=0)
     return jnp.where(jnp.isnan(values), jnp.inf, jnp.maximum(values, 0))

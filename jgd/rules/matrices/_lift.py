@@ -17,7 +17,7 @@ from jgd.rules.parts._weight_decay import decayed
 
 def choose_matrices(
     owner: str,
-    given: Any,
+    matrix_axes: Any,
     mask: Mask,
     matrix_rule: Callable[[MuonDimensionNumbers, bool], Rule],
     other_rule: Callable[[bool], Rule],
@@ -25,10 +25,10 @@ def choose_matrices(
     """What `lift` takes as `choose`: the rule of each leaf, from its matrix axes and whether it decays."""
 
     def choose(params: PyTree) -> PyTree:
-        decays = jax.tree.leaves(broadcast_mask(owner, mask, params))
+        mask_leaves = jax.tree.leaves(broadcast_mask(owner, mask, params))
         rules = [
-            other_rule(decays_here) if axes is None else matrix_rule(axes, decays_here)
-            for axes, decays_here in zip(axes_of(owner, params, given), decays, strict=True)
+            other_rule(decays) if axes is None else matrix_rule(axes, decays)
+            for axes, decays in zip(axes_of(owner, params, matrix_axes), mask_leaves, strict=True)
         ]
         return jax.tree.unflatten(jax.tree.structure(params), rules)
 
@@ -56,8 +56,8 @@ def adamw_beside(nesterov: bool = False, eps_uncorrected: bool = False) -> Rule:
     return under_prefix(decayed(plain_adam(nesterov, eps_uncorrected)), "adam_")
 
 
-# Numbers that may be None: where there is none of their own, the matrices' one counts, or another form is taken.
-_LEFT_OUT = ("adam_learning_rate", "adam_eps", "consistent_rms", "b2")
+# Hyperparameters that may be None: the matrices' one counts in their place, or the rule has another form.
+_OPTIONAL = ("adam_learning_rate", "adam_eps", "consistent_rms", "b2")
 
 
 def lift_beside_adamw(
@@ -70,12 +70,12 @@ def lift_beside_adamw(
     name: str,
     **more: Any,
 ) -> Optimizer:
-    """Lifts a rule for matrices, with AdamW for the other leaves; some may be None, and are left out then."""
+    """Lifts a rule for matrices, with AdamW for the other leaves; hyperparameters that are None are left out."""
     make_rule, auxiliary = Cached(make_rule), auxiliary or adamw_beside()
-    given: dict[str, Any] = {k: v for k, v in hyperparams.items() if v is not None or k not in _LEFT_OUT}
+    present: dict[str, Any] = {k: v for k, v in hyperparams.items() if v is not None or k not in _OPTIONAL}
     return lift(
         (make_rule(MuonDimensionNumbers(), True), auxiliary),
-        given,
+        present,
         name=name,
         choose=choose_matrices(name, matrix_axes, mask, make_rule, lambda _: auxiliary),
         arrays=("ns_coeffs",),

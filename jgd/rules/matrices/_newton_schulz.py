@@ -5,8 +5,8 @@ A = X X^*, \qquad X \leftarrow a X + (b A + c A^2)\, X
 $$
 
 drives all singular values of $X$ towards one. With the coefficients that Muon uses it is steepest at zero and does not
-quite converge: singular values end between about 0.5 and 1.5. At the start they must lie below about one, which the
-preconditioning sees to.
+quite converge: singular values end between about 0.5 and 1.5. At the start they must lie below about one: the
+preconditioning scales them so.
 
 References:
     - Jordan et al., "Muon: An optimizer for hidden layers", https://kellerjordan.github.io/posts/muon, 2024.
@@ -51,7 +51,7 @@ NS_COEFFS: dict[str, tuple] = {
 
 
 def check_coeffs(owner: str, ns_coeffs: Any) -> Any:
-    """Coefficients as an array: those of a preset, or those given, which must be triples.
+    """Coefficients as an array, from the name of a preset, a triple or rows of three.
 
     Raises:
         ValueError: They are no triples, or there is no such preset.
@@ -86,7 +86,7 @@ def orthogonalize(
         steps: How often to iterate with one triple; it may be traced.
         eps: Keeps a zero matrix from being divided by zero; scalar.
         preconditioning: How the matrices are scaled first: by the Frobenius norm, by the spectral norm (an SVD each,
-            the dearest), by row sums of the Gram matrix (`"aol"`), or by the Schatten-4 norm.
+            the costliest), by row sums of the Gram matrix (`"aol"`), or by the Schatten-4 norm.
         dtype: What the matrices are rounded to in between, such as `"bfloat16"`; sums are kept in float32. None for
             their own dtype.
         clamp: Whether `eps` is the least norm that is divided by, instead of being added to it.
@@ -94,48 +94,48 @@ def orthogonalize(
     Returns:
         Matrices of the same shape and dtype. Wide ones have nearly orthonormal rows, tall ones columns.
     """
-    own, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
-    dtype = own if dtype is None else jnp.dtype(dtype)
+    input_dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    dtype = input_dtype if dtype is None else jnp.dtype(dtype)
     tall = x.shape[-2] > x.shape[-1]
     x = (x.mT if tall else x).astype(dtype)  # the Gram matrix of the shorter side is the smaller
     axes = (x.ndim - 2, x.ndim - 1)
-    found = squares([x.astype(wide)], axes)
-    x, eps = (found.scale * x).astype(dtype), eps * found.scale
+    x_sq = squares([x.astype(wide)], axes)
+    x, eps = (x_sq.scale * x).astype(dtype), eps * x_sq.scale
     if preconditioning in ("frobenius", "spectral"):
         is_plain = preconditioning == "frobenius"
-        norm = found.length if is_plain else jnp.linalg.norm(x.astype(wide), ord=2, axis=axes, keepdims=True)
+        norm = x_sq.length if is_plain else jnp.linalg.norm(x.astype(wide), ord=2, axis=axes, keepdims=True)
         x = (x / (jnp.maximum(norm, eps) if clamp else norm + eps)).astype(dtype)
 
-    def product(left: Array, right: Array) -> Array:
+    def matmul(left: Array, right: Array) -> Array:
         return jnp.matmul(left.astype(dtype), right.astype(dtype), preferred_element_type=wide)
 
     def iterate(x: Array, gram: Array, triple: Array) -> Array:
         a, b, c = triple
-        return (a * x + product(b * gram + c * product(gram, gram), x)).astype(dtype)
+        return (a * x + matmul(b * gram + c * matmul(gram, gram), x)).astype(dtype)
 
-    counted = coeffs.ndim == 1 and is_traced(steps)
-    triples = coeffs if coeffs.ndim == 2 else jnp.broadcast_to(coeffs, (1 if counted else steps, 3))
-    first = preconditioning in ("aol", "schatten") and triples.shape[0] > 0
-    if first:
+    is_counted = coeffs.ndim == 1 and is_traced(steps)
+    triples = coeffs if coeffs.ndim == 2 else jnp.broadcast_to(coeffs, (1 if is_counted else steps, 3))
+    scales_rows = preconditioning in ("aol", "schatten") and triples.shape[0] > 0
+    if scales_rows:
         # The scaling costs no product: it uses the first Gram matrix.
-        gram = product(x, x.conj().mT)
-        rows = _gram_scale(gram, eps * found.scale, preconditioning)
-        x = iterate((x * rows).astype(dtype), gram * rows * rows.mT, triples[0])
+        gram = matmul(x, x.conj().mT)
+        row_scales = _gram_scale(gram, eps * x_sq.scale, preconditioning)
+        x = iterate((x * row_scales).astype(dtype), gram * row_scales * row_scales.mT, triples[0])
 
-    def turn(x: Array, triple: Array) -> Array:
-        return iterate(x, product(x, x.conj().mT), triple)
+    def iterate_once(x: Array, triple: Array) -> Array:
+        return iterate(x, matmul(x, x.conj().mT), triple)
 
     # A loop, not its steps one by one: they compile in a fifth of the time, and run as fast.
-    if counted:
-        x = jax.lax.fori_loop(int(first), steps, lambda _, x: turn(x, triples[0]), x)
+    if is_counted:
+        x = jax.lax.fori_loop(int(scales_rows), steps, lambda _, x: iterate_once(x, triples[0]), x)
     else:
-        x, _ = jax.lax.scan(lambda x, triple: (turn(x, triple), None), x, triples[int(first) :])
-    return (x.mT if tall else x).astype(own)
+        x, _ = jax.lax.scan(lambda x, triple: (iterate_once(x, triple), None), x, triples[int(scales_rows) :])
+    return (x.mT if tall else x).astype(input_dtype)
 
 
 def _gram_scale(gram: Array, eps: Array, preconditioning: str) -> Array:
     """What to multiply the rows of X with, of shape `[..., rows, 1]` or `[..., 1, 1]`."""
     if preconditioning == "aol":
         return jnp.maximum(jnp.sum(jnp.abs(gram), axis=-1, keepdims=True), eps) ** -0.5
-    found = squares([gram], (gram.ndim - 2, gram.ndim - 1))
-    return jnp.maximum(found.length / found.scale, eps) ** -0.5
+    gram_sq = squares([gram], (gram.ndim - 2, gram.ndim - 1))
+    return jnp.maximum(gram_sq.length / gram_sq.scale, eps) ** -0.5

@@ -1,4 +1,4 @@
-"""Momentum that is made orthogonal, as Muon and its relatives share it."""
+"""Orthogonalized momentum, which Muon and its relatives share."""
 
 import dataclasses
 import math
@@ -15,8 +15,8 @@ Like = Literal["keller", "moonshot", "torch"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
-    """What Muon and its relatives fix before a step is compiled.
+class OrthogonalMomentum:
+    """Momentum whose matrices are orthogonalized, in the form that is fixed before a step is compiled.
 
     Attributes:
         like: Whose momentum, `eps` and scale: optax's where None.
@@ -37,23 +37,23 @@ class Form:
             object.__setattr__(self, "steps", fixed_int("muon", "ns_steps", self.steps, least=0))
 
     def prepare(self, hyper: Hyper, step: Array) -> Hyper:
-        """Adds what `momentum` and `orthogonal` read: two weights, and the `eps` of the iteration."""
+        """Adds what `average` and `orthogonalize` read: two weights, and the `eps` of the iteration."""
         beta, weight, eps = hyper["beta"], hyper["1-beta"], hyper["eps"]
         mu_scale, grad_scale = (beta, weight) if self.nesterov else (jnp.ones_like(beta), jnp.zeros_like(beta))
         if self.like is None:
-            ahead = increment(step) if self.nesterov else step
-            mu_scale, grad_scale = mu_scale / debias(weight, ahead), grad_scale / debias(weight, step)
+            next_step = increment(step) if self.nesterov else step
+            mu_scale, grad_scale = mu_scale / debias(weight, next_step), grad_scale / debias(weight, step)
         if self.like == "moonshot":
             eps = eps * weight  # there the sum of gradients is divided by its norm, not their average
         return hyper | {"mu_scale": mu_scale, "grad_scale": grad_scale, "ns_eps": eps}
 
-    def momentum(self, grad: Array, mu: Array, hyper: Hyper) -> tuple[Array, Array]:
+    def average(self, grad: Array, mu: Array, hyper: Hyper) -> tuple[Array, Array]:
         """The new average of gradients, and the direction that follows from it."""
         mu = hyper["beta"] * mu + hyper["1-beta"] * grad
-        ahead = hyper["mu_scale"] * mu
-        return mu, ahead + hyper["grad_scale"] * grad if self.nesterov else ahead
+        mu_hat = hyper["mu_scale"] * mu
+        return mu, mu_hat + hyper["grad_scale"] * grad if self.nesterov else mu_hat
 
-    def orthogonal(self, matrices: Array, hyper: Hyper) -> Array:
+    def orthogonalize(self, matrices: Array, hyper: Hyper) -> Array:
         """Newton-Schulz on a stack of matrices."""
         return orthogonalize(
             matrices,
@@ -75,13 +75,13 @@ def shape_scale(shape: tuple[int, ...], axes: MuonDimensionNumbers, leaf_shape: 
     return math.sqrt(max(1.0, fan_out / max(fan_in, 1)))
 
 
-def matrix_rule(update: Any, form: Form, **slots: Any) -> Rule:
-    """A rule for matrices with the slot `mu`, and those given."""
+def matrix_rule(update: Any, momentum: OrthogonalMomentum, **slots: Any) -> Rule:
+    """A rule for matrices with the slot `mu`, and `slots` beside it."""
     return Rule(
         update,
         slots={"mu": zeros, **slots},
         kind="matrix",
         needs_params=True,
-        supports_complex=form.ns_dtype is None,
-        prepare=form.prepare,
+        supports_complex=momentum.ns_dtype is None,
+        prepare=momentum.prepare,
     )

@@ -6,8 +6,8 @@ Q_2 = \operatorname{q}(X_2 - Q_1 Q_1^\top X_2), \qquad
 \operatorname{q}(W) = W R^{-1} \ \text{ with } \ R^\top R = W^\top W + \delta \quad \text{for narrow } W
 $$
 
-One sweep of this Gram-Schmidt loses digits where columns are nearly dependent; further ones on its result give them
-back, as many as it takes. Columns that were nearly orthogonal need one. Where the shift $\delta$ does not outweigh the
+One sweep of this Gram-Schmidt loses digits where columns are nearly dependent; further sweeps over its result restore
+them, as many as it takes. Columns that were nearly orthogonal need one. Where the shift $\delta$ does not outweigh the
 roundings of $W^\top W$, the sweep is made again with a larger one.
 
 Why not `jnp.linalg.qr`: LAPACK's threads wait for each other thousands of times in one decomposition, which takes a
@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, when
-from jgd.rules.matrices._triangular import inverse_of_upper, product
+from jgd.rules.matrices._triangular import inverse_of_upper, precise_matmul
 
 _WIDEST = 64  # columns; LAPACK makes the Cholesky factor of a matrix of twice that size in one thread
 _SWEEPS, _GROWTH = 8, 64  # at most; and of a shift that was too small
@@ -71,16 +71,16 @@ def orthonormal(x: Array) -> Array:
     x = jnp.pad(x, ((0, 0), (0, blocks * width - columns)))  # columns of zeros, which stay zeros
     tolerance = orthonormal_to_within(columns, x.dtype)
     # What the product of Q and its transpose does to a few vectors tells whether it is the identity.
-    places = jnp.arange(blocks * width, dtype=x.dtype)[:, None]
-    probes = jnp.where(places < columns, jnp.cos((places + 1) * jnp.array(_ANGLES, x.dtype)), 0)
+    index = jnp.arange(blocks * width, dtype=x.dtype)[:, None]
+    probes = jnp.where(index < columns, jnp.cos((index + 1) * jnp.array(_ANGLES, x.dtype)), 0)
 
-    def unfinished(carry: _Carry) -> Array:
+    def is_unfinished(carry: _Carry) -> Array:
         return (carry[1] > tolerance) & (carry[3] < _SWEEPS)
 
-    def again(carry: _Carry) -> _Carry:
+    def sweep_once(carry: _Carry) -> _Carry:
         x, _, shift, sweeps = carry
         swept = _sweep(x, width, shift)
-        defects = product(swept.T, product(swept, probes)) - probes
+        defects = precise_matmul(swept.T, precise_matmul(swept, probes)) - probes
         # Equal columns have products with equal roundings, which add up: then a Cholesky factor is not a number.
         failed = ~jnp.all(jnp.isfinite(defects))
         defect = jnp.where(failed, jnp.inf, jnp.max(jnp.abs(defects)))  # XLA's maximum may pass a NaN over
@@ -88,17 +88,17 @@ def orthonormal(x: Array) -> Array:
 
     first_shift = jnp.array(2 * max(width, 8) * jnp.finfo(x.dtype).eps, x.dtype)
     start = (x, jnp.full((), jnp.inf, x.dtype), first_shift, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(unfinished, again, start)[0][:, :columns]
+    return jax.lax.while_loop(is_unfinished, sweep_once, start)[0][:, :columns]
 
 
 @orthonormal.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     q = orthonormal(x)
-    moved = product(dx, inverse_of_upper(product(q.T, x)))
-    turned = product(q.T, moved)
-    below = jnp.tril(turned, -1)
-    return q, moved + product(q, below - below.T - turned)
+    dx_r_inv = precise_matmul(dx, inverse_of_upper(precise_matmul(q.T, x)))
+    rotation = precise_matmul(q.T, dx_r_inv)
+    below = jnp.tril(rotation, -1)
+    return q, dx_r_inv + precise_matmul(q, below - below.T - rotation)
 
 
 def completed_basis(x: Array) -> Array:
@@ -111,26 +111,30 @@ def completed_basis(x: Array) -> Array:
 def _sweep(x: Array, width: int, shift: Array) -> Array:
     """Gram-Schmidt, by blocks of that width, each orthonormalized twice.
 
-    Whenever as many blocks are finished as make one half of a pair of equal ranges, the other half is cleared of it:
-    the recursion of the formula, as a loop. It is compiled but once that way.
+    Whenever the first half of a pair of equal ranges is finished, the second half is projected off it: the recursion
+    of the formula, as a loop, whose body is compiled once.
     """
     count = x.shape[1] // width
 
-    def cleared(size: int, x: Array, end: Array) -> Array:
+    def projected_off(size: int, x: Array, end: Array) -> Array:
         left = jax.lax.dynamic_slice_in_dim(x, end - size, size, axis=1)
         right = jax.lax.dynamic_slice_in_dim(x, end, size, axis=1)
-        return jax.lax.dynamic_update_slice_in_dim(x, right - product(left, product(left.T, right)), end, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(
+            x, right - precise_matmul(left, precise_matmul(left.T, right)), end, axis=1
+        )
 
     sizes = [width << level for level in range(count.bit_length() - 1)]
 
     def finish(block: Array, x: Array) -> Array:
-        part = jax.lax.dynamic_slice_in_dim(x, block * width, width, axis=1)
-        part = jax.lax.fori_loop(0, 2, lambda _, part: _narrow(part, shift), part)
-        x = jax.lax.dynamic_update_slice_in_dim(x, part, block * width, axis=1)
-        done = (block + 1).astype(jnp.int32)
+        columns = jax.lax.dynamic_slice_in_dim(x, block * width, width, axis=1)
+        columns = jax.lax.fori_loop(0, 2, lambda _, columns: _narrow(columns, shift), columns)
+        x = jax.lax.dynamic_update_slice_in_dim(x, columns, block * width, axis=1)
+        finished_blocks = (block + 1).astype(jnp.int32)
         for level, size in enumerate(sizes):
-            halfway = done & (2 << level) - 1 == 1 << level  # two divides the number of finished blocks so often
-            x = when(halfway, functools.partial(cleared, size), x, done * width)
+            half_is_finished = (
+                finished_blocks & (2 << level) - 1 == 1 << level
+            )  # two divides the number of finished blocks so often
+            x = when(half_is_finished, functools.partial(projected_off, size), x, finished_blocks * width)
         return x
 
     return jax.lax.fori_loop(0, count, finish, x)
@@ -138,7 +142,7 @@ def _sweep(x: Array, width: int, shift: Array) -> Array:
 
 def _narrow(x: Array, shift: Array) -> Array:
     """The same for few columns, by the Cholesky factor of their products, which is shifted to stay positive."""
-    gram = product(x.T, x)
+    gram = precise_matmul(x.T, x)
     length = jnp.sqrt(jnp.diagonal(gram))
     scale = 1 / jnp.where(length > 0, length, 1)
     eye = jnp.eye(x.shape[1], dtype=x.dtype)
@@ -146,4 +150,4 @@ def _narrow(x: Array, shift: Array) -> Array:
     cosines = jnp.where(eye == 1, 1, gram * scale[:, None] * scale / (1 + shift))
     bordered = jnp.block([[cosines, eye], [eye, 4 / shift * eye]])
     inverse = jax.lax.linalg.cholesky(bordered, symmetrize_input=False)[x.shape[1] :, : x.shape[1]]
-    return product(x, scale[:, None] * inverse)
+    return precise_matmul(x, scale[:, None] * inverse)

@@ -13,7 +13,7 @@ _PHASES = 10  # as many groups of leaves, spread evenly over a cycle, however lo
 
 
 def even_phases(costs: Sequence[float], count: int = _PHASES) -> list[int]:
-    """Shares out leaves over phases of a cycle: the dearest first, each to the phase with the least work so far.
+    """Distributes leaves over the phases of a cycle: the costliest first, each to the phase with the least work so far.
 
     Examples:
         >>> even_phases([1.0, 5.0, 2.0, 2.0], count=2)
@@ -51,7 +51,7 @@ def lift_staggered(
     """Lifts a rule with refreshes, with weight decay on the leaves that the mask names.
 
     Args:
-        rule: The rule; its `prepare` heeds `steps_ahead`.
+        rule: The rule; its `prepare` reads `steps_ahead`.
         decaying: The same with weight decay.
         hyperparams: Every number of the rule by name.
         mask: Which leaves decay.
@@ -67,5 +67,5 @@ def lift_staggered(
         phases = [0] * len(leaves) if cost is None else even_phases([cost(jnp.shape(leaf)) for leaf in leaves])
         return treedef.unflatten(variant(*kind) for kind in zip(decays, phases, strict=True))
 
-    needed = mask is not None or cost is not None
-    return lift(decaying, hyperparams, name=name, choose=choose if needed else None, **more)
+    varies = mask is not None or cost is not None
+    return lift(decaying, hyperparams, name=name, choose=choose if varies else None, **more)

@@ -18,8 +18,8 @@ from jgd.core import Array
 _SMALL = 64  # up to this size blocks are inverted in a loop over sizes, whose body is compiled once
 
 
-def product(a: Array, b: Array) -> Array:
-    """`a @ b` in full: orthogonality does not forgive the short mantissas of accelerators' default products."""
+def precise_matmul(a: Array, b: Array) -> Array:
+    """`a @ b` in full precision: accelerators' default products are too coarse for orthogonality."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -44,12 +44,12 @@ def inverse_of_upper(triangle: Array) -> Array:
         size *= 2
     full = jnp.eye(size, dtype=triangle.dtype).at[:n, :n].set(jnp.triu(triangle))
     small = min(size, _SMALL)
-    place = jnp.arange(small)
+    index = jnp.arange(small)
 
     def doubled(level: Array, inverse: Array) -> Array:
-        pair = place >> level  # which block a row or a column belongs to; the first of a pair is even
+        pair = index >> level  # which block a row or a column belongs to; the first of a pair is even
         beside = (pair[:, None] + 1 == pair) & (pair[:, None] % 2 == 0)
-        return inverse - product(product(inverse, jnp.where(beside, diagonal, 0)), inverse)
+        return inverse - precise_matmul(precise_matmul(inverse, jnp.where(beside, diagonal, 0)), inverse)
 
     diagonal = _on_the_diagonal(full, small)
     start = jnp.eye(small, dtype=full.dtype) / jnp.diagonal(diagonal, axis1=1, axis2=2)[:, None, :]
@@ -57,7 +57,7 @@ def inverse_of_upper(triangle: Array) -> Array:
     while small < size:
         beside = _on_the_diagonal(full, 2 * small)[:, :small, small:]
         first, second = inverse[::2], inverse[1::2]
-        corner = -product(product(first, beside), second)
+        corner = -precise_matmul(precise_matmul(first, beside), second)
         top = jnp.concatenate([first, corner], axis=2)
         bottom = jnp.concatenate([jnp.zeros_like(corner), second], axis=2)
         inverse, small = jnp.concatenate([top, bottom], axis=1), 2 * small

@@ -1,4 +1,4 @@
-"""What the rules of Adam's family share: the two moments, their corrections and what to divide by."""
+"""What the rules of Adam's family share: the two moments, their bias corrections and the denominator."""
 
 import jax.numpy as jnp
 

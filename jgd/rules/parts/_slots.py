@@ -1,4 +1,4 @@
-"""What slots of rules of the whole tree begin as."""
+"""First values of slots, for rules that run on the whole tree at once."""
 
 import jax.numpy as jnp
 

@@ -9,7 +9,7 @@ def trust_ratio(
     param: Array, direction: Array, coefficient: Array | float = 1.0, eps: Array | float = 0.0
 ) -> tuple[Array, Array]:
     """Two factors, of product `coefficient * |param| / (|direction| + eps)`, or one where either norm is zero."""
-    size, found = global_norm(param), squares([direction])
-    unusable = (size == 0) | (found.total == 0)
-    ratio = coefficient * size / (jnp.where(unusable, 1, found.length) + eps * found.scale)
-    return jnp.where(unusable, 1, found.scale), jnp.where(unusable, 1, ratio)
+    param_norm, direction_sq = global_norm(param), squares([direction])
+    unusable = (param_norm == 0) | (direction_sq.total == 0)
+    ratio = coefficient * param_norm / (jnp.where(unusable, 1, direction_sq.length) + eps * direction_sq.scale)
+    return jnp.where(unusable, 1, direction_sq.scale), jnp.where(unusable, 1, ratio)

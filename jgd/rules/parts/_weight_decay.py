@@ -141,8 +141,8 @@ def choose_decaying(name: str, mask: Mask, rule: Callable[[Sequence[bool]], Tree
     def choose(params: PyTree) -> PyTree:
         leaves, treedef = jax.tree.flatten(params)
         flags = jax.tree.leaves(broadcast_mask(name, mask, params))
-        chosen = rule([flag for flag, leaf in zip(flags, leaves, strict=True) if is_float(leaf)])
-        return treedef.unflatten([chosen] * len(leaves))
+        of_tree = rule([flag for flag, leaf in zip(flags, leaves, strict=True) if is_float(leaf)])
+        return treedef.unflatten([of_tree] * len(leaves))
 
     return choose
 
