@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jgd
@@ -68,7 +69,7 @@ def test_a_state_dtype_that_holds_no_fractions(dtype):
 
 
 def test_a_part_of_a_chain_that_is_no_transform():
-    with pytest.raises(TypeError, match=r"chain: part 1: expected an optimizer or transform; got a float"):
+    with pytest.raises(TypeError, match=r"chain: parts\[1\] must be an optimizer; got 0\.5\."):
         jgd.chain(jgd.sgd(0.1), 0.5)
 
 
@@ -216,3 +217,20 @@ def test_a_missing_extra_is_named():
 def test_a_form_that_nobody_has_is_refused(name):
     with pytest.raises(ValueError, match=f"{name}: like must be"):
         getattr(jgd, name)(0.1, like="nobody")
+
+
+def test_a_part_of_a_chain_that_makes_an_optimizer():
+    def make():
+        return jgd.sgd(0.1)
+
+    with pytest.raises(TypeError, match=r"chain: parts\[0\] must be an optimizer; got .*\. If make makes one, call it"):
+        jgd.chain(make)
+    with pytest.raises(TypeError, match=r"chain: parts\[0\] .* adam makes one: call it, as adam\(\.\.\.\)"):
+        jgd.chain(jgd.adam)
+
+
+def test_what_is_an_optimizer_elsewhere_is_one_in_a_chain():
+    params, several = jnp.ones(2), optax.MultiSteps(optax.sgd(0.1), every_k_schedule=2)
+    optimizer = jgd.chain(jgd.clip_by_global_norm(1.0), several)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert not updates.any()

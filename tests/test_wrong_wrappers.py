@@ -32,6 +32,6 @@ def test_numbers_of_calls_are_integers_above_zero(make, message):
     for wrong in (1.5, "2", None):
         with pytest.raises(TypeError, match=rf"{message} an integer( or a function)?; got {wrong!r}"):
             make(wrong)
-    with pytest.raises(ValueError, match=f"{message} >= 1; got 0"):
+    with pytest.raises(ValueError, match=f"{message} at least 1; got 0"):
         make(0)
     make(jnp.array(2)) if "accumulate" in message else make(2)

@@ -23,6 +23,8 @@ from jgd.core._checks import given_numbers as given_numbers
 from jgd.core._checks import path_keys as path_keys
 from jgd.core._checks import path_text as path_text
 from jgd.core._checks import refuse_integer_grad as refuse_integer_grad
+from jgd.core._conditional import tree_where as tree_where
+from jgd.core._conditional import when as when
 from jgd.core._door import behind_doors as behind_doors
 from jgd.core._evaluation import eval_params as eval_params
 from jgd.core._evaluation import has_eval_params as has_eval_params
@@ -132,12 +134,10 @@ from jgd.core._types import Slots as Slots
 from jgd.core._types import StartValue as StartValue
 from jgd.core._types import is_array as is_array
 from jgd.core._types import is_traced as is_traced
-from jgd.core._when import when as when
 from jgd.core._worth import check_integers as check_integers
 from jgd.core._worth import check_numbers as check_numbers
 from jgd.core._worth import is_integer as is_integer
 from jgd.core._wrapper import Wrapper as Wrapper
 from jgd.core._wrapper import WrapperState as WrapperState
-from jgd.core._wrapper import check_transform as check_transform
 from jgd.core._wrapper import transform_text as transform_text
 from jgd.core._wrapper import wrap as wrap

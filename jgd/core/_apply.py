@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core._checks import flatten, is_array, path_text, refuse_no_array
+from jgd.core._checks import flatten, path_text, refuse_no_array
 from jgd.core._floats import is_key
-from jgd.core._types import PyTree
+from jgd.core._types import PyTree, is_array
 
 
 def apply_updates(params: PyTree, updates: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core._alias import meaning
-from jgd.core._types import PyTree
+from jgd.core._types import PyTree, is_array
 
 
 def path_text(path: tuple[Any, ...]) -> str:
@@ -26,19 +26,6 @@ def flatten(tree: PyTree) -> tuple[list[tuple[Any, ...]], list[Any], Any]:
     """Paths, leaves and treedef."""
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
     return [path for path, _ in with_paths], [leaf for _, leaf in with_paths], treedef
-
-
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array or a number of JAX's: no text, no function, no tensor of another library."""
-    if isinstance(leaf, jax.Array | bool | int | float | complex):
-        return True
-    if isinstance(leaf, str | bytes | type):
-        return False  # JAX takes some of them for dtypes
-    try:
-        jnp.result_type(leaf)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def refuse_no_array(owner: str, path: tuple[Any, ...], leaf: Any, what: str = "leaf") -> None:

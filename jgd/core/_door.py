@@ -13,8 +13,9 @@ from typing import Any
 
 import jax
 
-from jgd.core._arguments import check_kind, checked, signature_of
+from jgd.core._arguments import check_kind, checked
 from jgd.core._fixed import called_by_injection, fixed
+from jgd.core._kinds import signature_of
 from jgd.core._optimizer import Optimizer
 from jgd.core._ranges import check_hyperparam
 from jgd.core._types import is_traced

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core._checks import check_arrays, is_array
-from jgd.core._types import PyTree
+from jgd.core._checks import check_arrays
+from jgd.core._types import PyTree, is_array
 
 
 def guarded_init(owner: str, init: Callable[[PyTree], PyTree]) -> Callable[..., PyTree]:

@@ -7,6 +7,7 @@ from typing import Any
 import optax
 
 from jgd.core._types import is_traced
+from jgd.core._worth import check_integers
 
 
 def fixed(owner: str, name: str, value: Any) -> Any:
@@ -30,17 +31,8 @@ def fixed_int(owner: str, name: str, value: Any, least: int | None = None) -> in
         TypeError: It is traced, or no integer.
         ValueError: It is below `least`, or no int32.
     """
-    try:
-        number = operator.index(fixed(owner, name, value))
-    except TypeError:
-        if is_traced(value):
-            raise
-        raise TypeError(f"{owner}: {name} must be an integer; got {value!r}.") from None
-    if least is not None and number < least:
-        raise ValueError(f"{owner}: {name} must be >= {least}; got {number}.")
-    if abs(number) >= 2**31:
-        raise ValueError(f"{owner}: {name} must be an int32, as counts are; got {number}.")
-    return number
+    check_integers(owner, least, **{name: fixed(owner, name, value)})
+    return operator.index(value)
 
 
 def called_by_injection() -> bool:

@@ -68,8 +68,8 @@ def is_array(value: Any) -> bool:
     """Whether JAX takes a value for one array or number: no None, no list, no text, no tensor of another library."""
     if isinstance(value, bool | int | float | complex):
         return True
-    if not (hasattr(value, "dtype") or hasattr(value, "__jax_array__")):
-        return False
+    if isinstance(value, type) or not (hasattr(value, "dtype") or hasattr(value, "__jax_array__")):
+        return False  # JAX takes some types for dtypes
     try:
         jnp.result_type(value)
     except (TypeError, ValueError):

@@ -29,10 +29,11 @@ def check_integers(owner: str, least: int | None, **values: Any) -> None:
     for argument, value in values.items():
         if not is_integer(value):
             raise TypeError(f"{owner}: {argument} must be an integer; got {value!r}.")
-        if least is not None and value < least:
-            raise ValueError(f"{owner}: {argument} must be at least {least}; got {value}.")
-        if value >= 2**31:
-            raise ValueError(f"{owner}: {argument} must be an int32, as counts are; got {value}.")
+        number = operator.index(value)
+        if least is not None and number < least:
+            raise ValueError(f"{owner}: {argument} must be at least {least}; got {number}.")
+        if abs(number) >= 2**31:
+            raise ValueError(f"{owner}: {argument} must be an int32, as counts are; got {number}.")
 
 
 def check_numbers(owner: str, least: float | None = None, **values: Any) -> None:

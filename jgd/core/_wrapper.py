@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jgd.core._arguments import check_kind
 from jgd.core._authored import telling
 from jgd.core._checks import check_complex, check_same_tree, flatten
 from jgd.core._floats import cast_like, is_float
@@ -76,7 +77,7 @@ def wrap(
     Returns:
         An optimizer whose state is `WrapperState(own, inner)`. Leaves that are no floats are left to the inner one.
     """
-    check_transform(name, inner)
+    check_kind(name, "inner", inner, GradientTransformation)
     numbers = Hyperparams(name, hyperparams, arrays, ranges)
     plan = _Plan(name, wrapper, numbers, optax.with_extra_args_support(inner))
 
@@ -192,22 +193,6 @@ def _read(name: str, reads: Mapping[str, float | None], inner_state: PyTree) -> 
         else:
             raise ValueError(f"{name}: the inner optimizer has no hyperparameter {wanted}, which it needs.")
     return found
-
-
-def check_transform(owner: str, part: Any) -> None:
-    """Refuses what is no optimizer.
-
-    Raises:
-        TypeError: It has no `init` and `update`.
-    """
-    if not (isinstance(part, tuple) and hasattr(part, "init") and hasattr(part, "update")):
-        hint = ""
-        if callable(part):
-            name = getattr(part, "__name__", "factory")
-            hint = f" If {name} makes one, call it: {name}(...)."
-        elif isinstance(part, str):
-            hint = f" Optimizers have no names in text: call the factory, such as jgd.{part}(learning_rate)."
-        raise TypeError(f"{owner}: expected an optimizer or transform; got a {type(part).__name__}.{hint}")
 
 
 def transform_text(part: Any) -> str:

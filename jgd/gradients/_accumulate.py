@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, is_float, path_text, sum_of_squares
+from jgd.core import Array, PyTree, is_float, path_text, sum_of_squares, tree_where
 
 
 def accumulate_micro_batches(
@@ -58,7 +58,7 @@ def accumulate_micro_batches(
         i, part, share = item
         loss, grads, model_state, aux = run(part, old_state, i)
         if share is not None:
-            model_state = jax.tree.map(lambda new, old: jnp.where(share != 0, new, old), model_state, old_state)
+            model_state = tree_where(share != 0, model_state, old_state)
         square = sum_of_squares(filter(is_float, jax.tree.leaves(grads))) if part_norms else None
         loss, grads = jax.tree.map(lambda x: _weighted(_wide(x), share), (loss, grads))
         return (loss_sum + loss, jax.tree.map(jnp.add, grad_sum, grads), model_state), (aux, square)

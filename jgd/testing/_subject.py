@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import Optimizer, PyTree, apply_updates, check_transform, path_text
+from jgd.core import GradientTransformation, Optimizer, PyTree, apply_updates, check_kind, path_text
 
 #: What `update` needs beside gradients, state and params: a dict, or a function of params and gradients that makes it.
 Extra = Mapping[str, Any] | Callable[[PyTree, PyTree], Mapping[str, Any]] | None
@@ -61,7 +61,7 @@ def as_subject(optimizer: Any, params: PyTree = None, extra: Extra = None) -> Su
         return optimizer
     if isinstance(optimizer, optax.MultiSteps):  # no transform itself, though it has both functions
         optimizer = optimizer.gradient_transformation()
-    check_transform("check_optimizer", optimizer)
+    check_kind("check_optimizer", "optimizer", optimizer, GradientTransformation)
     full = optax.with_extra_args_support(optimizer)
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None, **_: Any) -> tuple[PyTree, PyTree]:

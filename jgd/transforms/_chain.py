@@ -4,7 +4,15 @@ from typing import Any
 
 import optax
 
-from jgd.core import GradientTransformation, Optimizer, PyTree, check_transform, make_optimizer, update_params
+from jgd.core import (
+    GradientTransformation,
+    Optimizer,
+    PyTree,
+    check_kind,
+    make_optimizer,
+    transform_text,
+    update_params,
+)
 
 
 def chain(*parts: GradientTransformation) -> Optimizer:
@@ -32,7 +40,7 @@ def chain(*parts: GradientTransformation) -> Optimizer:
     if not parts:
         raise ValueError("chain: expected at least one transform; got none.")
     for i, part in enumerate(parts):
-        check_transform(f"chain: part {i}", part)
+        check_kind("chain", f"parts[{i}]", part, GradientTransformation)
     transforms = [optax.with_extra_args_support(part) for part in parts]
 
     def init(params: PyTree) -> tuple[Any, ...]:
@@ -60,5 +68,5 @@ def chain(*parts: GradientTransformation) -> Optimizer:
         params, last_state = update_params(transforms[-1], updates, state[-1], params, **extra)
         return params, (*new_state, last_state)
 
-    shown = ", ".join(repr(part) if isinstance(part, Optimizer) else "<optax transform>" for part in parts)
+    shown = ", ".join(map(transform_text, parts))
     return make_optimizer(init, update, f"jgd.chain({shown})", in_one_pass)

@@ -13,7 +13,6 @@ References:
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -30,6 +29,7 @@ from jgd.core import (
     Wrapper,
     WrapperState,
     make_optimizer,
+    tree_where,
     wrap,
 )
 
@@ -100,7 +100,7 @@ def lookahead(
             return updates, new
         due = jnp.mod(new.own.count.astype(jnp.float32), new.own.hyperparams["sync_period"].astype(jnp.float32)) == 0
         fresh = fast_optimizer.init(params)
-        inner = jax.tree.map(lambda now, first: jnp.where(due, first, now), new.inner, fresh)
+        inner = tree_where(due, fresh, new.inner)
         return updates, WrapperState(new.own, inner)
 
     return make_optimizer(init, update, repr(plain))

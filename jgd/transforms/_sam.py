@@ -31,6 +31,7 @@ from jgd.core import (
     make_optimizer,
     map_floats,
     transform_text,
+    tree_where,
     zero_update,
 )
 
@@ -45,7 +46,7 @@ class SAMState(NamedTuple):
 
 
 def _choose(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
-    return jax.tree.map(lambda t, f: jnp.where(condition, t, f), cast_like(if_true, if_false), if_false)
+    return tree_where(condition, cast_like(if_true, if_false), if_false)
 
 
 def _up(climb: PyTree) -> PyTree:

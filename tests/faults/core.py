@@ -277,10 +277,10 @@ FAULTS = [
     ),
     Fault(
         "when_copies",
-        "jgd/core/_when.py",
+        "jgd/core/_conditional.py",
         "return _in_place(body, condition, carry, operands)",
         "return jax.lax.cond(condition, body, lambda carry, _: carry, carry, operands)",
-        ("tests/test_when.py::test_nothing_is_copied_where_nothing_is_done",),
+        ("tests/test_conditional.py::test_nothing_is_copied_where_nothing_is_done",),
         "Steps without a refresh copy the preconditioners all the same.",
     ),
     Fault(

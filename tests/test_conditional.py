@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgd.core import when
+from jgd.core import tree_where, when
 
 
 def grown(carry, operands):
@@ -55,3 +55,15 @@ def test_nothing_is_copied_where_nothing_is_done():
     computations = re.split(r"\n(?=%|ENTRY)", compiled.as_text())
     copying = [text for text in computations if "f32[256,256]{1,0} copy(" in text]
     assert all("dot" in text or "fusion(" in text for text in copying), "only where the products are made"
+
+
+def test_one_of_two_trees():
+    trees = {"a": jnp.arange(2.0), "b": (jnp.int32(1),)}, {"a": jnp.ones(2), "b": (jnp.int32(7),)}
+    for choice, tree in zip((True, False), trees, strict=True):
+        found = jax.jit(tree_where)(jnp.array(choice), *trees)
+        jax.tree.map(np.testing.assert_array_equal, found, tree)
+
+
+def test_a_leaf_that_both_trees_share_is_not_selected():
+    text = jax.jit(lambda c, x, y: tree_where(c, (x, y), (x, 2 * y))).lower(True, 1.0, 2.0).as_text()
+    assert text.count("stablehlo.select") == 1

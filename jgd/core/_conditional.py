@@ -1,15 +1,27 @@
-"""Doing something in some steps only, without copying what stays as it is in the others."""
+"""Trees that depend on a condition which is known on the device alone: one of two, or one that is changed or not."""
 
 import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from jgd.core._types import Array, PyTree
 
 
+def tree_where(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
+    """The tree `if_true` where the condition holds, else `if_false`; both are computed.
+
+    Args:
+        condition: A boolean scalar.
+        if_true: A tree of arrays.
+        if_false: A tree of the same structure, shapes and dtypes.
+    """
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), if_true, if_false)
+
+
 def when(condition: Array, body: Callable[[PyTree, PyTree], PyTree], carry: PyTree, operands: PyTree = ()) -> PyTree:
-    """`body(carry, operands)` where the condition holds, else the carry as it is.
+    """`body(carry, operands)` where the condition holds, else the carry as it is, which is not copied.
 
     As `jax.lax.cond` with an empty second branch; but XLA copies what goes through a branch, in and out, while a loop
     of one turn or none works in place. Derivatives, forward and reverse, go through `lax.cond`.
@@ -34,10 +46,10 @@ def when(condition: Array, body: Callable[[PyTree, PyTree], PyTree], carry: PyTr
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _in_place(body: Callable[[PyTree, PyTree], PyTree], condition: Array, carry: PyTree, operands: PyTree) -> PyTree:
-    def turn(state: tuple[Array, PyTree]) -> tuple[Array, PyTree]:
-        return jax.numpy.zeros_like(state[0]), body(state[1], operands)
+    def run_once(state: tuple[Array, PyTree]) -> tuple[Array, PyTree]:
+        return jnp.zeros_like(state[0]), body(state[1], operands)
 
-    return jax.lax.while_loop(lambda state: state[0], turn, (condition, carry))[1]
+    return jax.lax.while_loop(lambda state: state[0], run_once, (condition, carry))[1]
 
 
 @_in_place.defjvp
