@@ -177,8 +177,8 @@ FAULTS = [
     Fault(
         "resumes_at_the_epoch",
         "jgd/train/loop/_fit.py",
-        'place = Place(*extra["place"]) if restored',
-        'place = Place(*extra["place"][:1]) if restored',
+        'place = Place(*memory["place"]) if restored',
+        'place = Place(*memory["place"][:1]) if restored',
         ("tests/train/test_fit_faults.py::test_a_run_with_a_batch_left_out_resumes_within_the_epoch",),
         "A resumed run goes through the first batches of its epoch twice.",
     ),

@@ -19,8 +19,8 @@ def show(epochs=2, summary=None):
     progress = Progress(True, epochs)
     for epoch in range(2):
         progress.start(epoch, 4, done=1)
-        progress.advance(2)
-        progress.advance()
+        progress.add_steps(2)
+        progress.add_steps(1)
         progress.show({"loss": 0.5})
         progress.finish(epoch, summary or {"loss": 0.5, "nonfinite": 0})
     progress.close()
@@ -81,7 +81,7 @@ def test_numbers_are_short_and_say_something(capsys, summary, text):
 def test_silence(capsys):
     progress = Progress(False, 1)
     progress.start(0, 3)
-    progress.advance()
+    progress.add_steps(1)
     progress.say("a word")
     progress.finish(0, {"loss": 1.0})
     assert capsys.readouterr() == ("", "")

@@ -6,7 +6,7 @@ else the loader was used for. A checkpoint holds the position as well; this is f
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from typing import Any, NamedTuple
 
 import jax
@@ -55,13 +55,13 @@ def remember(state: TrainState, data: Any, place: Place) -> None:
 
 
 @contextlib.contextmanager
-def left_by(run: Any, data: Any) -> Iterator[None]:
-    """In the end, however it comes, a loader stands where the run does: not at what was drawn ahead."""
+def loader_left_at(place: Callable[[], Place], data: Any) -> Iterator[None]:
+    """However the block ends, a loader then stands at `place()`: not at what was drawn ahead."""
     try:
         yield
     finally:
         if isinstance(data, ArrayLoader):
-            data.leave_at(run.place.epoch, run.place.batch)
+            data.leave_at(place().epoch, place().batch)
 
 
 def _identity(data: Any) -> tuple[Any, ...]:

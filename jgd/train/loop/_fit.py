@@ -10,19 +10,25 @@ import numpy as np
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._folder import Checkpoints
 from jgd.train.data._checks import check_data, check_divides
-from jgd.train.data._marks import left_by, place_of, remember
+from jgd.train.data._marks import loader_left_at, place_of, remember
 from jgd.train.data._position import Data, Place
-from jgd.train.loop._best import BestStates
-from jgd.train.loop._ends import pick_up, place_of_result, result, say_if_interrupted, say_what_has_no_effect
+from jgd.train.loop._ends import (
+    note_interrupt,
+    note_what_is_unused,
+    place_of_result,
+    rescue,
+    result,
+    resume_run,
+)
 from jgd.train.loop._epoch_scan import EpochScan, Scan, epoch_scan
 from jgd.train.loop._history import History, Recorder
 from jgd.train.loop._interrupt import Interruptible, OnInterrupt
 from jgd.train.loop._log import JsonlLog
 from jgd.train.loop._notices import Notices
 from jgd.train.loop._options import check_options, check_run
-from jgd.train.loop._plateau import Plateau
+from jgd.train.loop._plateau import BestStates, Plateau
 from jgd.train.loop._progress import Progress
-from jgd.train.loop._resume import Begun, Resume, begin
+from jgd.train.loop._resume import Resume, Start, start_of
 from jgd.train.loop._rollback import Rollback
 from jgd.train.loop._run import RolledBackError, Run, Settings
 from jgd.train.loop._saving import Saver
@@ -157,39 +163,40 @@ def fit(
 
     saver = Saver(checkpoint_dir)
     restored = saver.start(state, resume is not False)
-    begun = begin(state, restored, resume) if saver.active else Begun(state, {}, [])
-    extra = restored.record["extra"] if restored else {}
-    place = Place(*extra["place"]) if restored else place_of(state, data)
-    first_epoch = extra.get("first_epoch", 0) if restored else place.epoch
-    shown = Progress(progress, first_epoch + epochs)
+    start = start_of(state, restored, resume) if saver.active else Start(state, {}, [])
+    memory = restored.record["extra"] if restored else {}
+    place = Place(*memory["place"]) if restored else place_of(state, data)
+    first_epoch = memory.get("first_epoch", 0) if restored else place.epoch
+    end = first_epoch + int(epochs)
+    bar = Progress(progress, end)
     log = JsonlLog(log_dir, resumed=restored.history if restored else None, step=int(state.step))
     run = Run(
         step,
-        begun.state,
-        Settings(int(fetch_every), tol, int(prefetch), first_epoch, first_epoch + int(epochs), begun.numbers),
+        start.state,
+        Settings(int(fetch_every), tol, int(prefetch), first_epoch, end, start.numbers),
         place=place,
         recorder=Recorder(restored.history if restored else None),
         plateau=Plateau(patience, min_delta, monitor, restore_best),
-        progress=shown,
+        progress=bar,
         log=log,
         saver=saver,
         interrupt=Interruptible(terminable=saver.active or on_interrupt == "return"),
         eval_fn=eval_fn,
         best=BestStates() if restore_best else None,
-        notices=Notices(shown, progress, log),
+        notices=Notices(bar, progress, log),
     )
-    with contextlib.closing(run), left_by(run, data):
+    with contextlib.closing(run), loader_left_at(lambda: run.place, data):
         if restored:
-            pick_up(run, extra, restored.path, begun.told)
-        say_what_has_no_effect(run, is_new=restored is None)
+            resume_run(run, memory, restored.path, start.warnings)
+        note_what_is_unused(run, is_new=restored is None)
         if log.set_aside is not None:
             run.notices.tell(f"the log of an earlier run is now {log.set_aside}.")
         try:
-            loop = epoch_scan(scan, step, data, run.state, fetch_every)
+            scanned = epoch_scan(scan, step, data, run.state, run.settings.fetch_every)
             if rollback is not None:
                 run.begin_rollback(rollback)
             with run.interrupt:
-                _train(run, data, loop, callbacks)
+                _train(run, data, scanned, callbacks)
                 saver.finish(run, run.summary)
         except KeyboardInterrupt:
             if run.interrupt.requested:  # the second time it is pressed
@@ -198,30 +205,30 @@ def fit(
             run.stopped = "interrupted"
             saver.finish(run)
         except Exception as error:
-            saver.rescue(run, error)
+            rescue(run, error)
             raise
-        say_if_interrupted(run, on_interrupt)
+        note_interrupt(run, on_interrupt)
         state, history = result(run)
     remember(state, data, place_of_result(run))
     run.interrupt.deliver(on_interrupt, state, history)
     return state, history
 
 
-def _train(run: Run, data: Data, loop: EpochScan | None, callbacks: Sequence[Callback]) -> None:
+def _train(run: Run, data: Data, scanned: EpochScan | None, callbacks: Sequence[Callback]) -> None:
     """Epochs, until one of the reasons to stop."""
     while run.place.epoch < run.settings.end and not run.stopped:
         try:
-            run.run_epoch(data, loop)
+            run.run_epoch(data, scanned)
         except RolledBackError:
             continue
         if run.stopped == "interrupted":  # within an epoch, which is then not at its end
             return
         is_best = run.end_epoch()
-        run.saver.after_epoch(run, is_best and run.best is not None)
-        place = {"epoch": run.epoch, "step": run.position}
-        answers = [callback(run.state, place | run.summary) for callback in callbacks]
-        if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
+        run.saver.after_epoch(run, run.summary, is_best and run.best is not None)
+        position = {"epoch": run.epoch, "step": run.position}
+        returned = [callback(run.state, position | run.summary) for callback in callbacks]
+        if any(isinstance(value, bool | np.bool_) and value for value in returned):
             run.stopped = run.stopped or "callback"
         run.stopped = run.stopped or run.plateau.reason
-        if run.place.epoch < run.settings.end:
-            run.stopped = run.stopped or run.interrupt.requested
+        if run.place.epoch < run.settings.end and run.interrupt.requested:
+            run.stopped = run.stopped or "interrupted"

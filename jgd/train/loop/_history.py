@@ -1,7 +1,7 @@
 """The numbers of a run, gathered without waiting for the device."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -9,8 +9,11 @@ import numpy as np
 from jgd.core import Array
 from jgd.train.guards._guard import LOSS_SPIKE, NORM_SPIKE
 
+#: Why a run ended; see `fit`.
+StopReason = Literal["finished", "converged", "early_stopping", "nan_metric", "callback", "interrupted", "error"]
+
 #: Name to array: one entry a step for the metrics of the step, one an epoch for those that start with `epoch_`; and
-#: under `stopped`, as text, why the run ended.
+#: under `stopped` a `StopReason`.
 History = dict[str, Any]
 
 
@@ -148,7 +151,7 @@ class Recorder:
         steps = {f"{kinds[name]}:{name}": column.array() for name, column in self.steps.items()}
         return steps | {f"epoch:{name}": column.array() for name, column in self.epochs.items()}
 
-    def history(self, stopped: str) -> History:
+    def history(self, stopped: StopReason) -> History:
         """All numbers as arrays, and why the run ended."""
         self.fetch()
         arrays = {name: column.array() for name, column in (self.steps | self.epochs).items()}
@@ -168,6 +171,6 @@ def _drop_last(columns: dict[str, Column], count: int) -> None:
 def scalars_of(metrics: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """The scalars of a step's metrics, those of `aux` first; and the names of the metrics proper."""
     aux = metrics.get("aux")
-    own = {name: value for name, value in metrics.items() if name != "aux"}
-    extra = {name: value for name, value in aux.items() if np.ndim(value) == 0} if isinstance(aux, dict) else {}
-    return extra | own, set(own)
+    of_step = {name: value for name, value in metrics.items() if name != "aux"}
+    of_aux = {name: value for name, value in aux.items() if np.ndim(value) == 0} if isinstance(aux, dict) else {}
+    return of_aux | of_step, set(of_step)

@@ -6,6 +6,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
+from jgd.train._state import TrainState
+from jgd.train.loop._history import History
+
 OnInterrupt = Literal["auto", "return", "exit"]
 
 
@@ -20,12 +23,12 @@ class Interruptible:
             second one does what it did before. Where SIGTERM is ignored it stays so.
 
     Attributes:
-        requested: `"interrupted"` after Ctrl-C or SIGTERM, `""` before.
+        requested: Whether Ctrl-C or SIGTERM came.
         number: The signal; SIGTERM where both came.
     """
 
     def __init__(self, terminable: bool = False) -> None:
-        self.requested = ""
+        self.requested = False
         self.number: int | None = None
         self._signals = [signal.SIGINT, signal.SIGTERM] if terminable else [signal.SIGINT]
         self._previous: dict[int, Any] = {}
@@ -52,20 +55,24 @@ class Interruptible:
         """What the person or the scheduler did."""
         return "SIGTERM" if self.number == signal.SIGTERM else "Ctrl-C"
 
-    def ends_with(self, how: OnInterrupt) -> str:
-        """What becomes of the program once all is saved, for a person: nothing where `fit` returns."""
-        if self.number == signal.SIGTERM and how != "return" and not callable(self._previous.get(signal.SIGTERM)):
+    def exit_text(self, on_interrupt: OnInterrupt) -> str:
+        """How the program ends once all is saved, for a person; empty where `fit` returns."""
+        if (
+            self.number == signal.SIGTERM
+            and on_interrupt != "return"
+            and not callable(self._previous.get(signal.SIGTERM))
+        ):
             return "the exit status is 143."
         return ""
 
-    def deliver(self, how: OnInterrupt, state: Any, history: Any) -> None:
+    def deliver(self, on_interrupt: OnInterrupt, state: TrainState, history: History) -> None:
         """Hands the signal on, once all is saved.
 
         SIGTERM ends the program, with the exit status that a shell and a scheduler know it by, but for a program that
         has a handler of its own: that is called. Ctrl-C was for the loop alone, unless told otherwise.
 
         Args:
-            how: What is asked for.
+            on_interrupt: As for `fit`.
             state: For the error's `.state`.
             history: For the error's `.history`.
 
@@ -73,7 +80,7 @@ class Interruptible:
             SystemExit: After SIGTERM.
             KeyboardInterrupt: After Ctrl-C.
         """
-        if self.number is None or how == "return":
+        if self.number is None or on_interrupt == "return":
             return
         handler = self._previous.get(signal.SIGTERM)
         if self.number == signal.SIGTERM and callable(handler):
@@ -82,7 +89,7 @@ class Interruptible:
         error: Any = None
         if self.number == signal.SIGTERM:
             error = SystemExit(128 + signal.SIGTERM)
-        elif how == "exit":
+        elif on_interrupt == "exit":
             error = KeyboardInterrupt()
         if error is not None:
             error.state, error.history = state, history
@@ -90,7 +97,7 @@ class Interruptible:
 
     def was_raised(self) -> None:
         """Notes a KeyboardInterrupt that someone else has raised."""
-        self.requested, self.number = "interrupted", signal.SIGINT
+        self.requested, self.number = True, signal.SIGINT
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -102,4 +109,4 @@ class Interruptible:
         elif self.requested:
             raise KeyboardInterrupt
         self.number = self.number or number
-        self.requested = "interrupted"
+        self.requested = True

@@ -1,12 +1,18 @@
-"""Knowing the best epoch, and when a number has stopped getting better."""
+"""Which epoch is the best, and whether a number has stopped getting better."""
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
+from jgd.train._state import TrainState
+from jgd.train.checkpoints._leaves import host_copy, put_back
+from jgd.train.loop._history import StopReason
+
 
 class Watched(NamedTuple):
-    """What is remembered of the number watched.
+    """What is remembered of the number that is monitored.
 
     Attributes:
         best: Its best value, with the sign by which smaller is better.
@@ -45,13 +51,13 @@ class Plateau:
         return self._signed(self.watched.best)
 
     @property
-    def reason(self) -> str:
-        """What the run stops for once patience is at its end, and nothing before.
+    def reason(self) -> StopReason | None:
+        """What the run stops for once patience is at its end; None before.
 
         A number that is NaN or infinite is never an improvement; where patience ends with one, that is the reason.
         """
         if self.patience is None or self.watched.waited < self.patience:
-            return ""
+            return None
         return "nan_metric" if self.watched.is_nan else "early_stopping"
 
     def take(self, summary: Mapping[str, float], step: int, epoch: int) -> bool:
@@ -72,7 +78,7 @@ class Plateau:
         return False
 
     def check(self, names: Iterable[str]) -> None:
-        """Sees that the number is among those that there are.
+        """Refuses a name that is not among those of the epoch's numbers.
 
         Raises:
             ValueError: It is not.
@@ -85,3 +91,23 @@ class Plateau:
 
     def _signed(self, value: float) -> float:
         return -value if self.monitor.startswith("-") else value
+
+
+class BestStates:
+    """States by the number of steps that they have seen, on the host: the device holds one state, as without them.
+
+    More than one is kept where a rollback may make an earlier one the best again.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[int, dict[str, np.ndarray]] = {}
+
+    def keep(self, step: int, state: TrainState, needed: set[int]) -> None:
+        """Copies a state, and drops those of steps that are not needed any more."""
+        self._copies = {kept: copy for kept, copy in self._copies.items() if kept in needed}
+        self._copies[step] = host_copy(state)
+
+    def get(self, step: int, like: TrainState) -> TrainState | None:
+        """The state after so many steps, placed as `like` is; None where it was not kept."""
+        copy = self._copies.get(step)
+        return None if copy is None else put_back(copy, like)

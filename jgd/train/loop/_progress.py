@@ -24,28 +24,28 @@ class Progress:
         self._draws = tqdm is not None and (_is_for_notebooks(tqdm.tqdm) or _is_terminal(sys.stderr))
         self._epochs = epochs
         self._bar: Any = None
-        self._began = self._trained = 0.0
+        self._started = self._fetched = 0.0
         self._steps = 0
         self._remark = " (with compilation)"  # of the first epoch
 
     def start(self, epoch: int, length: int | None, done: int = 0) -> None:
         """A new bar for an epoch, counted from 0, of which some batches are done."""
-        self._began = self._trained = time.perf_counter()
+        self._started = self._fetched = time.perf_counter()
         self._steps = 0
         if self._tqdm is not None and self._draws:
             self._bar = self._tqdm.tqdm(
                 total=length, initial=done, desc=self._name(epoch), unit="step", leave=False, dynamic_ncols=True
             )
 
-    def advance(self, steps: int = 1) -> None:
-        """Steps more."""
+    def add_steps(self, steps: int) -> None:
+        """Moves the bar by so many steps."""
         self._steps += steps
         if self._bar is not None:
             self._bar.update(steps)
 
     def show(self, record: Mapping[str, Any]) -> None:
         """Numbers beside the bar, as of the last time they were fetched from the device."""
-        self._trained = time.perf_counter()
+        self._fetched = time.perf_counter()
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in record.items()}, refresh=False)
 
@@ -55,9 +55,9 @@ class Progress:
             return
         self.close()
         numbers = [f"{name} {_short(value)}" for name, value in summary.items() if value or name != "nonfinite"]
-        numbers.append(f"{time.perf_counter() - self._began:.1f} s")
-        if self._steps and self._trained > self._began:  # evaluation is in the time, and not in the rate
-            numbers.append(_rate(self._steps / (self._trained - self._began)) + self._remark)
+        numbers.append(f"{time.perf_counter() - self._started:.1f} s")
+        if self._steps and self._fetched > self._started:  # evaluation is in the time, and not in the rate
+            numbers.append(_rate(self._steps / (self._fetched - self._started)) + self._remark)
         self._remark = ""
         self.say("  ".join([f"{self._name(epoch):<{len(self._name(self._epochs - 1))}}", *numbers]))
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import PyTree, get_hyperparams, set_hyperparams
+from jgd.core import GradientTransformation, PyTree, get_hyperparams, set_hyperparams
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._folder import Restored
 from jgd.train.checkpoints._leaves import named_leaves
@@ -20,36 +20,36 @@ _GUARD = "guard."
 
 
 class Difference(NamedTuple):
-    """A number that is one thing in the state given, and another in the checkpoint."""
+    """A number that is one thing in the state passed to `fit`, and another in the checkpoint."""
 
     name: str
-    given: Any
+    passed: Any
     saved: Any
 
 
-class Begun(NamedTuple):
-    """What a run begins with.
+class Start(NamedTuple):
+    """What a run starts with.
 
     Attributes:
         state: The state.
         numbers: `numbers_of` it, as far as a person chose them.
-        told: What there is to say of it.
+        warnings: What there is to say of it.
     """
 
     state: TrainState
     numbers: dict[str, Any]
-    told: list[str]
+    warnings: list[str]
 
 
-def begin(given: TrainState, restored: Restored | None, resume: Resume) -> Begun:
-    """The state that a run begins with, where there may be a checkpoint."""
+def start_of(passed: TrainState, restored: Restored | None, resume: Resume) -> Start:
+    """The state that a run starts with, where there may be a checkpoint."""
     if restored is None:
-        return Begun(given, numbers_of(given), [])
+        return Start(passed, numbers_of(passed), [])
     saved, before = restored.state, restored.record["extra"].get("numbers", {})
-    found = differences(given, saved, before)
+    unequal = differences(passed, saved, before)
     if resume == "hyperparams":
-        return Begun(with_settings_of(given, saved), numbers_of(given), told(found, uses_given=True))
-    return Begun(saved, before, told(found, uses_given=False))
+        return Start(with_settings_of(passed, saved), numbers_of(passed), describe(unequal, uses_passed=True))
+    return Start(saved, before, describe(unequal, uses_passed=False))
 
 
 def check_resume(resume: Any) -> None:
@@ -70,40 +70,40 @@ def numbers_of(state: TrainState) -> dict[str, Any]:
     return {name: np.asarray(value).tolist() for name, value in _settings(state).items()}
 
 
-def differences(given: TrainState, saved: TrainState, before: Mapping[str, Any]) -> list[Difference]:
+def differences(passed: TrainState, saved: TrainState, before: Mapping[str, Any]) -> list[Difference]:
     """What somebody has changed since the run was saved.
 
     Args:
-        given: The state that `fit` was given.
+        passed: The state that `fit` was given.
         saved: That of the checkpoint.
         before: `numbers_of` the state with which the run began. What the run itself has changed since, such as a rate
             that a rollback lowered, is no difference.
     """
-    ours, theirs = numbers_of(given), numbers_of(saved)
-    found = [
+    ours, theirs = numbers_of(passed), numbers_of(saved)
+    unequal = [
         Difference(name, value, theirs[name])
         for name, value in ours.items()
         if name in theirs and not _same(value, theirs[name]) and not _same(value, before.get(name))
     ]
     keys = [
-        None if state.key is None else np.asarray(jax.random.key_data(_typed(state.key))) for state in (given, saved)
+        None if state.key is None else np.asarray(jax.random.key_data(_typed(state.key))) for state in (passed, saved)
     ]
     if keys[0] is not None and not _same(*(key.tolist() for key in keys)):  # type: ignore[union-attr]
-        found.append(Difference("key", *(key.tolist() for key in keys)))  # type: ignore[union-attr]
-    if int(given.step) not in (0, int(saved.step)):
-        found.append(Difference("step", int(given.step), int(saved.step)))
-    return found
+        unequal.append(Difference("key", *(key.tolist() for key in keys)))  # type: ignore[union-attr]
+    if int(passed.step) not in (0, int(saved.step)):
+        unequal.append(Difference("step", int(passed.step), int(saved.step)))
+    return unequal
 
 
-def with_settings_of(given: TrainState, saved: TrainState) -> TrainState:
-    """The saved state with the settings of the one given."""
-    names, other = _settings(given), _settings(saved)
-    changed = {name: value for name, value in names.items() if name in other and not _same_array(value, other[name])}
+def with_settings_of(passed: TrainState, saved: TrainState) -> TrainState:
+    """The saved state with the settings of the one passed."""
+    ours, theirs = _settings(passed), _settings(saved)
+    changed = {name: value for name, value in ours.items() if name in theirs and not _same_array(value, theirs[name])}
     hyperparams = {name: value for name, value in changed.items() if not name.startswith(_GUARD)}
     state = set_hyperparams(saved, **hyperparams) if hyperparams else saved
-    if saved.guard is None or given.guard is None:
+    if saved.guard is None or passed.guard is None:
         return state
-    new = named_leaves(given.guard)
+    new = named_leaves(passed.guard)
     leaves = [
         jnp.copy(new[name]) if _is_setting(name) and name in new else leaf
         for name, leaf in named_leaves(saved.guard).items()
@@ -111,37 +111,37 @@ def with_settings_of(given: TrainState, saved: TrainState) -> TrainState:
     return state._replace(guard=jax.tree.unflatten(jax.tree.structure(saved.guard), leaves))
 
 
-def told(found: list[Difference], uses_given: bool) -> list[str]:
+def describe(unequal: list[Difference], uses_passed: bool) -> list[str]:
     """What is different and which of the two is used, a sentence each."""
-    settings = [difference for difference in found if difference.name not in ("key", "step")]
+    settings = [difference for difference in unequal if difference.name not in ("key", "step")]
     parts = []
-    if settings and uses_given:
-        listed = ", ".join(f"{name} {_short(given)}, was {_short(saved)}" for name, given, saved in settings)
+    if settings and uses_passed:
+        listed = ", ".join(f"{name} {_short(passed)}, was {_short(saved)}" for name, passed, saved in settings)
         parts.append(f"hyperparameters are those of the state given: {listed}.")
-    if settings and not uses_given:
-        listed = ", ".join(f"{name} {_short(saved)}, not {_short(given)}" for name, given, saved in settings)
+    if settings and not uses_passed:
+        listed = ", ".join(f"{name} {_short(saved)}, not {_short(passed)}" for name, passed, saved in settings)
         parts.append(
             f"the checkpoint's hyperparameters are used, not those of the state given: {listed}."
             " resume='hyperparams' takes those given."
         )
-    for name, given, saved in found:
+    for name, passed, saved in unequal:
         if name == "key":
             parts.append("the checkpoint's random key is used, not that of the state given.")
         if name == "step":
             parts.append(
-                f"the state given, of step {given}, is not used, since the checkpoint is of step {saved}:"
+                f"the state given, of step {passed}, is not used, since the checkpoint is of step {saved}:"
                 " resume=False goes on from the state given."
             )
     return parts
 
 
-def rule_of(optimizer: Any) -> str:
+def optimizer_text(optimizer: GradientTransformation) -> str:
     """An optimizer's rules as text, without the numbers, which lie in the state; empty where the text tells nothing."""
     text = re.sub(r"=(-?[\d.]+(e[-+]?\d+)?|<schedule>)", "=...", repr(optimizer))
     return "" if "<" in text else text
 
 
-def told_of_rules(now: str, before: str) -> list[str]:
+def describe_optimizers(now: str, before: str) -> list[str]:
     """A sentence where a run goes on with another optimizer, of a state that fits."""
     if not now or not before or now == before:
         return []
@@ -149,10 +149,14 @@ def told_of_rules(now: str, before: str) -> list[str]:
 
 
 def _settings(state: TrainState) -> dict[str, Any]:
-    found = get_hyperparams(_without_schedules(state))
-    own = {name: value for name, value in found.items() if f"{name}_scale" not in found and _is_number(value)}
+    hyperparams = get_hyperparams(_without_schedules(state))
+    numbers = {
+        name: value
+        for name, value in hyperparams.items()
+        if f"{name}_scale" not in hyperparams and _is_real_number(value)
+    }
     guard: PyTree = state.guard
-    return own | {f"{_GUARD}{name}": leaf for name, leaf in named_leaves(guard).items() if _is_setting(name)}
+    return numbers | {f"{_GUARD}{name}": leaf for name, leaf in named_leaves(guard).items() if _is_setting(name)}
 
 
 def _without_schedules(state: TrainState) -> TrainState:
@@ -171,7 +175,7 @@ def _is_setting(name: str) -> bool:
     return "settings" in name.split(".")
 
 
-def _is_number(value: Any) -> bool:
+def _is_real_number(value: Any) -> bool:
     return (
         value is not None
         and jnp.issubdtype(jnp.result_type(value), jnp.number)

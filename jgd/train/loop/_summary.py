@@ -1,4 +1,4 @@
-"""What an epoch is summed up by: what `eval_fn` returns, and the names that there will be."""
+"""The summary of an epoch: what `eval_fn` adds to it, and which names it will have."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,8 +39,8 @@ def names_before_training(
     The step is traced, not run; `eval_fn` is called once, if `wanted` is not among what the step gives.
     """
     metrics = jax.eval_shape(step.traceable, state, batch, RUNNING)[1]
-    scalars, own = scalars_of(metrics)
-    names = [*ALWAYS, *(name for name in scalars if name not in own)]
+    scalars, of_step = scalars_of(metrics)
+    names = [*ALWAYS, *(name for name in scalars if name not in of_step)]
     if wanted not in names and eval_fn is not None:
         names += evaluated(eval_fn, state)
     return names
