@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jgd.core import ArrayTree, FloatDtype, PyTree, Scalar, check_choice, check_takes, checked, is_traced
 from jgd.minimizers._arguments import as_args, check_constraints, check_flags, check_numbers, refuse, value_dtype_of
 from jgd.minimizers._names import flat_bounds, make_method
-from jgd.minimizers.loop._program import Inputs, Settings, whole
+from jgd.minimizers.loop._program import Inputs, Settings
 from jgd.minimizers.loop._progress import run_with_bar
 from jgd.minimizers.loop._result import MinimizeResult
+from jgd.minimizers.loop._solve import solve
 from jgd.minimizers.problem._data import split
 from jgd.minimizers.problem._flatten import flattener
 
@@ -118,8 +119,8 @@ def minimize(
     try:
         hash(settings)
     except TypeError:  # a function or a method that cannot be hashed: compiled anew in each call
-        return whole(settings, params, inputs)
+        return solve(settings, params, inputs)
     return _compiled(settings, params, inputs)
 
 
-_compiled = functools.partial(jax.jit, static_argnums=0)(whole)
+_compiled = functools.partial(jax.jit, static_argnums=0)(solve)

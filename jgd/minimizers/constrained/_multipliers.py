@@ -18,14 +18,15 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
+from jgd.minimizers.methods._base import BaseMethod
 from jgd.minimizers.problem._flatten import Flattener, flattener, refuse_complex
-from jgd.minimizers.problem._problem import dot, max_norm
+from jgd.minimizers.problem._problem import Problem, dot, max_norm
 
 
 class Multipliers(NamedTuple):
@@ -40,7 +41,7 @@ class Multipliers(NamedTuple):
     inequality: PyTree
 
 
-class Forces(NamedTuple):
+class FlatMultipliers(NamedTuple):
     """Multipliers as vectors: of equalities [p], of inequalities [q]."""
 
     equality: Array
@@ -51,81 +52,92 @@ class Constraints(NamedTuple):
     """Constraints of a vector of params [n].
 
     Attributes:
-        equality: To what is to be zero [p].
-        inequality: To what is to be at most zero [q].
-        trees: How these vectors are made of what the user's functions return; None without.
+        equality: From params to what is to be zero [p].
+        inequality: From params to what is to be at most zero [q].
+        flatteners: How these vectors are made of what the user's functions return; None without.
     """
 
     equality: Callable[[Array], Array]
     inequality: Callable[[Array], Array]
-    trees: tuple[Flattener | None, Flattener | None]
+    flatteners: tuple[Flattener | None, Flattener | None]
 
-    def none(self, params: Array) -> Forces:
-        """No force."""
-        return Forces(*(jnp.zeros_like(f(params)) for f in (self.equality, self.inequality)))
+    def zero_multipliers(self, params: Array) -> FlatMultipliers:
+        """Multipliers that are zero."""
+        return FlatMultipliers(*(jnp.zeros_like(f(params)) for f in (self.equality, self.inequality)))
 
-    def forces(self, multipliers: Multipliers) -> Forces:
-        """As vectors."""
-        made = (jnp.zeros(0) if t is None else t.ravel(m) for t, m in zip(self.trees, multipliers, strict=True))
-        return Forces(*made)
+    def flatten(self, multipliers: Multipliers) -> FlatMultipliers:
+        """Multipliers as vectors."""
+        pairs = zip(self.flatteners, multipliers, strict=True)
+        return FlatMultipliers(*(jnp.zeros(0) if flat is None else flat.ravel(tree) for flat, tree in pairs))
 
-    def multipliers(self, forces: Forces) -> Multipliers:
-        """As the user's functions return them."""
-        return Multipliers(*(None if t is None else t.unravel(v) for t, v in zip(self.trees, forces, strict=True)))
+    def unflatten(self, multipliers: FlatMultipliers) -> Multipliers:
+        """Multipliers as the user's functions return them."""
+        pairs = zip(self.flatteners, multipliers, strict=True)
+        return Multipliers(*(None if flat is None else flat.unravel(vector) for flat, vector in pairs))
 
 
-def constraints_of(flat: Flattener, equality: Any, inequality: Any, args: tuple) -> Constraints:
+def constraints_of(
+    flat: Flattener, equality: Callable[..., PyTree] | None, inequality: Callable[..., PyTree] | None, args: tuple
+) -> Constraints:
     """The constraints of a vector.
 
     Raises:
         TypeError: A function returns no float arrays.
     """
 
-    def one(name: str, fun: Any) -> tuple[Callable[[Array], Array], Flattener | None]:
+    def flattened(name: str, fun: Callable[..., PyTree] | None) -> tuple[Callable[[Array], Array], Flattener | None]:
         if fun is None:
             return lambda x: jnp.zeros(0, x.dtype), None
         shapes = jax.eval_shape(lambda tree: fun(tree, *args), jax.tree.unflatten(flat.treedef, flat.leaves))
         leaves = jax.tree.leaves(shapes)
         if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves):
-            found = [str(leaf.dtype) for leaf in leaves] or type(shapes).__name__
-            raise TypeError(f"minimize: {name} must return float arrays; got {found}.")
-        made = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            dtypes = [str(leaf.dtype) for leaf in leaves] or type(shapes).__name__
+            raise TypeError(f"minimize: {name} must return float arrays; got {dtypes}.")
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         if name == "inequality":
-            refuse_complex("minimize: inequality", made)
-        tree = flattener(made)
-        return lambda x: tree.ravel(fun(flat.unravel(x), *args)).astype(flat.dtype), tree
+            refuse_complex("minimize: inequality", zeros)
+        out = flattener(zeros)
+        return lambda x: out.ravel(fun(flat.unravel(x), *args)).astype(flat.dtype), out
 
-    (zero, first), (below, second) = one("equality", equality), one("inequality", inequality)
-    return Constraints(zero, below, (first, second))
+    (g, g_flat), (h, h_flat) = flattened("equality", equality), flattened("inequality", inequality)
+    return Constraints(g, h, (g_flat, h_flat))
 
 
-def augmented(fun: Any, held: Constraints, forces: Forces, penalty: Array) -> Callable[[Array], Array]:
+def augmented_lagrangian(
+    fun: Callable[[Array], Array], constraints: Constraints, multipliers: FlatMultipliers, penalty: Array
+) -> Callable[[Array], Array]:
     """The augmented Lagrangian as a function of params [n]."""
+    lam, mu = multipliers
 
     def value(x: Array) -> Array:
-        g, pushed = held.equality(x), jnp.maximum(0, forces.inequality + penalty * held.inequality(x))
-        equal = dot(forces.equality, g) + 0.5 * penalty * dot(g, g)
-        below = 0.5 * (dot(pushed, pushed) - dot(forces.inequality, forces.inequality)) / penalty
-        return fun(x) + equal + below
+        g, shifted = constraints.equality(x), jnp.maximum(0, mu + penalty * constraints.inequality(x))
+        of_equality = dot(lam, g) + 0.5 * penalty * dot(g, g)
+        of_inequality = 0.5 * (dot(shifted, shifted) - dot(mu, mu)) / penalty
+        return fun(x) + of_equality + of_inequality
 
     return value
 
 
-def updated(held: Constraints, params: Array, forces: Forces, penalty: Array) -> tuple[Forces, Array]:
+def update(
+    constraints: Constraints, params: Array, multipliers: FlatMultipliers, penalty: Array
+) -> tuple[FlatMultipliers, Array]:
     """The multipliers for which the augmented Lagrangian's gradient is the Lagrangian's, and the violation."""
-    g, h = held.equality(params), held.inequality(params)
-    new = Forces(forces.equality + penalty * g, jnp.maximum(0, forces.inequality + penalty * h))
-    # what is over zero, or below where there still is a force
-    return new, jnp.maximum(max_norm(g), max_norm(jnp.maximum(h, -forces.inequality / penalty)))
+    lam, mu = multipliers
+    g, h = constraints.equality(params), constraints.inequality(params)
+    new = FlatMultipliers(lam + penalty * g, jnp.maximum(0, mu + penalty * h))
+    # an inequality is violated above zero, and below where its multiplier is not zero
+    return new, jnp.maximum(max_norm(g), max_norm(jnp.maximum(h, -mu / penalty)))
 
 
-def conditions(problem: Any, method: Any, held: Constraints, unknowns: tuple[Array, Forces]) -> tuple[Array, Forces]:
+def optimality_conditions(
+    problem: Problem, method: BaseMethod, constraints: Constraints, unknowns: tuple[Array, FlatMultipliers]
+) -> tuple[Array, FlatMultipliers]:
     """What is zero at a solution: of params and of multipliers."""
-    params, forces = unknowns
+    params, (lam, mu) = unknowns
 
     def lagrangian(x: Array) -> Array:
-        return problem.fun(x) + dot(forces.equality, held.equality(x)) + dot(forces.inequality, held.inequality(x))
+        return problem.fun(x) + dot(lam, constraints.equality(x)) + dot(mu, constraints.inequality(x))
 
-    slack = jnp.maximum(0, forces.inequality + held.inequality(params)) - forces.inequality
-    stationary = method.residual(problem, params, jax.grad(lagrangian)(params))
-    return stationary, Forces(held.equality(params), slack)
+    complementarity = jnp.maximum(0, mu + constraints.inequality(params)) - mu
+    stationarity = method.residual(problem, params, jax.grad(lagrangian)(params))
+    return stationarity, FlatMultipliers(constraints.equality(params), complementarity)

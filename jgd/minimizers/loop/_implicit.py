@@ -25,14 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jgd.core import Array, PyTree
-from jgd.minimizers.constrained._multipliers import Constraints, conditions
+from jgd.core import Array
+from jgd.minimizers.constrained._multipliers import optimality_conditions
 from jgd.minimizers.least_squares._damped_system import linear_at
-from jgd.minimizers.loop._krylov import solve
+from jgd.minimizers.loop._krylov import solve_linear
+from jgd.minimizers.loop._program import Inputs, Program
 from jgd.minimizers.loop._result import MinimizeResult
 from jgd.minimizers.methods._base import BaseMethod
-from jgd.minimizers.problem._flatten import Flattener
-from jgd.minimizers.problem._problem import Problem
 
 
 def _zero(leaf: Array) -> Any:
@@ -43,66 +42,57 @@ def _zero(leaf: Array) -> Any:
 
 
 def implicit_tangents(
-    flat: Flattener,
-    case_of: Callable[[Any], tuple[Problem, Any]],
-    aux_of: Callable[[PyTree, Any], Any],
-    result: MinimizeResult,
-    inputs: Any,
-    moves: Any,
-    held_by: Callable[[Any], Constraints] | None = None,
+    build: Callable[[Inputs], Program], result: MinimizeResult, inputs: Inputs, tangents: Inputs
 ) -> MinimizeResult:
     """The tangents of a result.
 
     Args:
-        flat: How params become a vector.
-        case_of: From the inputs of a program to the problem and the method.
-        aux_of: From params and inputs to what `fun` returns beside the value.
+        build: From inputs to the program.
         result: The result.
         inputs: The inputs.
-        moves: Their tangents.
-        held_by: From the inputs to the constraints, where there are some.
+        tangents: Their tangents.
 
     Returns:
         Tangents of `params`, `value`, `aux`, `multipliers` and `jacobian`, and zeros.
     """
+    program = build(inputs)
+    flat, constraints = program.flat, program.constraints
     params = flat.ravel(result.params)
-    problem, method = case_of(inputs)
-    symmetric = held_by is None and type(method).residual is BaseMethod.residual
+    symmetric = constraints is None and type(program.method).residual is BaseMethod.residual
 
-    def residual(unknowns: tuple[Array, Any], inputs: Any) -> tuple[Array, Any]:
-        problem, method = case_of(inputs)
-        if held_by is not None:
-            return conditions(problem, method, held_by(inputs), unknowns)
+    def residual(unknowns: tuple[Array, Any], inputs: Inputs) -> tuple[Array, Any]:
+        program = build(inputs)
+        problem, method, constraints = program.problem, program.method, program.constraints
+        if constraints is not None:
+            return optimality_conditions(problem, method, constraints, unknowns)
         return method.residual(problem, unknowns[0], jax.grad(problem.fun)(unknowns[0])), ()
 
-    forces = () if held_by is None else held_by(inputs).forces(result.multipliers)
-    flat_unknowns, unravel = ravel_pytree((params, forces))
+    multipliers = () if constraints is None else constraints.flatten(result.multipliers)
+    unknowns, unravel = ravel_pytree((params, multipliers))
 
-    def product(vector: Array) -> Array:
+    def matvec(vector: Array) -> Array:
         if symmetric:
-            return problem.product(params, vector)
-        return jax.jvp(lambda u: ravel_pytree(residual(unravel(u), inputs))[0], (flat_unknowns,), (vector,))[1]
+            return program.problem.product(params, vector)
+        return jax.jvp(lambda u: ravel_pytree(residual(unravel(u), inputs))[0], (unknowns,), (vector,))[1]
 
-    def value(params: Array, inputs: Any) -> Array:
-        problem, method = case_of(inputs)
-        return method.point(problem, params).value
+    def value(params: Array, inputs: Inputs) -> Array:
+        program = build(inputs)
+        return program.method.point(program.problem, params).value
 
-    cross = jax.jvp(lambda inputs: ravel_pytree(residual((params, forces), inputs))[0], (inputs,), (moves,))[1]
-    move, force_moves = unravel(-solve(product, cross, symmetric))
-    value_move = jax.jvp(value, (params, inputs), (move, moves))[1]
+    def jacobian(params: Array, inputs: Inputs) -> Array:
+        return linear_at(build(inputs).problem, params).matrix
+
+    rhs = jax.jvp(lambda inputs: ravel_pytree(residual((params, multipliers), inputs))[0], (inputs,), (tangents,))[1]
+    d_params, d_multipliers = unravel(-solve_linear(matvec, rhs, symmetric))
+    d_value = jax.jvp(value, (params, inputs), (d_params, tangents))[1]
     zeros = jax.tree.map(_zero, result)
-    moved, still = jax.tree.leaves(flat.unravel(move)), jax.tree.leaves(zeros.params)
-    leaves = [new if floats else old for new, old, floats in zip(moved, still, flat.moving, strict=True)]
-    tree = jax.tree.unflatten(flat.treedef, leaves)
-    aux = None
+    d_leaves = zip(jax.tree.leaves(flat.unravel(d_params)), jax.tree.leaves(zeros.params), flat.is_float, strict=True)
+    d_tree = jax.tree.unflatten(flat.treedef, [new if floats else zero for new, zero, floats in d_leaves])
+    zeros = zeros._replace(params=d_tree, value=d_value.astype(result.value.dtype))
     if result.aux is not None:
-        aux = jax.jvp(aux_of, (result.params, inputs), (tree, moves))[1]
-    bent = None
+        aux = jax.jvp(lambda params, inputs: build(inputs).aux(params), (result.params, inputs), (d_tree, tangents))[1]
+        zeros = zeros._replace(aux=aux)
     if result.jacobian is not None:
-
-        def jacobian(params: Array, inputs: Any) -> Array:
-            return linear_at(case_of(inputs)[0], params).matrix
-
-        bent = jax.jvp(jacobian, (params, inputs), (move, moves))[1].astype(result.jacobian.dtype)
-    zeros = zeros._replace(params=tree, value=value_move.astype(result.value.dtype), aux=aux, jacobian=bent)
-    return zeros if held_by is None else zeros._replace(multipliers=held_by(inputs).multipliers(force_moves))
+        d_jacobian = jax.jvp(jacobian, (params, inputs), (d_params, tangents))[1]
+        zeros = zeros._replace(jacobian=d_jacobian.astype(result.jacobian.dtype))
+    return zeros if constraints is None else zeros._replace(multipliers=constraints.unflatten(d_multipliers))

@@ -30,7 +30,7 @@ Product = Callable[[Array], Array]
 CYCLE = 100
 
 
-def solve(product: Product, rhs: Array, symmetric: bool) -> Array:
+def solve_linear(product: Product, rhs: Array, symmetric: bool) -> Array:
     """The vector whose product is `rhs`; NaN where there is none."""
     if symmetric:
         return jax.lax.custom_linear_solve(product, rhs, conjugate_gradients, symmetric=True)

@@ -10,8 +10,8 @@ import jax
 from jgd.core import Array, FloatDtype, PyTree, Scalar
 from jgd.minimizers._arguments import as_args, check_flags, check_numbers, value_dtype_of
 from jgd.minimizers._names import flat_bounds, make_method
-from jgd.minimizers.loop._loop import Run
-from jgd.minimizers.loop._program import Inputs, Settings, begin, finish, go_on, method_of, problem_of
+from jgd.minimizers.loop._loop import RunState
+from jgd.minimizers.loop._program import Inputs, Settings, build
 from jgd.minimizers.loop._result import MinimizeResult
 from jgd.minimizers.problem._data import split
 from jgd.minimizers.problem._flatten import flattener
@@ -26,7 +26,7 @@ class StepperState(NamedTuple):
     """
 
     params: PyTree
-    run: Run
+    run: RunState
 
     @property
     def value(self) -> Array:
@@ -139,17 +139,18 @@ def _compiled(program: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _init(settings: Settings, inputs: Inputs, params: PyTree, warm: StepperState | None) -> StepperState:
-    run, flat = begin(settings, params, inputs), flattener(params)
+    program = build(settings, flattener(params), inputs)
+    run = program.init(params)
     if warm is not None:
-        method = method_of(settings, inputs)
-        run = run._replace(state=method.warm(problem_of(settings, flat, inputs), run.point, warm.run.state))
-    return StepperState(flat.unravel(run.point.params), run)
+        run = run._replace(state=program.method.warm(program.problem, run.point, warm.run.state))
+    return StepperState(program.flat.unravel(run.point.params), run)
 
 
 def _update(settings: Settings, inputs: Inputs, state: StepperState, steps: Any) -> StepperState:
-    run = go_on(settings, state.params, inputs, state.run, state.run.steps + steps)
-    return StepperState(flattener(state.params).unravel(run.point.params), run)
+    program = build(settings, flattener(state.params), inputs)
+    run = program.loop.iterate(state.run, state.run.steps + steps)
+    return StepperState(program.flat.unravel(run.point.params), run)
 
 
 def _result(settings: Settings, inputs: Inputs, state: StepperState) -> MinimizeResult:
-    return finish(settings, state.params, inputs, state.run)
+    return build(settings, flattener(state.params), inputs).result(state.run)

@@ -1,17 +1,17 @@
 """Whether to stop, and why: the tests that follow each step, the same for all methods."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from jgd.core import Array
 from jgd.minimizers.loop._fields import Path, Status
-from jgd.minimizers.methods._base import StepInfo
+from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, dot, max_norm, norm
 
 #: Steps in a row without a decrease above rounding, after which a run ends.
 PATIENCE = 10
-#: A gradient norm that grows and is this many times the smallest one met: the run leaves a saddle point.
+#: A gradient norm that grows and is this many times the smallest one so far: the run leaves a saddle point.
 GROWTH = 5.0
 #: With a gradient below the tolerance a run has converged unless its model promises more than this part of the value.
 FEW = 0.01
@@ -19,23 +19,48 @@ FEW = 0.01
 TOL = 1e-6
 
 
-def default_tol(point: Point, grad_norm: Array) -> Array:
+class Step(NamedTuple):
+    """A step that was made.
+
+    Attributes:
+        before: The point before it.
+        after: The point after it.
+        info: What the method says of it.
+        grad_norm: The measure that is compared with the tolerance, at the new point.
+    """
+
+    before: Point
+    after: Point
+    info: StepInfo
+    grad_norm: Array
+
+
+def default_tol(method: BaseMethod, point: Point, grad_norm: Array) -> Array:
     """The tolerance where none is given: a millionth, or less where the problem's own gradients are below one.
 
-    Their size is that of the first one, or of the value over the params: a start at the solution has no gradient.
+    Their size is that of the first one, or of the value over the params: a start at the solution has no gradient. It is
+    0 where the method says how much is left to gain, which decides then.
     """
+    measures_gain = getattr(method, "measures_gain", None)
+    if measures_gain is not None and measures_gain(point.params):
+        return jnp.zeros_like(grad_norm)
     size = jnp.maximum(1, max_norm(point.params))
     scale = jnp.maximum(grad_norm, jnp.abs(point.value).astype(grad_norm.dtype) / size)
     return TOL * jnp.minimum(1, scale).astype(grad_norm.dtype)
 
 
-def rounding_along(params: Array, move: Array, change: Array) -> Array:
+def rounding_along(params: Array, s: Array, y: Array) -> Array:
     """By how much a change of the params [n] by their spacing, along a step, changes the gradient.
 
     The spacing along the step is that of the params that it moves: those of other sizes do not count.
+
+    Args:
+        params: The params after the step [n].
+        s: The step [n].
+        y: The change of the gradient [n].
     """
-    square = dot(move, move)
-    change_per_distance = norm(params * move) * norm(change) / jnp.where(square > 0, square, 1)
+    square = dot(s, s)
+    change_per_distance = norm(params * s) * norm(y) / jnp.where(square > 0, square, 1)
     return jnp.where(square > 0, jnp.finfo(params.dtype).eps * change_per_distance, 0)
 
 
@@ -57,61 +82,57 @@ def first_status(point: Point, grad_norm: Array, tol: Array, max_steps: int) -> 
 
 def next_status(
     problem: Problem,
-    before: Point,
-    after: Point,
-    info: StepInfo,
+    step: Step,
+    path: Path,
     *,
-    grad_norm: Array,
     tol: Array,
     floor: Array | float,
     stalled: Array,
-    path: Path,
     last: Array,
-    once_more: Array,
-    settle: bool,
+    retry: Array,
+    automatic_tol: bool,
 ) -> Array:
     """The status after a step.
 
     Args:
         problem: The problem.
-        before: The point before the step.
-        after: The point after it.
-        info: What the step says.
-        grad_norm: The measure of stationarity at the new point.
-        tol: Its bound.
+        step: The step.
+        path: The path so far, with this step.
+        tol: The bound of the gradient norm.
         floor: Its bound where the run stands still.
-        stalled: Steps in a row without progress above rounding, this one counted.
-        path: The path so far, this step counted.
+        stalled: Steps in a row without progress above rounding, with this one.
         last: Whether `max_steps` are made.
-        once_more: Whether a search that has failed is to be tried again.
-        settle: Whether a run has converged where the method knows that nothing above rounding is left to gain.
+        retry: Whether a search that has failed is to be tried again.
+        automatic_tol: Whether no tolerance was given: then a run has converged, too, where the method knows that
+            nothing above rounding is left to gain.
 
     Returns:
         A code of `Status`.
     """
+    before, after, info, grad_norm = step
     eps = jnp.finfo(after.params.dtype).eps
     scale = jnp.maximum(1.0, jnp.abs(path.first_value))
-    bottomless = (after.value < -10 / eps * scale) | (after.value == -jnp.inf)
+    unbounded = (after.value < -10 / eps * scale) | (after.value == -jnp.inf)
     if problem.bounds is not None:  # a bounded box has a bottom, deep as it may be
-        bottomless &= ~jnp.all(jnp.isfinite(jnp.stack(problem.bounds)))
-    blown_up = after.value - path.first_value > 1e6 * scale
+        unbounded &= ~jnp.all(jnp.isfinite(jnp.stack(problem.bounds)))
+    diverged = after.value - path.first_value > 1e6 * scale
     rising = before.value > path.first_value
-    still = jnp.all(jnp.abs(after.params - before.params) <= eps * jnp.abs(before.params))
-    idle = jnp.asarray(info.remaining is None or problem.at_floor(before, info.remaining))
-    failed = jnp.asarray(info.failed) & ~once_more
+    unmoved = jnp.all(jnp.abs(after.params - before.params) <= eps * jnp.abs(before.params))
+    nothing_left = jnp.asarray(info.remaining is None or problem.at_floor(before, info.remaining))
+    failed = jnp.asarray(info.failed) & ~retry
     reached, settled = grad_norm <= tol, jnp.array(False)
     if info.remaining is not None:  # a gradient may also be small for its units, or on a plateau
         reached &= (info.remaining <= jnp.maximum(tol, FEW * jnp.abs(after.value))) | (grad_norm == 0)
-    if settle and info.remaining is not None:
+    if automatic_tol and info.remaining is not None:
         settled = info.remaining <= problem.eps * jnp.abs(before.value)
     tests: list[tuple[Any, Status]] = [
-        (bottomless, Status.UNBOUNDED),
+        (unbounded, Status.UNBOUNDED),
         (~is_finite(after), Status.NON_FINITE),
         (reached | settled, Status.CONVERGED),
-        (blown_up, Status.DIVERGED),
+        (diverged, Status.DIVERGED),
         (failed & problem.at_floor(before, info.predicted), Status.SMALL_DECREASE),
         (failed, Status.LINE_SEARCH_FAILED),
-        (still & idle & info.accepted, Status.SMALL_STEP),
+        (unmoved & nothing_left & info.accepted, Status.SMALL_STEP),
         (stalled >= PATIENCE, Status.SMALL_DECREASE),
         (last, Status.MAX_STEPS),
     ]
@@ -119,6 +140,7 @@ def next_status(
     for condition, code in reversed(tests):
         status = jnp.where(condition, jnp.int32(code), status)
     stands = jnp.isin(status, jnp.asarray([Status.SMALL_STEP, Status.SMALL_DECREASE, Status.LINE_SEARCH_FAILED]))
-    known = settle and info.remaining is not None
-    status = jnp.where(stands & ((grad_norm <= floor) | (idle & known)), jnp.int32(Status.CONVERGED), status)
+    measured = automatic_tol and info.remaining is not None
+    arrived = stands & ((grad_norm <= floor) | (nothing_left & measured))
+    status = jnp.where(arrived, jnp.int32(Status.CONVERGED), status)
     return jnp.where((status == Status.NON_FINITE) & rising, jnp.int32(Status.DIVERGED), status)

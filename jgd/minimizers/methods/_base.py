@@ -65,10 +65,18 @@ class Method(Protocol):
 
 
 class BaseMethod:
-    """The defaults of what a method may leave out."""
+    """The defaults of what a method may leave out: all but `init` and `step`."""
 
     least_squares: ClassVar[bool] = False
     handles_bounds: ClassVar[bool] = False
+
+    def init(self, problem: Problem, point: Point) -> PyTree:
+        """The state before the first step."""
+        raise NotImplementedError(f"{type(self).__name__}: a method needs init(problem, point).")
+
+    def step(self, problem: Problem, point: Point, state: Any) -> tuple[Point, PyTree, StepInfo]:
+        """One step."""
+        raise NotImplementedError(f"{type(self).__name__}: a method needs step(problem, point, state).")
 
     def start(self, problem: Problem, params: Array) -> Array:
         """A feasible start."""
@@ -82,7 +90,7 @@ class BaseMethod:
     def warm(self, problem: Problem, point: Point, state: Any) -> PyTree:
         """The state before the first step of another run, from what an earlier state knows of the function's shape."""
         del state
-        return self.init(problem, point)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.init(problem, point)
 
     def measures_gain(self, params: Array) -> bool:
         """Whether its steps say what remains to gain: without a tolerance, that alone decides where a run ends."""

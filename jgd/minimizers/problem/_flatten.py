@@ -18,36 +18,41 @@ class Flattener(NamedTuple):
     Attributes:
         treedef: The tree's structure.
         leaves: Its leaves; those that are no floats are what `unravel` puts in their places.
-        moving: For each leaf whether it is a float or complex.
+        is_float: For each leaf whether it is a float or complex.
         dtype: The vector's dtype, a real one: float32, or wider where a leaf is wider.
     """
 
     treedef: Any
     leaves: list[Any]
-    moving: list[bool]
+    is_float: list[bool]
     dtype: Any
+
+    @property
+    def size(self) -> int:
+        """The vector's length, n."""
+        return jax.eval_shape(self.ravel, jax.tree.unflatten(self.treedef, self.leaves)).size
 
     def ravel(self, tree: PyTree) -> Array:
         """The float leaves as one vector."""
         leaves = self.treedef.flatten_up_to(tree)
-        moved = [leaf for leaf, moves in zip(leaves, self.moving, strict=True) if moves]
-        return jnp.concatenate([part.astype(self.dtype) for leaf in moved for part in _parts(leaf)])
+        floats = [leaf for leaf, is_float in zip(leaves, self.is_float, strict=True) if is_float]
+        return jnp.concatenate([part.astype(self.dtype) for leaf in floats for part in _parts(leaf)])
 
     def unravel(self, vector: Array) -> PyTree:
         """A tree of the vector's entries, each leaf in its dtype."""
-        out, start = [], 0
-        for leaf, moves in zip(self.leaves, self.moving, strict=True):
-            if not moves:
-                out.append(leaf)
+        leaves, start = [], 0
+        for leaf, is_float in zip(self.leaves, self.is_float, strict=True):
+            if not is_float:
+                leaves.append(leaf)
                 continue
             size, shape, dtype = jnp.size(leaf), jnp.shape(leaf), jnp.result_type(leaf)
-            made = vector[start : start + size]
+            entries = vector[start : start + size]
             start += size
             if _is_complex(dtype):
-                made = jax.lax.complex(made, vector[start : start + size])
+                entries = jax.lax.complex(entries, vector[start : start + size])
                 start += size
-            out.append(made.reshape(shape).astype(dtype))
-        return jax.tree.unflatten(self.treedef, out)
+            leaves.append(entries.reshape(shape).astype(dtype))
+        return jax.tree.unflatten(self.treedef, leaves)
 
 
 def _is_complex(dtype: Any) -> bool:
@@ -61,29 +66,29 @@ def _parts(leaf: Any) -> list[Array]:
 
 
 def flattener(params: PyTree) -> Flattener:
-    """Makes a flattener.
+    """The flattener of a tree.
 
     Raises:
         TypeError: A leaf is no array, or no leaf is a float.
     """
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(params)
-    moving, dtype = [], jnp.dtype(jnp.float32)
+    is_float, dtype = [], jnp.dtype(jnp.float32)
     for path, leaf in with_paths:
         try:
-            found = jnp.result_type(leaf)
+            leaf_dtype = jnp.result_type(leaf)
         except (TypeError, ValueError):
             where, kind = path_text(path), type(leaf).__name__
             raise TypeError(f"minimize: the leaf of params at {where} is a {kind}; expected an array.") from None
-        moving.append(jnp.issubdtype(found, jnp.inexact))
-        real = jnp.finfo(found).dtype if moving[-1] else found
-        dtype = jnp.promote_types(dtype, real) if moving[-1] else dtype
-    if not any(moving):
-        found = [str(jnp.result_type(leaf)) for _, leaf in with_paths]
+        is_float.append(jnp.issubdtype(leaf_dtype, jnp.inexact))
+        if is_float[-1]:
+            dtype = jnp.promote_types(dtype, jnp.finfo(leaf_dtype).dtype)
+    if not any(is_float):
+        dtypes = [str(jnp.result_type(leaf)) for _, leaf in with_paths]
         raise TypeError(
-            f"minimize: params have no float leaf; found {found}. Integers do not move: start from floats, such as"
+            f"minimize: params have no float leaf; found {dtypes}. Integers do not move: start from floats, such as"
             " params.astype(float)."
         )
-    return Flattener(treedef, [leaf for _, leaf in with_paths], moving, dtype)
+    return Flattener(treedef, [leaf for _, leaf in with_paths], is_float, dtype)
 
 
 def refuse_complex(what: str, params: PyTree) -> None:
