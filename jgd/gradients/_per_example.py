@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jgd.core import Array, PyTree, checked
 from jgd.gradients._clipping import ClippedMean
-from jgd.gradients._reduce import ChunkSize, Nonfinite, reduce_per_example
+from jgd.gradients._reduce import ChunkSize, OnNonfinite, reduce_per_example
 from jgd.gradients._reductions import Gradients
 
 
@@ -74,7 +74,7 @@ def clipped_grad(
     has_aux: bool = False,
     keep_batch_dim: bool | None = None,
     per: Literal["all", "leaf"] = "all",
-    nonfinite: Nonfinite = "keep",
+    on_nonfinite: OnNonfinite = "keep",
     memory: int | None = None,
 ) -> Callable[..., Any]:
     """The mean of per-example gradients, each shortened to at most `max_norm` first: `jax.grad` with a limit.
@@ -86,7 +86,7 @@ def clipped_grad(
         has_aux: Whether `loss_fn` returns `(loss, aux)`.
         keep_batch_dim: Whether the loss is given a batch of one, or the example without that axis.
         per: `"all"` clips all leaves together, `"leaf"` each leaf on its own.
-        nonfinite: Whether examples that are not finite are left out, `"drop"`, or make the mean NaN, `"keep"`.
+        on_nonfinite: Whether examples that are not finite are left out, `"drop"`, or make the mean NaN, `"keep"`.
         memory: With `chunk_size="auto"`: the budget in bytes.
 
     Returns:
@@ -109,7 +109,7 @@ def clipped_grad(
         has_aux=has_aux,
         keep_batch_dim=keep_batch_dim,
         per=per,
-        nonfinite=nonfinite,
+        on_nonfinite=on_nonfinite,
         memory=memory,
     )
 
@@ -129,7 +129,7 @@ def clipped_value_and_grad(
     has_aux: bool = False,
     keep_batch_dim: bool | None = None,
     per: Literal["all", "leaf"] = "all",
-    nonfinite: Nonfinite = "keep",
+    on_nonfinite: OnNonfinite = "keep",
     memory: int | None = None,
 ) -> Callable[..., tuple[Any, PyTree]]:
     r"""The loss of every example, and the mean of their gradients, each shortened to at most `max_norm` first.
@@ -148,7 +148,7 @@ def clipped_value_and_grad(
         keep_batch_dim: Whether the loss is given a batch of one, `[1, ...]`, or the example without that axis. By
             default a batch of one, and the example itself where the loss takes no batch of one.
         per: `"all"` clips all leaves together, `"leaf"` each leaf on its own.
-        nonfinite: `"drop"` leaves out examples whose loss or squared gradient norm is NaN or infinite; their losses
+        on_nonfinite: `"drop"` leaves out examples whose loss or squared gradient norm is NaN or infinite; their losses
             stay as they are.
         memory: With `chunk_size="auto"`: the budget in bytes; see `jgd.gradients.reduce_per_example`.
 
@@ -174,7 +174,7 @@ def clipped_value_and_grad(
         chunk_size=chunk_size,
         has_aux=has_aux,
         keep_batch_dim=keep_batch_dim,
-        nonfinite=nonfinite,
+        on_nonfinite=on_nonfinite,
         memory=memory,
     )
 

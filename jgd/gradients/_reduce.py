@@ -15,7 +15,7 @@ from jgd.gradients._padding import Padded, pad_batch, real_rows, split_mask
 from jgd.gradients._reductions import End, Reduction
 
 ChunkSize = int | Literal["auto"] | None
-Nonfinite = Literal["keep", "drop"]
+OnNonfinite = Literal["keep", "drop"]
 
 
 class PerExample(NamedTuple):
@@ -49,7 +49,7 @@ def reduce_per_example(
     chunk_size: ChunkSize = None,
     has_aux: bool = False,
     keep_batch_dim: bool | None = None,
-    nonfinite: Nonfinite = "keep",
+    on_nonfinite: OnNonfinite = "keep",
     memory: int | None = None,
 ) -> Callable[..., PerExample]:
     """Means, norms, moments and whatever else of per-example gradients, in one pass that holds `chunk_size` of them.
@@ -68,8 +68,8 @@ def reduce_per_example(
         has_aux: Whether `loss_fn` returns `(loss, aux)`.
         keep_batch_dim: Whether the loss is given a batch of one, `[1, ...]`, or the example without that axis. By
             default a batch of one, and the example itself where the loss takes no batch of one.
-        nonfinite: `"drop"` leaves out examples whose loss or squared gradient norm is NaN or infinite, and says which;
-            with `"keep"` they make the sums NaN.
+        on_nonfinite: `"drop"` leaves out examples whose loss or squared gradient norm is NaN or infinite, and says
+            which; with `"keep"` they make the sums NaN.
         memory: With `chunk_size="auto"`: the budget for temporary arrays and results, in bytes. Without it half of
             what the device has free; 32 examples at a time where it does not say. To find out, the pass is compiled
             about three times more, once for each shape of a batch, and the loss is traced as often.
@@ -102,14 +102,14 @@ def reduce_per_example(
             raise TypeError(f"{owner}: the reduction {name!r} is a {type(reduction).__name__}, no Reduction.{hint}")
     if not callable(loss_fn):
         raise TypeError(f"{owner}: loss_fn must be a function; got a {type(loss_fn).__name__}.")
-    check_choice(owner, "nonfinite", nonfinite, Nonfinite)
+    check_choice(owner, "on_nonfinite", on_nonfinite, OnNonfinite)
     _check_chunk_size(owner, chunk_size, memory)
     chosen: dict[Any, int] = {}
 
     def compute(params: PyTree, batch: PyTree, key: Any, ids: Any, size: int | None) -> PerExample:
         rows, real = _rows(owner, batch, key, ids)
         one = example_loss(owner, loss_fn, has_aux=has_aux, keep_batch_dim=keep_batch_dim)
-        found = one_pass(one, by_name, params, rows, real, size or max(len(real), 1), nonfinite == "drop")
+        found = one_pass(one, by_name, params, rows, real, size or max(len(real), 1), on_nonfinite == "drop")
         return found._replace(results=found.results[""]) if isinstance(reductions, Reduction) else found
 
     def chunked(params: PyTree, batch: PyTree, key: Any, ids: Any) -> PerExample:

@@ -275,14 +275,14 @@ def test_a_bad_example_is_dropped_counted_and_named(model, chunk_size, bad, rng)
     expected = by_loop(loss, params, batch, good)
     names = ("sum", "mean", "clipped", "per_leaf", "variance")
     reductions = {name: REDUCTIONS[name] for name in names}
-    found = reduce_per_example(loss, reductions, chunk_size=chunk_size, nonfinite="drop")(params, batch)
+    found = reduce_per_example(loss, reductions, chunk_size=chunk_size, on_nonfinite="drop")(params, batch)
     close(found.results, {name: expected[name] for name in names}, 2e-6)
     assert int(found.count) == SIZE - 1
     assert np.flatnonzero(found.dropped).tolist() == [4]
 
 
 def test_an_example_that_is_infinite_and_nowhere_nan_is_dropped_as_well():
-    run = reduce_per_example(lambda w, x: jnp.mean(x) * w, Sum(), nonfinite="drop")
+    run = reduce_per_example(lambda w, x: jnp.mean(x) * w, Sum(), on_nonfinite="drop")
     found = run(np.float32(1), np.float32([1, np.inf, 3]))
     assert float(found.results) == 4
     np.testing.assert_array_equal(found.dropped, [False, True, False])
@@ -317,7 +317,7 @@ def test_nothing_left_is_zero_not_nan():
     batch = Padded(jnp.full((4,), jnp.nan), jnp.zeros(4, bool))
     found = reduce_per_example(lambda w, x: w * jnp.mean(x), {"m": Mean(), "c": ClippedMean(1.0)})(jnp.ones(()), batch)
     assert (int(found.count), float(found.results["m"]), float(found.results["c"])) == (0, 0, 0)
-    run = reduce_per_example(lambda w, x: w * jnp.mean(x), ClippedMean(1.0), nonfinite="drop", chunk_size=2)
+    run = reduce_per_example(lambda w, x: w * jnp.mean(x), ClippedMean(1.0), on_nonfinite="drop", chunk_size=2)
     assert float(run(jnp.ones(()), jnp.full((4,), jnp.nan)).results) == 0
 
 
@@ -451,7 +451,7 @@ def test_the_largest_chunk_that_fits_is_taken():
     [
         ({"chunk_size": 0}, None, r"chunk_size must be a whole number of at least 1, None or 'auto'; got 0"),
         ({"memory": 5}, None, r"memory=5 is a budget for chunk_size='auto'"),
-        ({"nonfinite": "skip"}, None, r"nonfinite must be one of 'keep', 'drop'"),
+        ({"on_nonfinite": "skip"}, None, r"on_nonfinite must be one of 'keep', 'drop'"),
         ({}, {"x": jnp.ones((3, 8)), "y": jnp.ones(2)}, r"the batch leaf at \['y'\] has 2 examples; expected 3"),
         ({}, {"x": jnp.ones(())}, r"the batch leaf at \['x'\] is a scalar"),
         ({}, Padded({"x": jnp.ones((3, 8))}, jnp.ones(2, bool)), r"the mask of the padded batch has shape \(2,\)"),

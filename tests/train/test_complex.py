@@ -86,7 +86,7 @@ GIVES_GRADS = {
     "clipped": lambda loss: lambda w: jgd.clipped_grad(loss, 1.0, chunk_size=3)(w, BATCH),
     "mean": lambda loss: lambda w: reduced(loss, gradients.Mean())(w),
     "mean_of_chunks": lambda loss: lambda w: reduced(loss, gradients.Mean(), chunk_size=2)(w),
-    "sum_of_those_kept": lambda loss: lambda w: reduced(loss, gradients.Sum(), nonfinite="drop")(w),
+    "sum_of_those_kept": lambda loss: lambda w: reduced(loss, gradients.Sum(), on_nonfinite="drop")(w),
     "private": lambda loss: lambda w: private(loss)(w, BATCH, None)[1],
 }
 

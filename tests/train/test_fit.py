@@ -56,6 +56,17 @@ def test_the_history_holds_plain_arrays():
     assert "each" not in history
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_scalar_of_aux_may_have_any_name(scan):
+    step = jgd.make_step(
+        lambda w, batch: (jnp.mean((w - batch) ** 2), {"bad": w, "bad_leaf": 2 * w}), OPTIMIZER, has_aux=True
+    )
+    loader = jgd.ArrayLoader(np.zeros(4, np.float32), 2)
+    _, history = jgd.fit(start(), step, loader, epochs=1, scan=scan, progress=False)
+    assert history["bad"][0] == 5.0
+    assert history["bad_leaf"][0] == 10.0
+
+
 def test_the_log_is_json_line_by_line(tmp_path):
     fit(log_dir=tmp_path, eval_fn=lambda state: {"nothing": jnp.nan})
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]

@@ -41,7 +41,7 @@ def make(guard, on_nonfinite="skip", optimizer=OPTIMIZER, **options):
     if isinstance(guard, Guard):
         spikes = guard.spikes
         if spikes is not None:
-            spikes = Spikes(spikes.action, statistic=spikes.statistic, window=spikes.window, watch=spikes.watch)
+            spikes = Spikes(spikes.on_spike, statistic=spikes.statistic, window=spikes.window, watch=spikes.watch)
         of_parts = dataclasses.replace(Guard(max_skips=0 if guard.has_limits else None), spikes=spikes)
     step = step_of(optimizer, on_nonfinite=on_nonfinite, guard=of_parts, **options)
     return step, jgd.TrainState.create(params(), optimizer, guard=guard)
@@ -230,7 +230,7 @@ def test_the_cooldown_follows_a_level_shift():
 def test_a_spike_lowers_the_rate_down_to_a_floor(scheduled):
     optimizer = jgd.adam((lambda count: 0.01 + 0 * count) if scheduled else 0.01)
     name = "learning_rate_scale" if scheduled else "learning_rate"
-    guard = small_window(action="lower_rate", factor=0.25, min_factor=0.1)
+    guard = small_window(on_spike="lower_rate", factor=0.25, min_factor=0.1)
     step, state = make(guard, "raise", optimizer)
     state, _ = train(step, state, 6)
     before = host(state)
@@ -249,11 +249,11 @@ def test_a_spike_lowers_the_rate_down_to_a_floor(scheduled):
 
 
 def test_a_rate_that_cannot_be_lowered_is_refused():
-    step, state = make(small_window(action="lower_rate"), "raise", optax.adam(0.01))
+    step, state = make(small_window(on_spike="lower_rate"), "raise", optax.adam(0.01))
     with pytest.raises(ValueError, match="the optimizer has none in its state"):
         step(state, batch())
     scheduled = optax.inject_hyperparams(optax.adam)(optax.constant_schedule(0.01))
-    step, state = make(small_window(action="lower_rate"), "raise", scheduled)
+    step, state = make(small_window(on_spike="lower_rate"), "raise", scheduled)
     with pytest.raises(ValueError, match=r"follows a schedule of optax\.inject_hyperparams"):
         step(state, batch())
 
@@ -263,7 +263,7 @@ def test_a_rate_that_cannot_be_lowered_is_refused():
     [("grad_norm", "grad_norm"), pytest.param(("loss", "grad_norm"), "loss", marks=pytest.mark.slow)],
 )
 def test_a_spike_that_asks_for_a_rollback_raises_where_no_one_rolls_back(watch, first):
-    guard = small_window(action="rollback", watch=watch)
+    guard = small_window(on_spike="rollback", watch=watch)
     step, state = make(guard, "raise")
     state, _ = train(step, state, 6)
     before = host(state)
@@ -342,7 +342,7 @@ def loop(step, state, batches, rollback, can_rewind):
 def test_a_rollback_ends_as_a_run_that_never_saw_the_bad_batch(keep, fault):
     batches = [batch(y=0.05 * t) for t in range(15)]
     batches[8] = batch(scale=1000.0) if fault == "spike" else batch(b=jnp.inf, ids=(3, 4))
-    guard = small_window(action="rollback", watch="grad_norm")
+    guard = small_window(on_spike="rollback", watch="grad_norm")
     step, state = make(guard, "raise")
     state, events = loop(step, state, batches, Rollback(every=3, factor=0.5, keep=keep), can_rewind=True)
     assert [event["kind"] for event in events] == [fault, "rollback"]
@@ -464,7 +464,7 @@ def test_a_guard_must_be_given_to_both():
         (lambda: make(3), TypeError, r"make_step: guard must be a jgd\.Guard or None; got 3"),
         (lambda: Guard(max_skips=-1), ValueError, "max_skips must be None or a whole number of at least 0; got -1"),
         (lambda: Guard(spikes=True), TypeError, r"spikes must be a jgd\.Spikes or None; got True"),
-        (lambda: Spikes(action="stop"), ValueError, "action must be one of 'skip', 'lower_rate', 'rollback'"),
+        (lambda: Spikes(on_spike="stop"), ValueError, "on_spike must be one of 'skip', 'lower_rate', 'rollback'"),
         (lambda: Spikes(watch=("accuracy",)), ValueError, r"watch must name some of loss, grad_norm"),
         (lambda: Spikes(window=3), ValueError, "window must be a whole number of at least 4; got 3"),
         (lambda: Spikes(factor=1.0), ValueError, "0 < factor < 1"),

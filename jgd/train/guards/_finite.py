@@ -47,7 +47,7 @@ class SpikeError(ArithmeticError):
         super().__init__(
             f"step {step}: {number} is {value:.6g}, a spike above {threshold:.6g}, and the guard asks for a rollback."
             " The state from before this step is in this error's .state. jgd.Rollback brings back an earlier one;"
-            " Spikes(action='skip') leaves such steps out."
+            " Spikes(on_spike='skip') leaves such steps out."
         )
         self.step, self.number, self.value, self.threshold, self.state = step, number, value, threshold, state
 

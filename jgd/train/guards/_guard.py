@@ -201,11 +201,11 @@ def decide(
         bits += [(of_number[name], spike) for name, spike in spikes.spiked.items()]
         metrics |= {"grad_norm": grad_norm, "spikes": spikes.state.spikes}
         metrics |= {f"{name}_threshold": threshold for name, threshold in spikes.thresholds.items()}
-        if guard.spikes.action == "rollback":
+        if guard.spikes.on_spike == "rollback":
             stop = stop | spikes.is_spike
         else:
             bits.append((LEVEL_SHIFT, spikes.level_shift))
-        if guard.spikes.action == "lower_rate":
+        if guard.spikes.on_spike == "lower_rate":
             multiplier = jnp.where(running, spikes.rate_multiplier, 1.0)
             bits.append((RATE_LOWERED, multiplier < 1))
             metrics["rate_factor"] = spikes.state.rate_factor

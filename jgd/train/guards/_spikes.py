@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array, check_fields
 
-SpikeAction = Literal["skip", "lower_rate", "rollback"]
+OnSpike = Literal["skip", "lower_rate", "rollback"]
 Statistic = Literal["mean", "median"]
 WATCHED = ("loss", "grad_norm")
 
@@ -58,9 +58,10 @@ class Spikes:
     emptied, and nothing is called a spike for `cooldown` steps and until half a window of the new level was seen.
 
     Args:
-        action: `"skip"`: the step is left out. `"lower_rate"`: besides, the learning rates in the optimizer's state are
-            multiplied by `factor` (the `learning_rate_scale`, where there is a schedule). `"rollback"`: the state stays
-            as it is, and the step asks for `jgd.Rollback`; called directly, it raises `SpikeError`.
+        on_spike: What is done about a spike. `"skip"`: the step is left out. `"lower_rate"`: besides, the learning
+            rates in the optimizer's state are multiplied by `factor` (the `learning_rate_scale`, where there is a
+            schedule). `"rollback"`: the state stays as it is, and the step asks for `jgd.Rollback`; called directly, it
+            raises `SpikeError`.
         threshold: `k` above, how many spreads lie between the center and a spike.
         statistic: `"mean"` or `"median"`.
         window: How many values are looked back upon, at least 4.
@@ -77,11 +78,11 @@ class Spikes:
 
     Examples:
         >>> import jgd
-        >>> jgd.Spikes(action="lower_rate", statistic="median").factor
+        >>> jgd.Spikes(on_spike="lower_rate", statistic="median").factor
         0.5
     """
 
-    action: SpikeAction = "skip"
+    on_spike: OnSpike = "skip"
     threshold: float = 6.0
     statistic: Statistic = "mean"
     window: int = 128
@@ -155,7 +156,7 @@ def detect_spikes(spikes: Spikes, state: SpikeState, values: dict[str, Array], f
     level_shift = in_a_row >= numbers["max_in_a_row"]
     resting = jnp.where(finite, jnp.maximum(state.resting - 1, 0), state.resting)
     rate_factor = state.rate_factor
-    if spikes.action == "lower_rate":
+    if spikes.on_spike == "lower_rate":
         lowered = jnp.maximum(rate_factor * numbers["factor"], jnp.minimum(numbers["min_factor"], rate_factor))
         rate_factor = jnp.where(is_spike, lowered, rate_factor)
     new = SpikeState(

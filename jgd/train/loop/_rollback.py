@@ -54,7 +54,7 @@ class Rollback:
     """Keeps the last good state of a run and goes back to it: an argument of `jgd.fit`.
 
     It answers to steps that end a run: a loss or gradient that is not finite with `on_nonfinite="raise"`, a limit of
-    `jgd.Guard`, and a spike with `Spikes(action="rollback")`. The state goes back to the last good one, its learning
+    `jgd.Guard`, and a spike with `Spikes(on_spike="rollback")`. The state goes back to the last good one, its learning
     rates are multiplied by `factor`, and the batch that gave trouble is left out.
 
     Args:
