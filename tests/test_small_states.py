@@ -651,7 +651,7 @@ START = jgd.stochastic_rounding(jgd.sgd(0.1)).init(ONES)
     ("make", "error", "message"),
     [
         (lambda: jgd.split_master_weights(jgd.sgd(0.1), bits=12), ValueError, "bits must be one of 8, 16; got 12"),
-        (lambda: jgd.stochastic_rounding(0.1), TypeError, "stochastic_rounding: inner must be an optimizer"),
+        (lambda: jgd.stochastic_rounding(0.1), TypeError, "stochastic_rounding: optimizer must be an optimizer"),
         (lambda: jgd.stochastic_rounding(jgd.sgd(0.1)).update(ONES, START, None), ValueError, "it reads the params"),
         (lambda: jgd.stochastic_rounding(jgd.sgd(0.1)).update(ONES, START.own, ONES), TypeError, "got OptState"),
         (lambda: jgd.master_params(START, ONES), ValueError, "expected one state .* found 0"),

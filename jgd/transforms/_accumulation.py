@@ -32,7 +32,7 @@ skip_large_updates = optax.skip_large_updates
 
 
 class MultiStepsState(NamedTuple):
-    """Counters, the inner state, the gradient gathered so far, and what the skipping function said last."""
+    """Counters, the inner state, the gradient accumulated so far, and what the skipping function returned last."""
 
     mini_step: Array
     gradient_step: Array
@@ -43,7 +43,7 @@ class MultiStepsState(NamedTuple):
 
 @jax.tree_util.register_pytree_node_class
 class MultiSteps:
-    """optax's accumulation, by its names, with an inner optimizer that runs once in `k` calls.
+    """optax's accumulation, under its names, with an inner optimizer that runs once in `k` calls.
 
     optax 0.2.8 computes the inner update at every call and multiplies it by zero: `k` times the cost, and a NaN in a
     partial sum reaches the params. Here the inner update is behind a condition.
@@ -95,24 +95,24 @@ class MultiSteps:
     @classmethod
     def tree_unflatten(cls, static: Any, children: Any) -> "MultiSteps":
         """For JAX."""
-        made = object.__new__(cls)
-        made.inner_opt, made._every, made._skip = children
-        made._use_grad_mean, made._dtype = static
-        return made
+        steps = object.__new__(cls)
+        steps.inner_opt, steps._every, steps._skip = children
+        steps._use_grad_mean, steps._dtype = static
+        return steps
 
     def init(self, params: PyTree) -> MultiStepsState:
         """The state before the first call."""
         zeros = jax.tree.map(self._zeros, params)
         step = jnp.zeros((), jnp.int32)
-        info = self._skip(map_floats(jnp.zeros_like, params, others=_nothing), step, params)[1]
+        info = self._skip(map_floats(jnp.zeros_like, params, others=_no_leaf), step, params)[1]
         return MultiStepsState(step, jnp.zeros((), jnp.int32), self.inner_opt.init(params), zeros, info)
 
     def update(
         self, updates: PyTree, state: MultiStepsState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, MultiStepsState]:
-        """Gathers a gradient; the update of the inner optimizer when it is due, and zeros otherwise."""
-        # What is not trained has no gradient that could be bad.
-        skip, info = self._skip(map_floats(jnp.asarray, updates, others=_nothing), state.gradient_step, params)
+        """Accumulates a gradient; the update of the inner optimizer when it is due, and zeros otherwise."""
+        # What is not trained has no gradient to be skipped.
+        skip, info = self._skip(map_floats(jnp.asarray, updates, others=_no_leaf), state.gradient_step, params)
         if (skip.dtype, skip.shape) != (jnp.bool_, ()):
             raise ValueError(
                 "MultiSteps: the `should_skip_update_fn` function should return a boolean scalar array, but it returned"
@@ -122,26 +122,28 @@ class MultiSteps:
         check_kind("MultiSteps", "what the function from the number of updates returns", every, float)
         leaves, treedef = jax.tree.flatten(updates)
         pairs = zip(leaves, treedef.flatten_up_to(state.acc_grads), strict=True)
-        # `where`, not a product: a bad gradient must leave no trace.
-        gathered = treedef.unflatten(
-            jnp.where(skip, acc, self._gather(grad, acc, state.mini_step)) if is_float(grad) else acc
+        # `where`, not a product: a skipped gradient, NaN or not, must leave no trace.
+        acc_grads = treedef.unflatten(
+            jnp.where(skip, acc, self._accumulate(grad, acc, state.mini_step)) if is_float(grad) else acc
             for grad, acc in pairs
         )
-        due = jnp.logical_and(state.mini_step == every - 1, jnp.logical_not(skip))
+        is_due = jnp.logical_and(state.mini_step == every - 1, jnp.logical_not(skip))
 
-        def step() -> tuple[PyTree, PyTree]:
-            grads = map_floats(lambda grad, acc: acc.astype(jnp.result_type(grad)), updates, gathered)
-            found, inner = self.inner_opt.update(grads, state.inner_opt_state, params, **extra)
-            return found, cast_like(inner, state.inner_opt_state)
+        def run_inner() -> tuple[PyTree, PyTree]:
+            grads = map_floats(lambda grad, acc: acc.astype(jnp.result_type(grad)), updates, acc_grads)
+            inner_updates, inner = self.inner_opt.update(grads, state.inner_opt_state, params, **extra)
+            return inner_updates, cast_like(inner, state.inner_opt_state)
 
-        shapes = jax.eval_shape(step)[0]
-        found, inner = jax.lax.cond(
-            due, step, lambda: (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), state.inner_opt_state)
+        shapes = jax.eval_shape(run_inner)[0]
+        inner_updates, inner = jax.lax.cond(
+            is_due,
+            run_inner,
+            lambda: (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), state.inner_opt_state),
         )
-        mini_step = jnp.where(skip, state.mini_step, jnp.where(due, 0, increment(state.mini_step)))
-        gradient_step = jnp.where(due, increment(state.gradient_step), state.gradient_step)
-        gathered = jax.tree.map(lambda acc: jnp.where(due, jnp.zeros_like(acc), acc), gathered)
-        return found, MultiStepsState(mini_step, gradient_step, inner, gathered, info)
+        mini_step = jnp.where(skip, state.mini_step, jnp.where(is_due, 0, increment(state.mini_step)))
+        gradient_step = jnp.where(is_due, increment(state.gradient_step), state.gradient_step)
+        acc_grads = jax.tree.map(lambda acc: jnp.where(is_due, jnp.zeros_like(acc), acc), acc_grads)
+        return inner_updates, MultiStepsState(mini_step, gradient_step, inner, acc_grads, info)
 
     def has_updated(self, state: MultiStepsState) -> Array:
         """Whether the last call was one with an update."""
@@ -151,15 +153,15 @@ class MultiSteps:
         """The same as an optimizer, for chains and wrappers."""
         return _as_optimizer(self, f"jgd.MultiSteps({transform_text(self.inner_opt)})")
 
-    def _accumulator(self, leaf: Any) -> Any:
+    def _accumulator_dtype(self, leaf: Any) -> Any:
         dtype = jnp.result_type(leaf)
         wide = jnp.promote_types(dtype, self._dtype) if jnp.issubdtype(dtype, jnp.complexfloating) else self._dtype
         return wide if jnp.issubdtype(dtype, jnp.inexact) else dtype
 
     def _zeros(self, leaf: Any) -> Any:
-        return optax.MaskedNode() if is_key(leaf) else jnp.zeros(jnp.shape(leaf), self._accumulator(leaf))
+        return optax.MaskedNode() if is_key(leaf) else jnp.zeros(jnp.shape(leaf), self._accumulator_dtype(leaf))
 
-    def _gather(self, grad: Array, acc: Array, count: Array) -> Array:
+    def _accumulate(self, grad: Array, acc: Array, count: Array) -> Array:
         wide = jnp.asarray(grad).astype(acc.dtype)
         share = (1 / (count + 1)).astype(jnp.finfo(acc.dtype).dtype)
         return acc + (wide - acc) * share if self._use_grad_mean else acc + wide
@@ -170,7 +172,7 @@ def _check_every(owner: str, name: str, every: Any) -> None:
         fixed_int(owner, name, every, least=1)
 
 
-def _nothing(leaf: Any) -> None:
+def _no_leaf(leaf: Any) -> None:
     del leaf
 
 

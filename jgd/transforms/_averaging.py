@@ -14,16 +14,16 @@ from jgd.core import Array, GradientTransformation, Hyper, Optimizer, ScalarOrSc
 
 
 def _weight(kind: str, hyper: Hyper, step: Array) -> Array:
-    """What the new params weigh in the average."""
+    """The weight of the new params in the average."""
     if kind == "ema":
         # From the first params on: the correction of a start at zero, put into the weight.
         return hyper["1-decay"] / debias(hyper["1-decay"], step)
     start, every = hyper["start"], hyper["every"]
     since = step.astype(start.dtype) - start
     # Before the start the average is the params; then every `every`-th step counts alike.
-    taken = jnp.floor(since / every)
-    due = (since > 0) & (jnp.mod(since, every) == 0)
-    return jnp.where(since <= 0, 1, jnp.where(due, 1 / (taken + 1), 0))
+    averaged = jnp.floor(since / every)
+    is_due = (since > 0) & (jnp.mod(since, every) == 0)
+    return jnp.where(since <= 0, 1, jnp.where(is_due, 1 / (averaged + 1), 0))
 
 
 def average_params(

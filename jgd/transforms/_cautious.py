@@ -1,4 +1,4 @@
-r"""Flags that look at signs: cautious updates, cautious decay, Grams.
+r"""Wrappers that compare signs: cautious updates, cautious decay, Grams.
 
 References:
     - Liang et al., "Cautious optimizers: Improving training with one line of code", https://arxiv.org/abs/2411.16085,

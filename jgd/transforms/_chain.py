@@ -1,4 +1,4 @@
-"""Optimizers and transforms one after the other."""
+"""Optimizers and transforms in sequence."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ from jgd.core import (
 
 
 def chain(*parts: GradientTransformation) -> Optimizer:
-    """Applies transforms in order: each takes the updates that the one before it gave.
+    """Applies transforms in order: each takes the updates that the one before it returned.
 
     Args:
-        *parts: jgd's and optax's transforms, in any mixture. The first takes the gradients; what the last one gives is
+        *parts: jgd's and optax's transforms, in any mixture. The first takes the gradients; what the last returns is
             added to the params, so the learning rate, with its sign, belongs to the last optimizer in the row.
 
     Returns:
@@ -48,8 +48,8 @@ def chain(*parts: GradientTransformation) -> Optimizer:
 
     def check(state: PyTree) -> None:
         if not isinstance(state, tuple) or len(state) != len(transforms):
-            found = f"{len(state)} states" if isinstance(state, tuple) else f"a {type(state).__name__}"
-            raise ValueError(f"chain: expected a tuple of {len(transforms)} states, one a part; got {found}.")
+            got = f"{len(state)} states" if isinstance(state, tuple) else f"a {type(state).__name__}"
+            raise ValueError(f"chain: expected a tuple of {len(transforms)} states, one a part; got {got}.")
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
         check(state)

@@ -39,7 +39,7 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> Optimizer:
 
     def apply(updates: PyTree, params: PyTree, hyper: Hyper) -> PyTree:
         del params
-        found = tree_squares(updates)
-        return scale_tree(updates, *shortening(found, hyper["max_norm"].astype(found.total.dtype)))
+        grad_sq = tree_squares(updates)
+        return scale_tree(updates, *shortening(grad_sq, hyper["max_norm"].astype(grad_sq.total.dtype)))
 
     return lift_transform(apply, {"max_norm": max_norm}, name="clip_by_global_norm")

@@ -48,15 +48,15 @@ def split_real_and_imaginary(inner: GradientTransformation) -> Optimizer:
         >>> print(optimizer.update(jnp.array([3.0 - 5.0j]), optimizer.init(jnp.zeros(1, complex)))[0])
         [-0.1+0.1j]
     """
-    inside = optax.with_extra_args_support(inner)
+    base = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> SplitRealAndImaginaryState:
-        return SplitRealAndImaginaryState(inside.init(jax.tree.map(_split, params)))
+        return SplitRealAndImaginaryState(base.init(jax.tree.map(_split, params)))
 
     def update(grads: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
         split_params = None if params is None else jax.tree.map(_split, params)
-        updates, new = inside.update(jax.tree.map(_split, grads), state.inner_state, split_params, **extra)
+        updates, new_inner_state = base.update(jax.tree.map(_split, grads), state.inner_state, split_params, **extra)
         joined = jax.tree.map(_join, updates, is_leaf=lambda node: isinstance(node, RealPair))
-        return joined, SplitRealAndImaginaryState(new)
+        return joined, SplitRealAndImaginaryState(new_inner_state)
 
     return make_optimizer(init, update, f"jgd.split_real_and_imaginary({transform_text(inner)})")

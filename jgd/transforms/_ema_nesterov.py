@@ -33,8 +33,8 @@ from jgd.core import (
 
 def _ahead(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del grad, param, step
-    move = delta + hyper["beta"] * slots["velocity"]
-    velocity = hyper["gamma"] * slots["velocity"] + (1 - hyper["gamma"]) * move
+    params_change = delta + hyper["beta"] * slots["velocity"]
+    velocity = hyper["gamma"] * slots["velocity"] + (1 - hyper["gamma"]) * params_change
     return delta + hyper["beta"] * velocity, {"velocity": velocity}
 
 

@@ -27,12 +27,14 @@ class GroupsState(dict):
     """The state of each group by its name; a dict that knows which params to evaluate."""
 
     def eval_params(self, params: PyTree) -> PyTree:
-        """Each group's own params to evaluate."""
-        own, treedef = jax.tree.flatten(params)
-        leaves = list(own)
+        """The params to evaluate: each group's, from its state."""
+        param_leaves, treedef = jax.tree.flatten(params)
+        leaves = list(param_leaves)
         for state in self.values():
-            found = treedef.flatten_up_to(eval_params(state, params))
-            leaves = [chosen if new is old else new for chosen, new, old in zip(leaves, found, own, strict=True)]
+            group_leaves = treedef.flatten_up_to(eval_params(state, params))
+            leaves = [
+                leaf if new is old else new for leaf, new, old in zip(leaves, group_leaves, param_leaves, strict=True)
+            ]
         return treedef.unflatten(leaves)
 
 
@@ -84,7 +86,7 @@ def groups(
         raise ValueError(f"groups: default={default!r} is none of the groups {sorted(optimizers)}.")
     for key in optimizers if labels is None else ():
         check_pattern("groups", key)
-    inside = {
+    transforms = {
         key: optax.with_extra_args_support(optax.set_to_zero() if optimizer is None else optimizer)
         for key, optimizer in optimizers.items()
     }
@@ -96,23 +98,27 @@ def groups(
             return treedef.unflatten(assigned("groups", [spellings(path) for path in paths], list(optimizers), default))
         return spread_labels("groups", tree_from(labels, params), params, optimizers, default)
 
-    def only(key: str, chosen: PyTree, tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda label, part: part if label == key else optax.MaskedNode(), chosen, tree)
+    def masked_to(key: str, leaf_labels: PyTree, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda label, part: part if label == key else optax.MaskedNode(), leaf_labels, tree)
 
     def init(params: PyTree) -> GroupsState:
-        chosen = label_tree(params)
-        return GroupsState({key: part.init(only(key, chosen, params)) for key, part in inside.items()})
+        leaf_labels = label_tree(params)
+        return GroupsState({key: part.init(masked_to(key, leaf_labels, params)) for key, part in transforms.items()})
 
     def update(grads: PyTree, state: GroupsState, params: PyTree = None, **extra: Any) -> tuple[PyTree, GroupsState]:
-        if not isinstance(state, Mapping) or set(state) != set(inside):
-            raise ValueError(f"groups: the state is not that of the groups {sorted(inside)}.")
-        chosen = label_tree(grads if params is None else params)
-        updates, new = grads, GroupsState()
-        for key, part in inside.items():
-            masked_params = None if params is None else only(key, chosen, params)
-            found, new[key] = part.update(only(key, chosen, grads), state[key], masked_params, **extra)
-            updates = jax.tree.map(lambda label, u, f, key=key: f if label == key else u, chosen, updates, found)
-        return updates, new
+        if not isinstance(state, Mapping) or set(state) != set(transforms):
+            raise ValueError(f"groups: the state is not that of the groups {sorted(transforms)}.")
+        leaf_labels = label_tree(grads if params is None else params)
+        updates, new_state = grads, GroupsState()
+        for key, part in transforms.items():
+            masked_params = None if params is None else masked_to(key, leaf_labels, params)
+            group_updates, new_state[key] = part.update(
+                masked_to(key, leaf_labels, grads), state[key], masked_params, **extra
+            )
+            updates = jax.tree.map(
+                lambda label, u, g, key=key: g if label == key else u, leaf_labels, updates, group_updates
+            )
+        return updates, new_state
 
     shown = ", ".join(f"{key!r}: {transform_text(part) if part else None}" for key, part in optimizers.items())
     return make_optimizer(init, update, f"jgd.groups({{{shown}}})")

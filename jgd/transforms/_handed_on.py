@@ -44,8 +44,8 @@ def partition(
     """
 
     def labels(params: PyTree) -> PyTree:
-        given = tree_from(param_labels, params)
-        spread_labels("partition", given, params, transforms)
-        return given  # not spread: optax's state has a marker for each part that is another label's
+        label_tree = tree_from(param_labels, params)
+        spread_labels("partition", label_tree, params, transforms)
+        return label_tree  # not spread: optax's state has a marker for each part that is another label's
 
     return optax.partition(transforms, labels, mask_compatible_extra_args=mask_compatible_extra_args)

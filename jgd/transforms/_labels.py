@@ -21,7 +21,7 @@ def spread_labels(
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{owner}: the labels are no prefix of the params: {error}") from error
 
-    def known_one(path: tuple[Any, ...], label: Any) -> Any:
+    def checked_label(path: tuple[Any, ...], label: Any) -> Any:
         if isinstance(label, Hashable) and label in known:
             return label
         if default is not None:
@@ -32,4 +32,4 @@ def spread_labels(
             f" [{', '.join(expected)}]."
         )
 
-    return jax.tree_util.tree_map_with_path(known_one, spread)
+    return jax.tree_util.tree_map_with_path(checked_label, spread)

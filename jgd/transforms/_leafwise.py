@@ -1,4 +1,4 @@
-"""Transforms that treat each leaf by itself: clipping by value, by block and by unit; centralisation.
+"""Transforms of each leaf by itself: clipping by value, by block and by unit; centralisation.
 
 References:
     - Shazeer and Stern, "Adafactor", https://arxiv.org/abs/1804.04235, 2018 (blocks).
@@ -28,7 +28,7 @@ from jgd.core import (
     tree_squares,
 )
 
-_LEAST_NORM = 1e-6  # optax's: what a unit's norm is taken for at least
+_LEAST_NORM = 1e-6  # the least norm of a unit that is divided by, as in optax
 
 _MOST_AXES = 5
 
@@ -92,9 +92,9 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> Optimizer:
 
     def formula(grad: Array, param: Array, hyper: Hyper) -> Array:
         del param
-        found = squares([grad])
-        rms = root(found.total / max(grad.size, 1))
-        return found.scale * grad / jnp.maximum(found.scale, rms / hyper["threshold"])
+        grad_sq = squares([grad])
+        rms = root(grad_sq.total / max(grad.size, 1))
+        return grad_sq.scale * grad / jnp.maximum(grad_sq.scale, rms / hyper["threshold"])
 
     return _transform(formula, {"threshold": threshold}, "clip_by_block_rms")
 
@@ -129,10 +129,10 @@ def adaptive_grad_clip(
     def formula(grad: Array, param: Array, hyper: Hyper) -> Array:
         if any(not -grad.ndim <= each < grad.ndim for each in np.ravel([] if axis is None else axis)):
             raise ValueError(f"adaptive_grad_clip: axis={axis} is none of a leaf of shape {grad.shape}.")
-        found, of_param = (squares([leaf], _unit_axes(leaf, axis)) for leaf in (grad, param))
-        limit = hyper["clipping"] * jnp.maximum(of_param.length / of_param.scale, hyper["eps"])
-        longer = found.scale * grad * (limit / jnp.maximum(found.length, _LEAST_NORM * found.scale))
-        return jnp.where(found.length < limit * found.scale, grad, longer)
+        grad_sq, param_sq = (squares([leaf], _unit_axes(leaf, axis)) for leaf in (grad, param))
+        limit = hyper["clipping"] * jnp.maximum(param_sq.length / param_sq.scale, hyper["eps"])
+        clipped = grad_sq.scale * grad * (limit / jnp.maximum(grad_sq.length, _LEAST_NORM * grad_sq.scale))
+        return jnp.where(grad_sq.length < limit * grad_sq.scale, grad, clipped)
 
     return _transform(formula, {"clipping": clipping, "eps": eps}, "adaptive_grad_clip", needs_params=True)
 
@@ -146,8 +146,8 @@ def _unit_axes(leaf: Array, axis: Any) -> tuple[int, ...]:
             f"adaptive_grad_clip: a leaf of shape {leaf.shape} has more than {_MOST_AXES} axes; say by axis= which "
             "norms are taken over."
         )
-    longer = [n for n in leaf.shape if n != 1]
-    return tuple(range(leaf.ndim)) if len(longer) <= 1 else (0,) if leaf.ndim <= 3 else tuple(range(leaf.ndim - 1))
+    sizes = [n for n in leaf.shape if n != 1]
+    return tuple(range(leaf.ndim)) if len(sizes) <= 1 else (0,) if leaf.ndim <= 3 else tuple(range(leaf.ndim - 1))
 
 
 def centralize() -> Optimizer:
@@ -193,9 +193,9 @@ def normalize(eps: ScalarOrSchedule = 0.0) -> Optimizer:
 
     def apply(updates: Any, params: Any, hyper: Hyper) -> Any:
         del params
-        found = tree_squares(updates)
-        norm = found.length + hyper["eps"] * found.scale
+        updates_sq = tree_squares(updates)
+        norm = updates_sq.length + hyper["eps"] * updates_sq.scale
         is_zero = norm == 0
-        return scale_tree(updates, found.scale, jnp.where(is_zero, 0, 1 / jnp.where(is_zero, 1, norm)))
+        return scale_tree(updates, updates_sq.scale, jnp.where(is_zero, 0, 1 / jnp.where(is_zero, 1, norm)))
 
     return lift_transform(apply, {"eps": eps}, name="normalize")

@@ -85,22 +85,22 @@ def lookahead(
     ranges = {"sync_period": AT_LEAST_ONE, "slow_step_size": POSITIVE}
     plain = wrap(fast_optimizer, wrapper, hyperparams, name="lookahead", ranges=ranges)
 
-    def theirs() -> Any:  # which takes no schedules
+    def optax_lookahead() -> Any:  # which takes no schedules
         return optax.lookahead(fast_optimizer, sync_period, slow_step_size, reset_state)  # pyright: ignore[reportArgumentType]
 
     def init(params: PyTree) -> PyTree:
-        return theirs().init(params) if isinstance(params, optax.LookaheadParams) else plain.init(params)
+        return optax_lookahead().init(params) if isinstance(params, optax.LookaheadParams) else plain.init(params)
 
     def update(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
         if isinstance(params, optax.LookaheadParams):
-            return theirs().update(grads, state, params)
-        new: Any
-        updates, new = plain.update(grads, state, params, **extra)
+            return optax_lookahead().update(grads, state, params)
+        new_state: Any
+        updates, new_state = plain.update(grads, state, params, **extra)
         if not reset_state:
-            return updates, new
-        due = jnp.mod(new.own.count.astype(jnp.float32), new.own.hyperparams["sync_period"].astype(jnp.float32)) == 0
-        fresh = fast_optimizer.init(params)
-        inner = tree_where(due, fresh, new.inner)
-        return updates, WrapperState(new.own, inner)
+            return updates, new_state
+        own = new_state.own
+        is_due = jnp.mod(own.count.astype(jnp.float32), own.hyperparams["sync_period"].astype(jnp.float32)) == 0
+        inner = tree_where(is_due, fast_optimizer.init(params), new_state.inner)
+        return updates, WrapperState(own, inner)
 
     return make_optimizer(init, update, repr(plain))

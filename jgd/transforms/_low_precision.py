@@ -1,4 +1,4 @@
-r"""Params of 16 bits that lose no small steps: rounded stochastically, or with the missing bits in the state.
+r"""Params of 16 bits that do not lose small steps: rounded stochastically, or with the missing bits in the state.
 
 A bfloat16 has eight significant bits. A step below a 512th of a param is lost when their sum is rounded to nearest, and
 late in training most are. With stochastic rounding
@@ -53,23 +53,23 @@ from jgd.core import (
 CORRECTION = "correction"
 
 
-def stochastic_rounding(inner: GradientTransformation, seed: int = 0) -> Optimizer:
-    """Rounds what becomes of 16-bit params stochastically, whatever the optimizer.
+def stochastic_rounding(optimizer: GradientTransformation, seed: int = 0) -> Optimizer:
+    """Rounds the new 16-bit params stochastically, whatever the optimizer.
 
-    The optimizer inside sees gradients and params in float32 and has the state that it has for float32 params; its
-    updates arrive in full. The updates that come out are float32: added to the params, as `jgd.apply_updates` and
+    The optimizer inside sees gradients and params in float32 and has the state that it has for float32 params; none of
+    its updates is lost. The updates that come out are float32: added to the params, as `jgd.apply_updates` and
     `optax.apply_updates` do it, they give one of the two neighbours of the float32 sum. So nothing that changes updates
     may stand around it. Leaves of other dtypes are left to the optimizer inside.
 
     Args:
-        inner: Any optimizer of jgd or optax.
+        optimizer: Any optimizer of jgd or optax.
         seed: Of the random bits; the update's number and the leaf's place go in as well.
 
     Returns:
         An optimizer without slots or hyperparameters of its own, whose state is `WrapperState(own, inner)`.
 
     Raises:
-        TypeError, ValueError: `inner` is no optimizer, or `update` is called without params.
+        TypeError, ValueError: `optimizer` is not an optimizer, or `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -84,14 +84,14 @@ def stochastic_rounding(inner: GradientTransformation, seed: int = 0) -> Optimiz
         1.000 0.990
     """
 
-    def after(master: Array, param: Array, correction: Any, seed_here: Array) -> tuple[Array, Any]:
-        chosen = stochastic_round(master, param.dtype, seed_here)
-        return chosen.astype(jnp.float32) - param.astype(jnp.float32), correction
+    def after(master: Array, param: Array, correction: Any, seed: Array) -> tuple[Array, Any]:
+        rounded = stochastic_round(master, param.dtype, seed)
+        return rounded.astype(jnp.float32) - param.astype(jnp.float32), correction
 
-    return _around(inner, "stochastic_rounding", seed, lambda param, _: param.astype(jnp.float32), after, None)
+    return _around(optimizer, "stochastic_rounding", seed, lambda param, _: param.astype(jnp.float32), after, None)
 
 
-def split_master_weights(inner: GradientTransformation, bits: Literal[8, 16] = 16) -> Optimizer:
+def split_master_weights(optimizer: GradientTransformation, bits: Literal[8, 16] = 16) -> Optimizer:
     """Trains bfloat16 params as if they were float32: the bits that they lack stand in the state.
 
     The optimizer inside sees float32 params and gradients. The params that the caller holds are those, rounded to
@@ -104,7 +104,7 @@ def split_master_weights(inner: GradientTransformation, bits: Literal[8, 16] = 1
     which move each by at most half the distance to its neighbour. `init` starts without.
 
     Args:
-        inner: Any optimizer of jgd or optax.
+        optimizer: Any optimizer of jgd or optax.
         bits: Of each correction.
 
     Returns:
@@ -113,8 +113,8 @@ def split_master_weights(inner: GradientTransformation, bits: Literal[8, 16] = 1
         float32 params.
 
     Raises:
-        TypeError, ValueError: `inner` is no optimizer, `bits` is neither 8 nor 16, a leaf is float16, or `update` is
-            called without params.
+        TypeError, ValueError: `optimizer` is not an optimizer, `bits` is neither 8 nor 16, a leaf is float16, or
+            `update` is called without params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -139,7 +139,7 @@ def split_master_weights(inner: GradientTransformation, bits: Literal[8, 16] = 1
     def zero(param: Array) -> Array:
         return jnp.zeros_like(param, dtype=jnp.int8 if bits == 8 else jnp.int16)
 
-    return _around(inner, "split_master_weights", 0, join_float, after, zero)
+    return _around(optimizer, "split_master_weights", 0, join_float, after, zero)
 
 
 def master_params(opt_state: PyTree, params: PyTree) -> PyTree:
@@ -172,11 +172,11 @@ def master_params(opt_state: PyTree, params: PyTree) -> PyTree:
     leaves, treedef = jax.tree.flatten(params)
     check_params_of("master_params", CORRECTION, states[0].slots[CORRECTION], params)
     corrections = treedef.flatten_up_to(states[0].slots[CORRECTION])
-    found = (
+    wide_leaves = (
         param if isinstance(correction, optax.MaskedNode) else join_float(jnp.asarray(param), correction)
         for param, correction in zip(leaves, corrections, strict=True)
     )
-    return treedef.unflatten(found)
+    return treedef.unflatten(wide_leaves)
 
 
 def split_float(value: Array, seed: Array | None = None) -> tuple[Array, Array]:
@@ -218,7 +218,7 @@ def join_float(half: Array, correction: Array) -> Array:
 
 
 def _around(
-    inner: GradientTransformation,
+    optimizer: GradientTransformation,
     name: str,
     seed: int,
     before: Callable[[Array, Any], Array],
@@ -229,9 +229,9 @@ def _around(
 
     `before(param, correction)` is the float32 param, `after(new, param, correction, seed) -> (update, correction)`.
     """
-    inside = optax.with_extra_args_support(inner)
+    base = optax.with_extra_args_support(optimizer)
 
-    def is_split(path: Any, param: Any) -> bool:
+    def needs_split(path: Any, param: Any) -> bool:
         dtype = jnp.result_type(param)
         if new_slot is not None and dtype == jnp.float16:
             raise TypeError(
@@ -242,47 +242,46 @@ def _around(
 
     def init(params: PyTree) -> WrapperState:
         paths, leaves, treedef = flatten(params)
-        split = [is_split(*leaf) for leaf in zip(paths, leaves, strict=True)]
-        pairs = list(zip(leaves, split, strict=True))
-        wide = treedef.unflatten(_as_float32(leaf) if mine else leaf for leaf, mine in pairs)
+        is_split = [needs_split(*leaf) for leaf in zip(paths, leaves, strict=True)]
+        pairs = list(zip(leaves, is_split, strict=True))
+        wide = treedef.unflatten(_as_float32(leaf) if split else leaf for leaf, split in pairs)
         slots = {}
         if new_slot is not None:
-            corrections = (new_slot(leaf) if mine else optax.MaskedNode() for leaf, mine in pairs)
+            corrections = (new_slot(leaf) if split else optax.MaskedNode() for leaf, split in pairs)
             slots[CORRECTION] = treedef.unflatten(corrections)
-        return WrapperState(OptState(jnp.zeros((), jnp.int32), {}, slots), inside.init(wide))
+        return WrapperState(OptState(jnp.zeros((), jnp.int32), {}, slots), base.init(wide))
 
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
         check_state(name, state, WrapperState)
         check_params_given(name, params)
         check_same_tree(name, "grads", grads, "params", params)
         paths, leaves, treedef = flatten(params)
-        split = [is_split(*leaf) for leaf in zip(paths, leaves, strict=True)]
+        is_split = [needs_split(*leaf) for leaf in zip(paths, leaves, strict=True)]
         stored = [None] * len(leaves)
         if new_slot is not None:
             stored = treedef.flatten_up_to(state.own.slots[CORRECTION])
         params32 = [
-            before(jnp.asarray(leaf), slot) if mine else leaf
-            for leaf, slot, mine in zip(leaves, stored, split, strict=True)
+            before(jnp.asarray(leaf), slot) if split else leaf
+            for leaf, slot, split in zip(leaves, stored, is_split, strict=True)
         ]
         grads32 = [
-            jnp.asarray(grad).astype(jnp.float32) if mine and grad is not None else grad
-            for grad, mine in zip(treedef.flatten_up_to(grads), split, strict=True)
+            jnp.asarray(grad).astype(jnp.float32) if split and grad is not None else grad
+            for grad, split in zip(treedef.flatten_up_to(grads), is_split, strict=True)
         ]
-        updates, new_inner = inside.update(
-            treedef.unflatten(grads32), state.inner, treedef.unflatten(params32), **extra
-        )
+        updates, new_inner = base.update(treedef.unflatten(grads32), state.inner, treedef.unflatten(params32), **extra)
         count = increment(state.own.count)
         deltas = treedef.flatten_up_to(updates)
         for i in range(len(leaves)):
-            if split[i] and deltas[i] is not None:
-                start = count.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) + jnp.uint32((seed + i * 0x85EBCA77) % 2**32)
+            if is_split[i] and deltas[i] is not None:
+                place = jnp.uint32((seed + i * 0x85EBCA77) % 2**32)
+                leaf_seed = count.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) + place
                 master = params32[i] + jnp.asarray(deltas[i]).astype(jnp.float32)
-                deltas[i], stored[i] = after(master, jnp.asarray(leaves[i]), stored[i], start)
+                deltas[i], stored[i] = after(master, jnp.asarray(leaves[i]), stored[i], leaf_seed)
         slots = {} if new_slot is None else {CORRECTION: treedef.unflatten(stored)}
         own = OptState(count, state.own.hyperparams, slots)
         return treedef.unflatten(deltas), WrapperState(own, new_inner)
 
-    return make_optimizer(init, update, f"jgd.{name}({transform_text(inner)})")
+    return make_optimizer(init, update, f"jgd.{name}({transform_text(optimizer)})")
 
 
 def _as_float32(leaf: Any) -> Any:

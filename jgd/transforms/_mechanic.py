@@ -95,37 +95,37 @@ def mechanize(
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
         hyper, count = begin_update(numbers, state, WrapperState)
         check_params_given("mechanize", params)
-        old = state.own.slots
-        moves, inner = base.update(grads, state.inner, params, **extra)
-        total, size, eps_ = jnp.sum(old["s"]), global_norm(params), hyper["eps"]
-        pull = hyper["weight_decay"] * total * global_norm(grads) / (size + eps_)
+        slots = state.own.slots
+        base_updates, inner = base.update(grads, state.inner, params, **extra)
+        total, param_norm, eps_ = jnp.sum(slots["s"]), global_norm(params), hyper["eps"]
+        decay = hyper["weight_decay"] * total * global_norm(grads) / (param_norm + eps_)
 
         def wide(x: Any, like: Array) -> Array:
             return jnp.asarray(x).astype(like.dtype)
 
-        def past(p: Any, x0: Array) -> Array:
+        def scaled_sum(p: Any, x0: Array) -> Array:
             return (x0 - wide(p, x0)) / wide(total + eps_, x0.real)
 
-        delta = map_floats(past, params, old["x0"])
+        delta = map_floats(scaled_sum, params, slots["x0"])
 
-        def bet(p: Any, g: Any, d: Array) -> Array:
-            decayed = wide(g, d) + wide(pull, d.real) * wide(p, d)
+        def inner_product(p: Any, g: Any, d: Array) -> Array:
+            decayed = wide(g, d) + wide(decay, d.real) * wide(p, d)
             return jnp.sum((decayed.conj() * d).real)
 
-        inner_products = map_floats(bet, params, grads, delta, others=lambda _: None)
+        inner_products = map_floats(inner_product, params, grads, delta, others=lambda _: None)
         h = sum(x.astype(total.dtype) for x in jax.tree.leaves(inner_products))
         betas = 1 - 0.1 ** jnp.arange(1, num_betas + 1, dtype=total.dtype)
-        m = jnp.maximum(betas * old["m"], jnp.abs(h) + eps_)
-        v = betas**2 * old["v"] + h**2
-        r = betas * old["r"] + jnp.clip(h, -old["m"], old["m"]) * old["s"]
+        m = jnp.maximum(betas * slots["m"], jnp.abs(h) + eps_)
+        v = betas**2 * slots["v"] + h**2
+        r = betas * slots["r"] + jnp.clip(h, -slots["m"], slots["m"]) * slots["s"]
         wealth = hyper["s_init"] / num_betas * m + jnp.maximum(r, 0)
         s = wealth / (jnp.sqrt(v) + eps_)
 
-        def move(p: Any, x0: Array, d: Array, u: Array) -> Array:
+        def update_leaf(p: Any, x0: Array, d: Array, u: Array) -> Array:
             return (x0 - wide(jnp.sum(s), x0.real) * (d - wide(u, d)) - wide(p, x0)).astype(u.dtype)
 
-        updates = map_floats(move, params, old["x0"], delta, moves, others=zero_update)
-        slots = {"x0": old["x0"], "r": r, "m": m, "v": v, "s": s}
-        return updates, WrapperState(OptState(count, hyper, slots), inner)
+        updates = map_floats(update_leaf, params, slots["x0"], delta, base_updates, others=zero_update)
+        new_slots = {"x0": slots["x0"], "r": r, "m": m, "v": v, "s": s}
+        return updates, WrapperState(OptState(count, hyper, new_slots), inner)
 
     return make_optimizer(init, update, f"jgd.mechanize({transform_text(base_optimizer)}, {numbers.text()})")

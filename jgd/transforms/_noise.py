@@ -54,11 +54,11 @@ def add_noise(eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: Any = None, *
         >>> print(bool(jnp.all(jnp.abs(updates - 1) < 0.5)))
         True
     """
-    chosen = seed if key is None else key
+    key_or_seed = seed if key is None else key
 
     def fresh_key(params: list[Array]) -> Array:
         del params
-        return random_key(0 if chosen is None else chosen)
+        return random_key(0 if key_or_seed is None else key_or_seed)
 
     ranges = {"eta": NOT_NEGATIVE, "gamma": NOT_NEGATIVE}
     return lift(

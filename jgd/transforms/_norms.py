@@ -1,4 +1,4 @@
-r"""Flags that look at norms: update-RMS clipping, trust ratio, hyperball, orthogonal gradients.
+r"""Wrappers that act on norms: update-RMS clipping, trust ratio, hyperball, orthogonal gradients.
 
 References:
     - Wortsman et al., "Stable and low-precision training for large-scale vision-language models",
@@ -31,9 +31,9 @@ _RATE = {"learning_rate": 1.0}
 
 def _clip_rms(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del grad, slots, param, step
-    found = squares([delta])
-    mean = Squares(found.total / max(delta.size, 1), found.scale)
-    first, second = shortening(mean, hyper["threshold"] * hyper["learning_rate"])
+    delta_sq = squares([delta])
+    mean_sq = Squares(delta_sq.total / max(delta.size, 1), delta_sq.scale)
+    first, second = shortening(mean_sq, hyper["threshold"] * hyper["learning_rate"])
     return second * (first * delta), {}
 
 
@@ -65,10 +65,10 @@ def clip_update_rms(optimizer: GradientTransformation, threshold: ScalarOrSchedu
 def _trust(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del grad, slots, step
     rate, dtype = hyper["learning_rate"], jnp.finfo(delta.dtype).dtype
-    size, found = global_norm(param), squares([delta])
-    unusable = (size == 0) | (found.total == 0)
-    ratio = hyper["trust_coefficient"] * size * rate / jnp.where(unusable, 1, found.length)
-    scaled = jnp.where(unusable, 1, found.scale).astype(dtype) * delta
+    param_norm, delta_sq = global_norm(param), squares([delta])
+    unusable = (param_norm == 0) | (delta_sq.total == 0)
+    ratio = hyper["trust_coefficient"] * param_norm * rate / jnp.where(unusable, 1, delta_sq.length)
+    scaled = jnp.where(unusable, 1, delta_sq.scale).astype(dtype) * delta
     return jnp.where(unusable, 1, ratio).astype(dtype) * scaled, {}
 
 
@@ -106,18 +106,18 @@ def _norm(param: Array) -> Array:
 def _hyperball(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del grad, step
     radius = slots["radius"]
-    scaled, length = _scaled(delta)
-    moved = param + hyper["learning_rate"] * radius * scaled / length
-    scaled, length = _scaled(moved)
-    on_the_ball = scaled * (radius / length) - param
+    scaled, norm = _scaled_with_norm(delta)
+    new_param = param + hyper["learning_rate"] * radius * scaled / norm
+    scaled, norm = _scaled_with_norm(new_param)
+    on_sphere = scaled * (radius / norm) - param
     # A leaf that starts at zero has no ball to stay on.
-    return jnp.where(radius > 0, on_the_ball, delta), slots
+    return jnp.where(radius > 0, on_sphere, delta), slots
 
 
-def _scaled(x: Array) -> tuple[Array, Array]:
+def _scaled_with_norm(x: Array) -> tuple[Array, Array]:
     """An array and its norm, or both times the same power of two."""
-    found, dtype = squares([x]), jnp.finfo(x.dtype).dtype
-    return found.scale.astype(dtype) * x, jnp.maximum(found.length, 1e-12 * found.scale).astype(dtype)
+    x_sq, dtype = squares([x]), jnp.finfo(x.dtype).dtype
+    return x_sq.scale.astype(dtype) * x, jnp.maximum(x_sq.length, 1e-12 * x_sq.scale).astype(dtype)
 
 
 def hyperball(optimizer: GradientTransformation) -> Optimizer:
@@ -151,15 +151,16 @@ def hyperball(optimizer: GradientTransformation) -> Optimizer:
 def _orthogonal(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del slots, step
     dtype = jnp.finfo(grad.dtype).dtype
-    of_grad, of_param = squares([grad]), squares([param])
-    grad, param = of_grad.scale.astype(dtype) * grad, of_param.scale.astype(dtype) * param
-    square = of_param.total + hyper["eps"] * of_param.scale * of_param.scale
-    across = grad - jnp.sum(param.conj() * grad) / jnp.where(square == 0, 1, square).astype(dtype) * param
-    left = squares([across])
-    length = left.length + hyper["eps"] * of_grad.scale * left.scale
-    gone = left.length <= 4 * jnp.finfo(grad.dtype).eps * of_grad.length * left.scale  # what is left is rounding
-    ratio = jnp.where(gone, 0, of_grad.length / jnp.where(gone, 1, length)).astype(dtype)
-    return ratio * (left.scale.astype(dtype) * across) / of_grad.scale.astype(dtype), {}
+    grad_sq, param_sq = squares([grad]), squares([param])
+    grad, param = grad_sq.scale.astype(dtype) * grad, param_sq.scale.astype(dtype) * param
+    param_norm_sq = param_sq.total + hyper["eps"] * param_sq.scale * param_sq.scale
+    across = grad - jnp.sum(param.conj() * grad) / jnp.where(param_norm_sq == 0, 1, param_norm_sq).astype(dtype) * param
+    across_sq = squares([across])
+    length = across_sq.length + hyper["eps"] * grad_sq.scale * across_sq.scale
+    # What is left is rounding.
+    vanishes = across_sq.length <= 4 * jnp.finfo(grad.dtype).eps * grad_sq.length * across_sq.scale
+    ratio = jnp.where(vanishes, 0, grad_sq.length / jnp.where(vanishes, 1, length)).astype(dtype)
+    return ratio * (across_sq.scale.astype(dtype) * across) / grad_sq.scale.astype(dtype), {}
 
 
 def orthogonal_gradient(optimizer: GradientTransformation, eps: ScalarOrSchedule = 1e-30) -> Optimizer:

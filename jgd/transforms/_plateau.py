@@ -84,24 +84,26 @@ def reduce_on_plateau(
         value = given_numbers("reduce_on_plateau", ("value",), extra)["value"].astype(old["avg_value"].dtype)
         seen = old["seen"] + 1
         mean = (old["seen"] * old["avg_value"] + value) / seen
-        due = seen == hyper["accumulation_size"].astype(jnp.int32)
+        is_due = seen == hyper["accumulation_size"].astype(jnp.int32)
         best = old["best_value"]
-        better = mean < (1 - hyper["rtol"] * jnp.sign(best)) * best - hyper["atol"]  # less by a share of its size
-        waiting = jnp.where(better, 0, old["plateau_count"] + 1)
-        resting = old["cooldown_count"] > 0
-        reduce = ~resting & (waiting == hyper["patience"].astype(jnp.int32))
-        scale = jnp.maximum(old["scale"] * jnp.where(reduce, hyper["factor"], 1), hyper["min_scale"])
-        rest = jnp.where(reduce, hyper["cooldown"].astype(jnp.int32), jnp.maximum(old["cooldown_count"] - 1, 0))
+        is_better = mean < (1 - hyper["rtol"] * jnp.sign(best)) * best - hyper["atol"]  # less by a share of its size
+        plateau_count = jnp.where(is_better, 0, old["plateau_count"] + 1)
+        is_cooling = old["cooldown_count"] > 0
+        reduces = ~is_cooling & (plateau_count == hyper["patience"].astype(jnp.int32))
+        scale = jnp.maximum(old["scale"] * jnp.where(reduces, hyper["factor"], 1), hyper["min_scale"])
+        cooldown_count = jnp.where(
+            reduces, hyper["cooldown"].astype(jnp.int32), jnp.maximum(old["cooldown_count"] - 1, 0)
+        )
         new = {
-            "scale": jnp.where(resting, old["scale"], scale),
-            "best_value": jnp.where(better, mean, old["best_value"]),
-            "plateau_count": jnp.where(resting | reduce, 0, waiting),
-            "cooldown_count": rest,
+            "scale": jnp.where(is_cooling, old["scale"], scale),
+            "best_value": jnp.where(is_better, mean, old["best_value"]),
+            "plateau_count": jnp.where(is_cooling | reduces, 0, plateau_count),
+            "cooldown_count": cooldown_count,
             "avg_value": jnp.zeros_like(mean),
             "seen": jnp.zeros_like(seen),
         }
-        kept = {**old, "avg_value": mean, "seen": seen}
-        slots = {name: jnp.where(due, new[name], kept[name]).astype(old[name].dtype) for name in old}
+        accumulating = {**old, "avg_value": mean, "seen": seen}
+        slots = {name: jnp.where(is_due, new[name], accumulating[name]).astype(old[name].dtype) for name in old}
         return scale_tree(updates, slots["scale"]), OptState(count, hyper, slots)
 
     return make_optimizer(init, update, f"jgd.reduce_on_plateau({numbers.text()})")

@@ -61,13 +61,13 @@ def differentially_private_aggregate(
         [0.5  0.25]
     """
     name = "differentially_private_aggregate"
-    chosen = _one_of(name, key, seed)
+    key_or_seed = _one_of(name, key, seed)
     hyperparams = {"l2_norm_clip": l2_norm_clip, "noise_multiplier": noise_multiplier}
     numbers = Hyperparams(name, hyperparams, ranges={"l2_norm_clip": POSITIVE, "noise_multiplier": NOT_NEGATIVE})
 
     def init(params: PyTree) -> OptState:
         del params
-        slots = {"rng_key": random_key(0 if chosen is None else chosen)}
+        slots = {"rng_key": random_key(0 if key_or_seed is None else key_or_seed)}
         return first_state(numbers, slots)
 
     def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
@@ -78,20 +78,20 @@ def differentially_private_aggregate(
         if len(sizes) != 1 or () in sizes:
             raise ValueError(f"{name}: expected the examples on the first axis of every leaf; got {sorted(sizes)}.")
         norms = jax.vmap(global_norm)(leaves)
-        longer = ~(norms <= hyper["l2_norm_clip"])
-        shares = jnp.where(longer, hyper["l2_norm_clip"] / jnp.where(longer, norms, 1), 1)
-        shares = jnp.where(shares < jnp.finfo(shares.dtype).tiny, jnp.nan, shares)  # too small to be a number
+        is_clipped = ~(norms <= hyper["l2_norm_clip"])
+        factors = jnp.where(is_clipped, hyper["l2_norm_clip"] / jnp.where(is_clipped, norms, 1), 1)
+        factors = jnp.where(factors < jnp.finfo(factors.dtype).tiny, jnp.nan, factors)  # too small to be a number
         key, *keys = jax.random.split(state.slots["rng_key"], len(leaves) + 1)
         deviation, count = hyper["l2_norm_clip"] * hyper["noise_multiplier"], len(norms)
 
         def aggregate(leaf: Array, key: Array) -> Array:
             dtype = compute_dtype(leaf.dtype)
-            total = jnp.tensordot(shares.astype(dtype), leaf.astype(dtype), axes=1)
+            total = jnp.tensordot(factors.astype(dtype), leaf.astype(dtype), axes=1)
             noise = gaussian_noise(key, deviation.astype(real_dtype(dtype)), total.shape, dtype)
             return ((total + noise) / count).astype(leaf.dtype)
 
-        found = [aggregate(jnp.asarray(leaf), key) for leaf, key in zip(leaves, keys, strict=True)]
-        return treedef.unflatten(found), OptState(step, hyper, {"rng_key": key})
+        means = [aggregate(jnp.asarray(leaf), key) for leaf, key in zip(leaves, keys, strict=True)]
+        return treedef.unflatten(means), OptState(step, hyper, {"rng_key": key})
 
     return make_optimizer(init, update, f"jgd.{name}({numbers.text()})")
 

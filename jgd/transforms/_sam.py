@@ -45,11 +45,11 @@ class SAMState(NamedTuple):
     cache: PyTree
 
 
-def _choose(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
+def _where_cast(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
     return tree_where(condition, cast_like(if_true, if_false), if_false)
 
 
-def _up(climb: PyTree) -> PyTree:
+def _ascent(climb: PyTree) -> PyTree:
     return map_floats(jnp.negative, climb)
 
 
@@ -98,21 +98,21 @@ def sam(
     def transparent(grads: PyTree, state: SAMState, params: PyTree = None, **extra: Any) -> tuple[PyTree, SAMState]:
         if params is None:
             raise ValueError("sam: it reads the params: call update(grads, state, params); got params=None.")
-        first, last = state.steps_since_sync == 0, state.steps_since_sync == sync_period - 1
+        is_first, is_last = state.steps_since_sync == 0, state.steps_since_sync == sync_period - 1
         climb, adv_state = climber.update(grads, state.adv_state, params)
-        cache = _choose(first, params, state.cache)
-        down, opt_state = inner.update(grads, state.opt_state, cache, **extra)
+        cache = _where_cast(is_first, params, state.cache)
+        descent, opt_state = inner.update(grads, state.opt_state, cache, **extra)
         # Back to where the climb began, and down from there.
         updates = map_floats(
-            lambda p, c, u, v: jnp.where(last, c - p + u, -v).astype(jnp.result_type(v)),
-            *(params, cache, down, climb),
+            lambda p, c, u, v: jnp.where(is_last, c - p + u, -v).astype(jnp.result_type(v)),
+            *(params, cache, descent, climb),
             others=zero_update,
         )
-        after = climber.init(params) if reset_state else state.adv_state
+        reset_adv_state = climber.init(params) if reset_state else state.adv_state
         return updates, SAMState(
             steps_since_sync=(state.steps_since_sync + 1) % sync_period,
-            opt_state=_choose(last, opt_state, state.opt_state),
-            adv_state=_choose(last, after, adv_state),
+            opt_state=_where_cast(is_last, opt_state, state.opt_state),
+            adv_state=_where_cast(is_last, reset_adv_state, adv_state),
             cache=cache,
         )
 
@@ -129,7 +129,7 @@ def sam(
         climbed, adv_state = params, state.adv_state
         for i in range(sync_period - 1):
             climb, adv_state = climber.update(grads, adv_state, climbed)
-            climbed = apply_updates(climbed, _up(climb))
+            climbed = apply_updates(climbed, _ascent(climb))
             grads = grad_fn(climbed, i)
             if batch_axis_name is not None:
                 grads = jax.lax.pmean(grads, axis_name=batch_axis_name)

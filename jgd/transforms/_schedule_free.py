@@ -103,25 +103,25 @@ def schedule_free(
     check_choice("schedule_free", "like", like, Literal["optax", "author"])
     if state_dtype is not None and not jnp.issubdtype(jnp.dtype(state_dtype), jnp.inexact):
         raise TypeError(f"schedule_free: state_dtype must be a float dtype, since z are params; got {state_dtype!r}.")
-    inside = optax.with_extra_args_support(base_optimizer)
-    rate: Any = learning_rate
+    base = optax.with_extra_args_support(base_optimizer)
+    averaging_rate: Any = learning_rate
     if callable(learning_rate) and like == "optax":
-        rate = lambda count: learning_rate(count + 1)  # noqa: E731
-    hyperparams = {"averaging_learning_rate": rate, "b1": b1, "weight_lr_power": weight_lr_power, "r": r}
+        averaging_rate = lambda count: learning_rate(count + 1)  # noqa: E731
+    hyperparams = {"averaging_learning_rate": averaging_rate, "b1": b1, "weight_lr_power": weight_lr_power, "r": r}
     ranges = {"b1": Range(low_allowed=False, high=1.0), "averaging_learning_rate": NOT_NEGATIVE}
     numbers = Hyperparams("schedule_free", hyperparams, ranges=ranges)
 
-    def z_of(leaf: Any) -> Array:
+    def initial_z(leaf: Any) -> Array:
         wide = compute_dtype(jnp.result_type(leaf)) if state_dtype is None else jnp.dtype(state_dtype)
         return jnp.array(leaf, dtype=wide, copy=True)
 
     def init(params: PyTree) -> ScheduleFreeState:
         slots = {
-            "z": map_floats(z_of, params, others=lambda leaf: jnp.array(leaf, copy=True)),
+            "z": map_floats(initial_z, params, others=lambda leaf: jnp.array(leaf, copy=True)),
             "weight_sum": jnp.zeros((), jnp.result_type(float)),
             "max_lr": jnp.zeros((), jnp.result_type(float)),
         }
-        return ScheduleFreeState(first_state(numbers, slots), inside.init(params))
+        return ScheduleFreeState(first_state(numbers, slots), base.init(params))
 
     def update(grads: PyTree, state: ScheduleFreeState, params: PyTree = None, **extra: Any) -> Any:
         hyper, step = begin_update(numbers, state, ScheduleFreeState)
@@ -131,20 +131,20 @@ def schedule_free(
         weight = max_lr ** hyper["weight_lr_power"] * step.astype(max_lr.dtype) ** hyper["r"]
         weight_sum = own.slots["weight_sum"] + weight
         share = jnp.where(weight_sum > 0, weight / jnp.where(weight_sum > 0, weight_sum, 1), 0)
-        moves, inner = inside.update(grads, state.inner, params, **extra)
+        base_updates, inner = base.update(grads, state.inner, params, **extra)
 
-        def move_z(z: Array, move: Array) -> Array:
-            return (z.astype(compute_dtype(z.dtype)) + move).astype(z.dtype)
+        def step_z(z: Array, update: Array) -> Array:
+            return (z.astype(compute_dtype(z.dtype)) + update).astype(z.dtype)
 
-        def move_y(y: Any, z: Array, new_z: Array, move: Array) -> Array:
+        def update_y(y: Any, z: Array, new_z: Array, update: Array) -> Array:
             y = jnp.asarray(y)
             x = _average(y, z, hyper["b1"])
             c, beta = (s.astype(jnp.finfo(x.dtype).dtype) for s in (share, hyper["b1"]))
             x = x + c * (new_z.astype(x.dtype) - x)
-            return (beta * x + (1 - beta) * new_z.astype(x.dtype) - y.astype(x.dtype)).astype(move.dtype)
+            return (beta * x + (1 - beta) * new_z.astype(x.dtype) - y.astype(x.dtype)).astype(update.dtype)
 
-        z = map_floats(move_z, own.slots["z"], moves)
-        updates = map_floats(move_y, params, own.slots["z"], z, moves, others=zero_update)
+        z = map_floats(step_z, own.slots["z"], base_updates)
+        updates = map_floats(update_y, params, own.slots["z"], z, base_updates, others=zero_update)
         slots = {"z": z, "weight_sum": weight_sum, "max_lr": max_lr}
         return updates, ScheduleFreeState(OptState(step, hyper, slots), inner)
 

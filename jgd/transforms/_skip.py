@@ -42,28 +42,28 @@ def skip_nonfinite(optimizer: GradientTransformation) -> Optimizer:
         >>> print(updates, state.own.slots["skipped"], state.inner.count)
         [0.] 1 0
     """
-    inside = optax.with_extra_args_support(optimizer)
+    base = optax.with_extra_args_support(optimizer)
 
     def init(params: PyTree) -> WrapperState:
         counts = {"skipped": jnp.zeros((), jnp.int32), "consecutive": jnp.zeros((), jnp.int32)}
-        return WrapperState(OptState(jnp.zeros((), jnp.int32), {}, counts), inside.init(params))
+        return WrapperState(OptState(jnp.zeros((), jnp.int32), {}, counts), base.init(params))
 
     def update(grads: PyTree, state: WrapperState, params: PyTree = None, **extra: Any) -> tuple[PyTree, WrapperState]:
         check_state("skip_nonfinite", state, WrapperState)
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(grads) if is_float(leaf)]
         finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
 
-        def step() -> tuple[PyTree, PyTree]:
-            found, inner = inside.update(grads, state.inner, params, **extra)
-            return found, cast_like(inner, state.inner)
+        def run_inner() -> tuple[PyTree, PyTree]:
+            inner_updates, inner = base.update(grads, state.inner, params, **extra)
+            return inner_updates, cast_like(inner, state.inner)
 
-        shapes = jax.eval_shape(step)[0]
+        shapes = jax.eval_shape(run_inner)[0]
         updates, inner = jax.lax.cond(
-            finite, step, lambda: (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), state.inner)
+            finite, run_inner, lambda: (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), state.inner)
         )
-        bad = jnp.logical_not(finite).astype(jnp.int32)
+        is_skipped = jnp.logical_not(finite).astype(jnp.int32)
         counts = {
-            "skipped": state.own.slots["skipped"] + bad,
+            "skipped": state.own.slots["skipped"] + is_skipped,
             "consecutive": jnp.where(finite, 0, state.own.slots["consecutive"] + 1),
         }
         return updates, WrapperState(OptState(increment(state.own.count), {}, counts), inner)
