@@ -47,7 +47,7 @@ PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
         (lambda: LOOSE.muon(0.1, muon_weight_dimension_numbers=3).init(PARAMS), "matrix axes of the leaf at .* got 3"),
         (
             lambda: LOOSE.apollo(0.1, matrix_axes={"v": None}).init(PARAMS),
-            "apollo: the tree of matrix axes is no prefix",
+            "apollo: the tree of matrix axes is not a prefix",
         ),
         (
             lambda: LOOSE.groups({"re:(": LOOSE.sgd(0.1)}).init(PARAMS),

@@ -156,9 +156,9 @@ class TestGroups:
             ({"*": jgd.sgd(1.0), "*kernle": None}, {}, "'\\*kernle' matches no leaf; the leaves are 'dense/bias'"),
             ({"rest": None, "*kernle": None}, {"default": "rest"}, "'\\*kernle' matches no leaf"),
             ({"re:(": jgd.sgd(1.0)}, {}, "'re:\\(' is no regular expression: missing \\)"),
-            ({"a": jgd.sgd(1.0)}, {"labels": {"other": "a"}}, "the labels are no prefix of the params"),
+            ({"a": jgd.sgd(1.0)}, {"labels": {"other": "a"}}, "the labels are not a prefix of the params"),
             ({"a": jgd.sgd(1.0)}, {"labels": {"dense": "a", "table": "c"}}, "has the label 'c'"),
-            ({"a": jgd.sgd(1.0)}, {"default": "z"}, "default='z' is none of the groups"),
+            ({"a": jgd.sgd(1.0)}, {"default": "z"}, "default='z' is not one of the groups"),
             ({}, {}, "at least one group"),
         ],
     )

@@ -1,4 +1,4 @@
-"""Update rules, one file each or one tight family; all read alike: the formula, the leaf update, the factory."""
+"""Update rules: a file holds one of them, or a close family; its formula, the update of one leaf, the factory."""
 
 from jgd.core import behind_doors as _behind_doors
 from jgd.rules._acprop import acprop as acprop

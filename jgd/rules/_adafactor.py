@@ -145,7 +145,7 @@ def adafactor(
         decay_offset: The step from which that is counted, for fine-tuning.
         multiply_by_parameter_scale: Whether steps are scaled by the root mean square of the leaf.
         clipping_threshold: The largest root mean square of a leaf's direction, above 0; None for no bound.
-        momentum: Decay rate of the average of steps, in [0, 1); None for none.
+        momentum: Decay rate of the average of steps, in [0, 1); None for no momentum.
         dtype_momentum: The dtype of the slot `ema`.
         weight_decay_rate: The share of each parameter that a step takes away, whatever the learning rate; at least 0.
         eps: Added to the squared gradient, at least 0.

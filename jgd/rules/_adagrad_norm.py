@@ -1,4 +1,4 @@
-r"""AdaGrad-Norm: gradient descent whose learning rate falls with the gradients' norms, for all params alike.
+r"""AdaGrad-Norm: gradient descent whose learning rate, one for all params, falls with the gradients' norms.
 
 $$
 b_t^2 = b_{t-1}^2 + \|g_t\|^2, \qquad \theta_t = \theta_{t-1} - \eta\, g_t / (b_t + \epsilon)
@@ -57,8 +57,8 @@ def adagrad_norm(
         learning_rate: The length of the first step, about; at least 0. The paper's experiments have one.
         initial_accumulator_value: Where the sum of squares starts, the square of $b_0$; at least 0.
         eps: Added to the norm, at least 0.
-        state_dtype: Taken for the sake of uniformity; the one slot is float32, wider where a param is wider.
-        layout: Taken for the sake of uniformity; all leaves run at once.
+        state_dtype: Accepted for uniformity; the one slot is float32, wider where a param is wider.
+        layout: Accepted for uniformity; all leaves run at once.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eps`, and the slot `sum_of_squares`, one number.

@@ -52,7 +52,7 @@ def _scales(hyper: Hyper, step: Array) -> Hyper:
     }
 
 
-# A complex number over a real one has no one angle.
+# arctan2 takes real numbers alone.
 ADAM_ATAN2 = Rule(adam_atan2_update, slots=MOMENT_SLOTS, supports_complex=False, prepare=_scales, nonnegative=("nu",))
 
 

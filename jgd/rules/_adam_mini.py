@@ -11,7 +11,7 @@ Adam's memory is saved.
 The authors' code finds the blocks by the names that leaves have in PyTorch's Transformers: a row of the embedding and
 of the output for each token, a block for each head of queries and keys, one for each output neuron of the other
 matrices, the whole leaf elsewhere, and Adam for biases. Without `blocks` ours guesses likewise
-(`jgd.adam_mini_blocks`), but for the heads, which it cannot know: there each output neuron is a block.
+(`jgd.adam_mini_blocks`), except for the heads, which it cannot know: there each output neuron is a block.
 
 References:
     - Zhang et al., "Adam-mini: Use fewer learning rates to gain more", https://arxiv.org/abs/2406.16793, 2024,
@@ -122,7 +122,7 @@ def blocks_of(owner: str, params: PyTree, blocks: Any) -> list[Blocks]:
             is_leaf=lambda node: isinstance(node, AdamMiniBlocks),
         )
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{owner}: the tree of blocks is no prefix of the params: {error}") from None
+        raise ValueError(f"{owner}: the tree of blocks is not a prefix of the params: {error}") from None
     by_leaf = jax.tree.leaves(spread, is_leaf=lambda node: isinstance(node, AdamMiniBlocks))
     for (path, leaf), leaf_blocks in zip(jax.tree_util.tree_flatten_with_path(params)[0], by_leaf, strict=True):
         _check(owner, path_text(path), jnp.shape(leaf), leaf_blocks)
@@ -185,8 +185,8 @@ def adam_mini(
         blocks: The blocks of each leaf: a tree shaped like the params or a prefix of them, or a function from params to
             such a tree; None for `jgd.adam_mini_blocks`. Its leaves are `"tensor"` (the leaf is one block),
             `"element"` (none, as in AdamW), or `jgd.AdamMiniBlocks(axis, count)`: a block at each index of an axis, or
-            the axis cut into `count` blocks. Queries of shape `[model, heads * size]` want `(-1, heads)`, those of
-            shape `[model, heads, size]` want `(1)`.
+            the axis cut into `count` blocks. Queries of shape `[model, heads * size]` take `(-1, heads)`, those of
+            shape `[model, heads, size]` take `(1)`.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `weight_decay`, and the slots `mu`,

@@ -11,7 +11,7 @@ v_t &= \beta_2 v_{t-1} + (1-\beta_2)\, O_t^2, \qquad \hat O_t = O_t / (\sqrt{v_t
 $$
 
 with the slots $m$ (`mu`) and $v$ (`nu`), for a matrix of `m` by `n`; every step has the root mean square 0.2, as
-AdamW's has. $\beta_2 = \beta$ in paper and code. Leaves that are no matrices get AdamW.
+AdamW's has. $\beta_2 = \beta$ in paper and code. Leaves that are not matrices get AdamW.
 
 The first version of the paper took NS of the momentum itself, with a $\beta_2$ of its own.
 

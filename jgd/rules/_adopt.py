@@ -8,8 +8,8 @@ m_t = \beta_1 m_{t-1} + (1-\beta_1)\, u_t \\
 \end{aligned}
 $$
 
-with the slots $m$ (`mu`) and $v$ (`nu`), and $c(k) = k^{1/4}$ unless said otherwise. The first gradient moves nothing:
-it only sets $v_1 = |g_1|^2$.
+with the slots $m$ (`mu`) and $v$ (`nu`), and $c(k) = k^{1/4}$ by default. The first step changes no param: it
+only sets $v_1 = |g_1|^2$.
 
 References:
     - Taniguchi et al., "ADOPT: Modified Adam can converge with any beta2 with the optimal rate",

@@ -10,9 +10,9 @@ U_t &= s_t\, G_t \cdot \min\bigl(1,\; 1.01\, \lVert U_{t-1} \rVert / \lVert s_t 
 $$
 
 with $G$ turned so that its longer side counts the channels (rows), $P$ normal random numbers, `r` for each entry of
-the shorter side, drawn anew every `update_proj_gap` steps, and $\alpha$ the `scale`. Norms in $s$ are those of rows,
+the shorter side, redrawn every `update_proj_gap` steps, and $\alpha$ the `scale`. Norms in $s$ are those of rows,
 or of the whole matrix with `scale_type="tensor"`. Slots: the moments `mu` and `nu` of $R$, and `norm`, that of $U$.
-Leaves that are no matrices get AdamW.
+Leaves that are not matrices get AdamW.
 
 In paper and code Adam's $\epsilon$ stands beside the root of the uncorrected second moment, and decay comes after the
 step. $P$ is not stored but drawn again at each step; leaves of one shape share it. Where $\lVert U_{t-1} \rVert$ is

@@ -65,7 +65,7 @@ def asgd(
         t0: The step after which averaging starts.
         weight_decay: How much of each parameter is added to its gradient, at least 0.
         mask: Which leaves have `weight_decay`; as for `jgd.adamw`.
-        state_dtype: The dtype of the slot: the averaged params, which want one as precise as the params' own.
+        state_dtype: The dtype of the slot, which holds averaged params: at least as precise as the params' own.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `lambd`, `alpha`, `t0`, `weight_decay`, and the slot

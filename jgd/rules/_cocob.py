@@ -98,7 +98,7 @@ def cocob(
     check_hyperparam("cocob", "eps", eps, changes=False)
     slots = dict.fromkeys(("cumulative_gradients", "subgradients", "reward"), zeros)
     slots |= {"init_particles": lambda param: param, "scale": full(eps)}
-    # the params are made from the slots anew at each step, and an error in these is one in them
+    # Each step computes the params from the slots: an error in the slots is one in the params.
     rule = Rule(cocob_update, slots=slots, needs_params=True, supports_complex=False, exact=tuple(slots))
     return lift(
         rule,

@@ -9,7 +9,7 @@ M_t &= B_t - (1-\mu)\, P_t R_t^\top, \qquad Q_t = R_t / (\lVert R_t \rVert_\text
 $$
 
 for a matrix of `m` inputs by `n` outputs, with the slots $M$ (`mu`) and $Q$ (`q`). $P$ lies on the longer side and $Q$
-on the shorter, as in the authors' reference implementation. Leaves that are no matrices get AdamW.
+on the shorter, as in the authors' reference implementation. Leaves that are not matrices get AdamW.
 
 $P$ comes from a QR made of matrix products (see `jgd.rules.matrices._orthonormal`), which gives the same steps as the
 authors' randomized Cholesky QR. $Q$ starts with normal random numbers, the same for leaves of one shape. Where $B$ has

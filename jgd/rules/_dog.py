@@ -1,4 +1,4 @@
-r"""DoG, L-DoG and DoWG: the learning rate is the distance travelled over the gradients met.
+r"""DoG, L-DoG and DoWG: the learning rate is the distance travelled over the norm of the gradients so far.
 
 $$
 \eta_t = \frac{\bar r_t}{\sqrt{\sum_{i \le t} \lVert g_i \rVert^2 + \epsilon}} \ \text{(DoG)}, \qquad
@@ -80,7 +80,7 @@ def dog_rule(kind: str, init: Any) -> TreeRule:
 
 
 def ldog_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """DoG, on one leaf by itself."""
+    """L-DoG, on one leaf."""
     del step
     max_dist = jnp.maximum(slots["max_dist"], global_norm(param - slots["init_params"]))
     sum_sq = slots["sum_sq_norm_grads"] + sum_of_squares([grad])
@@ -129,7 +129,7 @@ def dog(
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:
-    """DoG: distance over gradients, a learning rate found by itself.
+    """DoG: distance over gradients, a learning rate that is not tuned.
 
     Arguments that are not described here are those of `jgd.adamw`.
 
@@ -138,7 +138,7 @@ def dog(
         init_step: What the first step is: `("distance", r)`, a length; `("heuristic", share)`, that share of one plus
             the norm of the params; or `("learning_rate", rate)`.
         eps: Added to the sum of squared norms, at least 0.
-        weight_decay: How much of each parameter is added to its gradient, at least 0; None for none.
+        weight_decay: How much of each parameter is added to its gradient, at least 0; None for no decay.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eps` (and `weight_decay`, `init_step`), the slot
@@ -179,7 +179,7 @@ def ldog(
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:
-    """L-DoG: `dog` for each leaf by itself.
+    """L-DoG: `jgd.dog` with norms of each leaf in place of those of the tree.
 
     Arguments that are not described here are those of `jgd.adamw`.
 
@@ -187,7 +187,7 @@ def ldog(
         learning_rate: A factor on the steps, at least 0; one is what the method is for.
         init_step: The first distance, a share of one plus the norm of the leaf.
         eps: Added to the sum of squared norms, at least 0.
-        weight_decay: How much of each parameter is added to its gradient, at least 0; None for none.
+        weight_decay: How much of each parameter is added to its gradient, at least 0; None for no decay.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eps` (and `weight_decay`), the slot `init_params`, one
@@ -230,7 +230,7 @@ def dowg(
         learning_rate: A factor on the steps, at least 0; one is what the method is for.
         init_estim_sq_dist: The first squared distance, above 0; None for `eps`.
         eps: Added to the root of the weighted sum, at least 0.
-        weight_decay: How much of each parameter is added to its gradient, at least 0; None for none.
+        weight_decay: How much of each parameter is added to its gradient, at least 0; None for no decay.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eps` (and `weight_decay`), the slot `init_params`, one

@@ -64,7 +64,7 @@ def fromage(
     Args:
         learning_rate: The length of a step relative to the leaf, at least 0; 0.01 serves many networks.
         min_norm: The smallest norm of a leaf and of its gradient, at least 0.
-        state_dtype: Taken for the sake of uniformity; there are no slots.
+        state_dtype: Accepted for uniformity; there are no slots.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `min_norm`, and no slots.

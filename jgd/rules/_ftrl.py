@@ -102,11 +102,11 @@ def ftrl(
         >>> print(jgd.apply_updates(params, updates).round(3))  # the second gradient is below l1
         [-0.066  0.   ]
     """
-    # The sign that soft thresholding needs has no one meaning for a complex number.
+    # Soft thresholding needs a sign, which a complex number does not have.
     slots = {"sum_of_squares": full(initial_accumulator_value), "linear": zeros}
     not_negative = dict.fromkeys(("l1", "l2", "l2_shrinkage", "offset"), NOT_NEGATIVE)
     return lift(
-        # the params are made from the slots anew at each step, and an error in these is one in them
+        # Each step computes the params from the slots: an error in the slots is one in the params.
         Rule(ftrl_update, slots=slots, needs_params=True, supports_complex=False, exact=tuple(slots)),
         {
             "learning_rate": learning_rate,

@@ -102,7 +102,7 @@ def from_matrix(matrix: Array, shape: tuple[int, ...], axes: GaLoreDimensionNumb
 
 
 def project(matrix: Array, projector: Array, rank: int, refresh: Array) -> tuple[Array, Array]:
-    """The projected matrix and the projector, made anew where it is due."""
+    """The projected matrix and the projector, recomputed where `refresh` holds."""
     tall = matrix.shape[0] >= matrix.shape[1]
 
     def decomposed() -> Array:
@@ -130,7 +130,7 @@ def galore(
     Args:
         learning_rate: The factor on the base optimizer's direction, at least 0.
         rank: How many directions to keep, at least 1.
-        update_proj_gap: After how many steps the directions are chosen anew.
+        update_proj_gap: Steps between two choices of the directions.
         scale: A factor on what comes back from the projection.
         base_optimizer: A transform that returns a direction along the gradient, as `optax.scale_by_adam()`, which is
             what None stands for.

@@ -235,7 +235,7 @@ def kron(
             None for `precond_update_prob_schedule()`.
         max_size_triangular: Longer axes have a diagonal factor.
         min_ndim_triangular: Leaves of fewer axes have diagonal factors.
-        memory_save_mode: Which other axes have a diagonal factor: None for none, `"one_diag"` for the longest,
+        memory_save_mode: Which other axes have a diagonal factor: None for no other, `"one_diag"` for the longest,
             `"smart_one_diag"` for the longest where it is alone the longest, `"all_diag"` for all.
         momentum_into_precond_update: Whether to fit to the momentum, in place of the gradient.
         precond_lr: The step size of the fit, at least 0.

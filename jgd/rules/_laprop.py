@@ -96,7 +96,7 @@ def laprop(
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:
-    """LaProp: Adam with momentum and adaptivity apart, which bears larger `b1` and smaller `b2`.
+    """LaProp: Adam with momentum and adaptivity decoupled, which tolerates larger `b1` and smaller `b2`.
 
     Arguments that are not described here are those of `jgd.adamw`.
 

@@ -119,7 +119,7 @@ def lbfgs(
         memory_size: How many steps to remember, at least 1.
         scale_init_precond: Whether to scale the first Hessian by the curvature along the last step.
         linesearch: A transform such as `optax.scale_by_zoom_linesearch`; `"zoom"` for that with 20 steps at most that
-            begins at a step of one; None for none.
+            begins at a step of one; None for no line search.
 
     Returns:
         An optimizer whose state is a pair, of the direction and of the line search.

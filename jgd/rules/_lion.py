@@ -45,7 +45,7 @@ def lion_rule(decays: bool) -> Rule:
             direction = direction + hyper["weight_decay"] * param
         return -hyper["learning_rate"] * direction, {"mu": hyper["b2"] * mu + hyper["1-b2"] * grad}
 
-    # The sign of a complex number has no one meaning.
+    # A complex number has no sign.
     return Rule(update, slots={"mu": zeros}, needs_params=decays, supports_complex=False)
 
 

@@ -50,7 +50,7 @@ def prepare(hyper: Hyper, step: Array) -> Hyper:
 
 
 SLOTS = {"grad_sum_sq": real_zeros, "s": zeros, "x0": lambda param: param}
-# The params are made from the slots anew at each step, and an error in these is one in them.
+# Each step computes the params from the slots: an error in the slots is one in the params.
 MADGRAD = Rule(madgrad_update, slots=SLOTS, needs_params=True, prepare=prepare, exact=tuple(SLOTS))
 
 

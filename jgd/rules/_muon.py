@@ -9,18 +9,19 @@ m_t &= \beta m_{t-1} + (1-\beta)\, g_t, \qquad
 $$
 
 with the slot $m$ (`mu`), NS the Newton-Schulz iteration (every singular value becomes about one), and
-$s = \sqrt{\max(1, n/m)}$ for a matrix of `m` inputs by `n` outputs. Leaves that are no matrices get AdamW.
+$s = \sqrt{\max(1, n/m)}$ for a matrix of `m` inputs by `n` outputs. Leaves that are not matrices get AdamW.
 
-The form is optax's, but for `adaptive=True`: here each matrix of a stack has its own dual norm, where optax 0.2.8 sums
-over the stack. By `like`, none with the two corrections $1-\beta^t$, and with plain Adam beside it:
+The form is optax's, except with `adaptive=True`: here each matrix of a stack has its own dual norm, where optax 0.2.8
+sums over the stack. The forms that `like` names omit both corrections $1-\beta^t$, and use Adam without Nesterov
+momentum for the other leaves. Besides:
 
 | `like` | differs in |
 | --- | --- |
 | `"keller"` | $s$ of a kernel of a convolution is $\sqrt{\max(1, \text{height}/\text{width})}$ |
-| `"moonshot"` | $s = 0.2 \sqrt{\max(m, n)}$; $\epsilon$ counts against the sum of gradients, in Adam before correction
-| | `"torch"` | NS divides by $\max(\lVert \hat m \rVert, \epsilon)$; `consistent_rms=0.2` is its `"match_rms_adamw"` |
+| `"moonshot"` | $s = 0.2 \sqrt{\max(m, n)}$; $\epsilon$ is added before corrections, to the norm of gradients' sum |
+| `"torch"` | NS divides by $\max(\lVert \hat m \rVert, \epsilon)$; `consistent_rms=0.2` is its `"match_rms_adamw"` |
 
-All three round to bfloat16 in NS (`ns_dtype`), take `eps=1e-7`, and decay by 0, 0.1 and 0.1.
+The code of all three rounds to bfloat16 in NS (`ns_dtype`), has `eps=1e-7`, and weight decays of 0, 0.1 and 0.1.
 
 References:
     - Jordan et al., "Muon: An optimizer for hidden layers", https://kellerjordan.github.io/posts/muon, 2024.
@@ -143,7 +144,7 @@ def muon(
         `nu`.
 
     Raises:
-        TypeError, ValueError: A hyperparameter is not a finite number in its range, `ns_coeffs` are no triples,
+        TypeError, ValueError: A hyperparameter is not a finite number in its range, `ns_coeffs` are not triples,
             a name is unknown, the matrix axes do not fit a leaf, or `update` is called without params.
 
     Examples:

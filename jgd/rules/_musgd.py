@@ -12,7 +12,7 @@ $$
 with the slots $b$ (`mu`) and $s$ (`trace`), the shares $w_M$ (`muon`) and $w_S$ (`sgd`), and
 $s = \sqrt{\max(1, n/m)}$ for a matrix of `m` inputs by `n` outputs; for kernels of convolutions it is
 $\sqrt{\max(1, \text{height}/\text{width})}$. The decay enters the half of SGD alone, at params that Muon has moved.
-Leaves that are no matrices get Nesterov's SGD with its whole learning rate.
+Leaves that are not matrices get Nesterov's SGD with its whole learning rate.
 
 It trains YOLO26. There is no paper; the shares are those of its trainer, where the class has 0.5 for both.
 

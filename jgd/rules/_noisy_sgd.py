@@ -64,7 +64,7 @@ def noisy_sgd(
         gamma: How fast it falls, at least 0.
         key: A key of `jax.random`, or an integer; None for 0.
         seed: optax's former name of `key`.
-        state_dtype: Taken for the sake of uniformity; there are no slots of numbers.
+        state_dtype: Accepted for uniformity; there are no slots of numbers.
 
     Returns:
         An optimizer with the hyperparameters `learning_rate`, `eta`, `gamma`, and the slot `rng_key`, one for the tree.

@@ -11,7 +11,7 @@ v_t &= \beta_2 v_{t-1} + (1-\beta_2)\, \operatorname{mean}_\text{in}(O_t^2), \qq
 $$
 
 with the slots $m$ (`mu`) and $v$ (`neuron`, one number an output), and $s = \sqrt{\max(1, n/m)}$ for `m` inputs by `n`
-outputs. Leaves that are no matrices get AdamW.
+outputs. Leaves that are not matrices get AdamW.
 
 This is the authors' code. Their Algorithm 1 has no Nesterov momentum and steps of the root mean square 0.2, as with
 `consistent_rms=0.2`. For kernels of convolutions their averages run over the width alone, here over all inputs.

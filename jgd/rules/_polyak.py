@@ -62,7 +62,7 @@ def polyak_sgd(
         f_min: The least value of the loss.
         eps: Added to the squared norm of the gradients, at least 0.
         variant: What to do below `f_min`; see the notes above.
-        state_dtype: Taken for the sake of uniformity; there are no slots.
+        state_dtype: Accepted for uniformity; there are no slots.
 
     Returns:
         An optimizer with the hyperparameters `max_learning_rate`, `scaling`, `f_min`, `eps`, and no slots.

@@ -110,7 +110,7 @@ def prodigy(
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:
-    """Prodigy: Adam whose learning rate is found by itself.
+    """Prodigy: Adam that estimates its own learning rate.
 
     Arguments that are not described here are those of `jgd.adam`.
 

@@ -53,7 +53,7 @@ def qhadam_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: A
     mu, nu = moments(grad, slots, hyper)
     mean = hyper["mu_scale"] * mu + (1 - hyper["nu1"]) * grad
     plain = 1 - hyper["nu2"]
-    square = hyper["nu_scale"] * nu + jnp.where(plain == 0, 0, plain * abs_sq(grad))  # 0 * inf is no number
+    square = hyper["nu_scale"] * nu + jnp.where(plain == 0, 0, plain * abs_sq(grad))  # 0 * inf is NaN
     return -hyper["learning_rate"] * mean / (jnp.sqrt(square) + hyper["eps"]), {"mu": mu, "nu": nu}
 
 

@@ -115,7 +115,7 @@ def rmsprop(
         initial_scale: Where the mean square starts, at least 0.
         eps_in_sqrt: Whether `eps` stands under the root.
         centered: Whether to divide by the standard deviation instead.
-        momentum: Decay rate of the sum of steps, in [0, 1); None for none.
+        momentum: Decay rate of the sum of steps, in [0, 1); None for no momentum.
         nesterov: Whether that momentum is Nesterov's.
         bias_correction: Whether to correct the averages for their start at zero.
         like: Whose order to follow: `"torch"` sets `eps_in_sqrt=False` as well.

@@ -66,8 +66,8 @@ def sgd(
 
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0; a number, a scalar array or a schedule.
-        momentum: Decay rate of the sum of gradients, in [0, 1); a number, a scalar array or a schedule. None for none,
-            and then no memory either.
+        momentum: Decay rate of the sum of gradients, in [0, 1); a number, a scalar array or a schedule. None for
+            no momentum, and no slot.
         nesterov: Whether to step along the look-ahead sum.
         accumulator_dtype: The dtype of the slot `trace` where `state_dtype` is None: `"auto"` for float32, wider where
             the param is wider; None for the param's dtype, as in optax; or a dtype.

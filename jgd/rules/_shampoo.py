@@ -97,7 +97,7 @@ def _exponent(hyper: Hyper, grad: Array) -> Array | float:
 
 
 def _damped(values: Array, hyper: Hyper) -> Array:
-    largest = jnp.minimum(jnp.max(values), jnp.finfo(values.dtype).max)  # zero times infinity is no number
+    largest = jnp.minimum(jnp.max(values), jnp.finfo(values.dtype).max)  # zero times infinity is NaN
     return values + hyper["eps"] + hyper["relative_eps"] * largest
 
 

@@ -42,7 +42,7 @@ def signum_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: A
     return -hyper["learning_rate"] * jnp.sign(mu), {"mu": mu}
 
 
-# The sign of a complex number has no one meaning.
+# A complex number has no sign.
 SIGN = Rule(sign_update, supports_complex=False)
 SIGNUM = Rule(signum_update, slots={"mu": zeros}, supports_complex=False)
 
@@ -56,7 +56,7 @@ def sign_sgd(
 
     Args:
         learning_rate: The size of a step in each parameter, at least 0.
-        state_dtype: Taken for the sake of uniformity; there are no slots.
+        state_dtype: Accepted for uniformity; there are no slots.
 
     Returns:
         An optimizer with the hyperparameter `learning_rate` and no slots.

@@ -106,10 +106,10 @@ def sophia(
         weight_decay_mask: Which leaves decay; as `mask` of `jgd.adamw`.
         gamma: A factor on the curvature; smaller clips more.
         clip_threshold: The largest entry of a direction, above 0; None for no bound.
-        update_interval: After how many steps the curvature is estimated anew.
+        update_interval: Steps between two estimates of the curvature.
         hessian_diagonal_fn: The estimator, a transform whose update returns the diagonal.
         verbose: Whether to print the share of entries that are not clipped.
-        print_win_rate_every_n_steps: How often to.
+        print_win_rate_every_n_steps: Steps between two prints.
 
     Returns:
         An optimizer with the hyperparameters of the numbers above and the slots `mu`, `nu`, two numbers a parameter,

@@ -1,4 +1,4 @@
-"""Transforms of whole trees, and the means to put them in a row."""
+"""Transforms and wrappers of optimizers, and the chain that composes them."""
 
 from typing import Any
 

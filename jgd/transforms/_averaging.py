@@ -20,7 +20,7 @@ def _weight(kind: str, hyper: Hyper, step: Array) -> Array:
         return hyper["1-decay"] / debias(hyper["1-decay"], step)
     start, every = hyper["start"], hyper["every"]
     since = step.astype(start.dtype) - start
-    # Before the start the average is the params; then every `every`-th step counts alike.
+    # Before the start the average is the params; then every `every`-th step has the same weight.
     averaged = jnp.floor(since / every)
     is_due = (since > 0) & (jnp.mod(since, every) == 0)
     return jnp.where(since <= 0, 1, jnp.where(is_due, 1 / (averaged + 1), 0))

@@ -20,15 +20,15 @@ def chain(*parts: GradientTransformation) -> Optimizer:
 
     Args:
         *parts: jgd's and optax's transforms, in any mixture. The first takes the gradients; what the last returns is
-            added to the params, so the learning rate, with its sign, belongs to the last optimizer in the row.
+            added to the params, so the learning rate, with its sign, belongs to the last.
 
     Returns:
         An optimizer whose state is the tuple of the parts' states. `jgd.get_hyperparams` and
         `jgd.set_hyperparams` reach through it.
 
     Raises:
-        ValueError: There are no parts; or `update` is given a state of another length.
-        TypeError: A part is no transform.
+        ValueError: No parts are given; or `update` is given a state of another length.
+        TypeError: A part is not a transform.
 
     Examples:
         >>> import jax.numpy as jnp, jgd, optax

@@ -70,7 +70,7 @@ def groups(
 
     Raises:
         TypeError, ValueError: A group has no optimizer; a leaf matches no group, or several of which none is the most
-            specific; a pattern matches no leaf, or is none; a label is not known.
+            specific; a pattern matches no leaf or is not valid; a label is not known.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -83,7 +83,7 @@ def groups(
     if not optimizers:
         raise ValueError("groups: expected at least one group; got none.")
     if default is not None and default not in optimizers:
-        raise ValueError(f"groups: default={default!r} is none of the groups {sorted(optimizers)}.")
+        raise ValueError(f"groups: default={default!r} is not one of the groups {sorted(optimizers)}.")
     for key in optimizers if labels is None else ():
         check_pattern("groups", key)
     transforms = {

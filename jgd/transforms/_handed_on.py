@@ -1,4 +1,4 @@
-"""Combinators that optax has and that need no other form here: they take jgd's optimizers as they are."""
+"""optax's combinators, which take jgd's optimizers as they are."""
 
 from collections.abc import Hashable, Mapping
 
@@ -32,7 +32,7 @@ def partition(
         What `optax.partition` returns.
 
     Raises:
-        TypeError, ValueError: A label has no optimizer, or the labels are no prefix of the params.
+        TypeError, ValueError: A label has no optimizer, or the labels are not a prefix of the params.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -128,7 +128,7 @@ def adaptive_grad_clip(
 
     def formula(grad: Array, param: Array, hyper: Hyper) -> Array:
         if any(not -grad.ndim <= each < grad.ndim for each in np.ravel([] if axis is None else axis)):
-            raise ValueError(f"adaptive_grad_clip: axis={axis} is none of a leaf of shape {grad.shape}.")
+            raise ValueError(f"adaptive_grad_clip: axis={axis} is out of range for a leaf of shape {grad.shape}.")
         grad_sq, param_sq = (squares([leaf], _unit_axes(leaf, axis)) for leaf in (grad, param))
         limit = hyper["clipping"] * jnp.maximum(param_sq.length / param_sq.scale, hyper["eps"])
         clipped = grad_sq.scale * grad * (limit / jnp.maximum(grad_sq.length, _LEAST_NORM * grad_sq.scale))

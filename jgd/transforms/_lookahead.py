@@ -60,7 +60,7 @@ def lookahead(
         fast_optimizer: Any optimizer.
         sync_period: How many steps the fast weights run ahead, at least 1.
         slow_step_size: How far the slow weights follow, above 0.
-        reset_state: Whether the inner optimizer starts anew when the weights are joined.
+        reset_state: Whether the inner optimizer's state is reset when the fast weights go back to the slow ones.
 
     Returns:
         An optimizer with the hyperparameters `sync_period`, `slow_step_size` and the slot `slow`, one number a

@@ -113,7 +113,7 @@ def dpsgd(
         l2_norm_clip: The largest norm of one example's gradient, above 0.
         noise_multiplier: The deviation of the noise over `l2_norm_clip`, at least 0.
         key: A key of `jax.random`, or an integer; None for 0. A run that is to be private needs one that nobody knows.
-        momentum: Decay rate of the sum of gradients, in [0, 1); None for none.
+        momentum: Decay rate of the sum of gradients, in [0, 1); None for no momentum.
         nesterov: Whether to step along the look-ahead sum.
         seed: optax 0.2.8's name of `key`; one of the two.
 

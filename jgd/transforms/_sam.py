@@ -67,7 +67,7 @@ def sam(
         optimizer: The one that descends.
         adv_optimizer: The one whose descent is turned into the climb: `chain(normalize(), sgd(rho))` for the paper's.
         sync_period: Calls for one descent, at least 1; one less than it are climbs.
-        reset_state: Whether the climbing optimizer starts anew after each descent.
+        reset_state: Whether the climbing optimizer's state is reset after each descent.
         opaque_mode: Whether `update` does it all in one call, and is given `grad_fn`.
         batch_axis_name: In the opaque mode, the mapped axis over which gradients are averaged.
 

@@ -1,4 +1,4 @@
-"""Schedule-free SGD and AdamW, ready made, and the params to evaluate under optax's name."""
+"""Schedule-free SGD and AdamW, and optax's name for the params to evaluate."""
 
 from typing import Any, Literal
 
@@ -31,8 +31,8 @@ def schedule_free_sgd(
 
     Args:
         learning_rate: Length of a step per unit of gradient, at least 0; larger than SGD's usual one.
-        warmup_steps: Steps of a linear warm-up from zero; None for none.
-        weight_decay: How much of each parameter is added to its gradient, at least 0; None for none.
+        warmup_steps: Steps of a linear warm-up from zero; None for no warm-up.
+        weight_decay: How much of each parameter is added to its gradient, at least 0; None for no decay.
         like: At which step the weights take the learning rate, see `jgd.schedule_free`; the authors' warm-up reaches
             the full rate one step earlier.
 

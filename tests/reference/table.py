@@ -28,8 +28,10 @@ HEAD = """# Golden traces
 Each line is one optimizer setting that ran here and in its author's code (or in the package named), for a hundred steps
 of one seeded noisy quadratic over a vector, two matrices, a convolution kernel and a scalar, in float64 where the
 reference can. The error is the largest difference between the parameters of the two after steps 1, 2, 3, 5, 10, 20, 50
-and 100, relative to the largest entry of its leaf. `tests/test_golden.py` holds every line to its tolerance;
-`tests/reference/make.py` makes the traces anew. This page is written by `python tests/reference/table.py`.
+and 100, relative to the largest entry of its leaf; 0 means that all digits agree. A tolerance above 1e-9 stands where
+the reference computes partly in float32 or bfloat16, or where a rounding decides how a line search goes on.
+`tests/test_golden.py` holds every line to its tolerance; `tests/reference/make.py` makes the traces. This page is
+written by `python tests/reference/table.py`.
 
 Traces: {count}. Factories: {rules}.
 

@@ -23,7 +23,7 @@ def matrix_axes_for(params: PyTree, preset: MatrixAxes) -> PyTree:
             `"torch_stacks"`: stacks of `[out, in]`.
 
     Returns:
-        A tree of `MuonDimensionNumbers`, and None for leaves that are no matrices.
+        A tree of `MuonDimensionNumbers`, and None for leaves that are not matrices.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -55,7 +55,7 @@ def _is_axes(node: Any) -> bool:
 
 
 def axes_of(owner: str, params: PyTree, matrix_axes: Any) -> list[MuonDimensionNumbers | None]:
-    """For each leaf its matrix axes, or None where it is no matrix.
+    """For each leaf its matrix axes, or None where it is not a matrix.
 
     Args:
         owner: The factory's name, for messages.
@@ -65,7 +65,7 @@ def axes_of(owner: str, params: PyTree, matrix_axes: Any) -> list[MuonDimensionN
 
     Raises:
         TypeError: They are of another kind.
-        ValueError: The axes overlap, the leaf has too few, there is no such preset, or the tree is no prefix.
+        ValueError: The axes overlap, the leaf has too few, there is no such preset, or the tree is not a prefix.
     """
     tree = "matrices" if matrix_axes is None else tree_from(matrix_axes, params)
 
@@ -76,7 +76,7 @@ def axes_of(owner: str, params: PyTree, matrix_axes: Any) -> list[MuonDimensionN
     try:
         jax.tree.map(lambda *_: None, tree, params, is_leaf=_is_axes)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{owner}: the tree of matrix axes is no prefix of the params: {error}") from None
+        raise ValueError(f"{owner}: the tree of matrix axes is not a prefix of the params: {error}") from None
     axes = jax.tree.leaves(jax.tree.map(spread, tree, params, is_leaf=_is_axes), is_leaf=_is_axes)
     for (path, leaf), leaf_axes in zip(jax.tree_util.tree_flatten_with_path(params)[0], axes, strict=True):
         if leaf_axes is not None:

@@ -52,7 +52,7 @@ def plain_adam(nesterov: bool = False, eps_uncorrected: bool = False) -> Rule:
 
 
 def adamw_beside(nesterov: bool = False, eps_uncorrected: bool = False) -> Rule:
-    """AdamW for the leaves that are no matrices, reading `adam_b1` and so on."""
+    """AdamW for the leaves that are not matrices, reading `adam_b1` and so on."""
     return under_prefix(decayed(plain_adam(nesterov, eps_uncorrected)), "adam_")
 
 

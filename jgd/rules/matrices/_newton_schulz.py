@@ -54,7 +54,7 @@ def check_coeffs(owner: str, ns_coeffs: Any) -> Any:
     """Coefficients as an array, from the name of a preset, a triple or rows of three.
 
     Raises:
-        ValueError: They are no triples, or there is no such preset.
+        ValueError: They are not triples, or there is no such preset.
     """
     if isinstance(ns_coeffs, str):
         if ns_coeffs not in NS_COEFFS:

@@ -1,15 +1,15 @@
-r"""Weight decay in the forms that are in use, put on any rule.
+r"""Weight decay in the forms that are in use, for any rule.
 
-With the rule's own step $\delta_t$, the learning rate $\eta$ and the decay $\lambda$:
+With the rule's update $\delta_t$, the learning rate $\eta$ and the weight decay $\lambda$:
 
-| `decay_form` | what becomes of $\theta$ | found in |
+| `decay_form` | the new $\theta$ | used in |
 | --- | --- | --- |
 | `"scaled"` | $\theta + \delta - \eta \lambda \theta$ | AdamW in optax and PyTorch |
 | `"after"` | $(\theta + \delta)(1 - \eta \lambda)$ | the first release of LaProp, APOLLO |
 | `"independent"` | $\theta + \delta - \lambda \theta$ | Loshchilov and Hutter's paper |
 | `"squared"` | $\theta + \delta - \eta^2 \lambda \theta$ | speed runs of small language models |
 | `"proximal"` | $(\theta + \delta) / (1 + \eta \lambda)$ | Adan |
-| `"coupled"` | the rule sees $g + \lambda \theta$ | L2 regularisation; Adam in PyTorch |
+| `"coupled"` | $\theta + \delta$, where the rule is given $g + \lambda \theta$ | L2 regularisation; Adam in PyTorch |
 
 A decay in proportion to $\eta / \eta_{max}$ is `"scaled"` with $\lambda / \eta_{max}$.
 """
