@@ -125,6 +125,7 @@ from jgd.core._types import DTypeLike as DTypeLike
 from jgd.core._types import FloatDtype as FloatDtype
 from jgd.core._types import GradientTransformation as GradientTransformation
 from jgd.core._types import Hyper as Hyper
+from jgd.core._types import LossFn as LossFn
 from jgd.core._types import PyTree as PyTree
 from jgd.core._types import Reals as Reals
 from jgd.core._types import Scalar as Scalar

@@ -48,15 +48,15 @@ Hyper = dict[str, Array]
 #: The slots of one leaf by name (`mu`, `nu`, `trace`, ...): arrays, or trees of arrays.
 Slots = Mapping[str, Any]
 
+#: A loss: `loss_fn(params, batch[, key])` returns a real scalar, or a tuple that begins with one.
+LossFn = Callable[..., Any]
+
 #: A number, a scalar array, or a function from the step count to either. This is optax's own object, since tools
 #: (optax's tests among them) find the arguments that take a schedule by this annotation.
 ScalarOrSchedule = optax.ScalarOrSchedule
 
-show_by_name(
-    globals(), "PyTree", "ArrayTree", "ArrayLike", "Scalar", "DTypeLike", "FloatDtype", "StartValue", "Schedule"
-)
 show_by_name(globals(), "PyTree", "ArrayTree", "ArrayLike", "Scalar", "Reals", "DTypeLike", "FloatDtype")
-show_by_name(globals(), "StartValue", "Schedule", "ScalarOrSchedule", "GradientTransformation")
+show_by_name(globals(), "StartValue", "Schedule", "ScalarOrSchedule", "GradientTransformation", "LossFn")
 
 
 def is_traced(value: Any) -> bool:

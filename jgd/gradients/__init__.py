@@ -25,8 +25,8 @@ from jgd.gradients._private import private_grad as private_grad
 from jgd.gradients._reduce import ChunkSize as ChunkSize
 from jgd.gradients._reduce import PerExample as PerExample
 from jgd.gradients._reduce import reduce_per_example as reduce_per_example
+from jgd.gradients._reductions import BatchSummary as BatchSummary
 from jgd.gradients._reductions import CosineToMean as CosineToMean
-from jgd.gradients._reductions import End as End
 from jgd.gradients._reductions import Gradients as Gradients
 from jgd.gradients._reductions import Mean as Mean
 from jgd.gradients._reductions import Norms as Norms

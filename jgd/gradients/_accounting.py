@@ -103,10 +103,10 @@ def private_noise(
             return _event(noise, sampling_rate, steps)
 
         with _quietly():
-            found = accounting.calibrate_dp_mechanism(
+            noise = accounting.calibrate_dp_mechanism(
                 lambda: _accountant(accountant), event, epsilon, delta, bracket, tol=tol
             )
-        return float(found)
+        return float(noise)
 
     enough = calibrated("rdp", accounting.LowerEndpointAndGuess(0.05, 1.0), 1e-3)
     if accountant == "rdp":

@@ -10,7 +10,7 @@ from jgd.core import Array, PyTree, is_float, path_text, sum_of_squares, tree_wh
 
 
 def accumulate_micro_batches(
-    run: Callable[[PyTree, PyTree, Array], tuple[Array, PyTree, PyTree, PyTree]],
+    grad_fn: Callable[[PyTree, PyTree, Array], tuple[Array, PyTree, PyTree, PyTree]],
     batch: PyTree,
     model_state: PyTree,
     count: int,
@@ -21,7 +21,7 @@ def accumulate_micro_batches(
     """Means over `count` equal parts of a batch, one part in memory at a time.
 
     Args:
-        run: `run(micro_batch, model_state, i) -> (loss, grads, model_state, aux)` for the `i`-th part.
+        grad_fn: `grad_fn(micro_batch, model_state, i) -> (loss, grads, model_state, aux)` for the `i`-th part.
         batch: A tree of arrays `[B, ...]`, where `count` divides `B`.
         model_state: Handed to the first part; each part hands its own to the next.
         count: How many parts.
@@ -44,9 +44,9 @@ def accumulate_micro_batches(
     Examples:
         >>> import jax.numpy as jnp
         >>> from jgd.gradients import accumulate_micro_batches
-        >>> def run(micro_batch, model_state, i):
+        >>> def grad_fn(micro_batch, model_state, i):
         ...     return jnp.mean(micro_batch), jnp.mean(2 * micro_batch), model_state, None
-        >>> loss, grads, _, _ = accumulate_micro_batches(run, jnp.arange(6.0), None, 3)
+        >>> loss, grads, _, _ = accumulate_micro_batches(grad_fn, jnp.arange(6.0), None, 3)
         >>> print(loss, grads)
         2.5 5.0
     """
@@ -56,7 +56,7 @@ def accumulate_micro_batches(
     def body(carry: tuple[Any, Any, Any], item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
         loss_sum, grad_sum, old_state = carry
         i, part, share = item
-        loss, grads, model_state, aux = run(part, old_state, i)
+        loss, grads, model_state, aux = grad_fn(part, old_state, i)
         if share is not None:
             model_state = tree_where(share != 0, model_state, old_state)
         square = sum_of_squares(filter(is_float, jax.tree.leaves(grads))) if part_norms else None
@@ -64,15 +64,15 @@ def accumulate_micro_batches(
         return (loss_sum + loss, jax.tree.map(jnp.add, grad_sum, grads), model_state), (aux, square)
 
     first = jax.tree.map(lambda leaf: leaf[0], parts)
-    loss_like, grads_like, _, _ = jax.eval_shape(run, first, model_state, jnp.zeros((), jnp.int32))
+    loss_like, grads_like, _, _ = jax.eval_shape(grad_fn, first, model_state, jnp.zeros((), jnp.int32))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _wide_dtype(leaf.dtype)), (loss_like, grads_like))
     (loss, grads, model_state), (aux, squares) = jax.lax.scan(
         body, (*zeros, model_state), (jnp.arange(count), parts, shares)
     )
     if shares is None:
         loss, grads = jax.tree.map(lambda total: (total / count).astype(total.dtype), (loss, grads))
-    found = loss, grads, model_state, jax.tree.map(lambda rows: _join(rows, shares), aux)
-    return (*found, _mean(squares, shares)) if part_norms else found
+    means = loss, grads, model_state, jax.tree.map(lambda rows: _join(rows, shares), aux)
+    return (*means, _mean(squares, shares)) if part_norms else means
 
 
 def split_batch(batch: PyTree, count: int) -> PyTree:

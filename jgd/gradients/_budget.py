@@ -59,5 +59,5 @@ def program_bytes(program: Callable[..., Any], *arguments: Any) -> int | None:
     def described(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
-    found = jax.jit(program).lower(*jax.tree.map(described, arguments)).compile().memory_analysis()
-    return None if found is None else found.temp_size_in_bytes + found.output_size_in_bytes
+    used = jax.jit(program).lower(*jax.tree.map(described, arguments)).compile().memory_analysis()
+    return None if used is None else used.temp_size_in_bytes + used.output_size_in_bytes

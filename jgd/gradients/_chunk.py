@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree, ascent_direction, compute_dtype, is_float, sum_of_squares
-from jgd.gradients._example_loss import ExampleLoss, forward_cost
+from jgd.gradients._example_loss import ExampleLoss, Rows, forward_cost
 from jgd.gradients._padding import real_rows
 
 #: Below so many operations of the forward pass for each parameter, a second backward pass costs less than reading all
@@ -57,7 +57,7 @@ class Chunk:
         self,
         one: ExampleLoss,
         params: PyTree,
-        rows: tuple[PyTree, Any],
+        rows: Rows,
         real: Array,
         *,
         drop: bool = False,

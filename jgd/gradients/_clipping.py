@@ -10,15 +10,15 @@ References:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, check_kind
+from jgd.core import Array, ArrayLike, PyTree, Scalar, check_kind
 from jgd.gradients._chunk import Chunk
 from jgd.gradients._patterns import groups_of_floats
-from jgd.gradients._reductions import End, Sum, by_group, over
+from jgd.gradients._reductions import BatchSummary, Sum, by_group, over
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ClippedSum(Sum):
             `max_norm` times the root of the number of leaves.
     """
 
-    max_norm: Any
+    max_norm: Scalar | Mapping[str, Scalar]
     per: Literal["all", "leaf"] = "all"
     reads_grads = True
 
@@ -72,12 +72,12 @@ class ClippedMean(ClippedSum):
         per: `"all"` clips all leaves together, `"leaf"` each leaf on its own.
     """
 
-    def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
+    def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
         """Divides by the real count."""
-        return over(super().finish(carry, each, end), end.count)
+        return over(super().finish(carry, each, summary), summary.count)
 
 
-def clip_factors(squared_norms: Array, max_norm: Any) -> Array:
+def clip_factors(squared_norms: Array, max_norm: ArrayLike) -> Array:
     """`min(1, max_norm / norm)`, 1 for a gradient of zero. NaN where the norm is not finite: it is not hidden."""
     limit = jnp.asarray(max_norm, squared_norms.dtype)
     longer = squared_norms > limit * limit

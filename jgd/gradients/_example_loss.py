@@ -7,16 +7,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, check_loss, programs_inside
+from jgd.core import Array, LossFn, PyTree, check_loss, programs_inside
+
+#: Examples, `[...]` or `[B, ...]`, and as many keys; None where the loss takes no key.
+Rows = tuple[PyTree, Array | None]
+
+#: A random key, or a seed.
+Key = Array | int
 
 #: `one(params, (example, key)) -> (loss, aux)`; the key is None where there is none.
-ExampleLoss = Callable[[PyTree, tuple[PyTree, Any]], tuple[Array, PyTree]]
+ExampleLoss = Callable[[PyTree, Rows], tuple[Array, PyTree]]
 
 
-def example_loss(owner: str, loss_fn: Callable[..., Any], *, has_aux: bool, keep_batch_dim: bool | None) -> ExampleLoss:
+def example_loss(owner: str, loss_fn: LossFn, *, has_aux: bool, keep_batch_dim: bool | None) -> ExampleLoss:
     """What calls a loss with a single example. It is traced once, however often it is used in one program."""
 
-    def call(params: PyTree, example: PyTree, key: Any, batched: bool) -> tuple[Array, PyTree]:
+    def call(params: PyTree, example: PyTree, key: Array | None, batched: bool) -> tuple[Array, PyTree]:
         if batched:
             example = jax.tree.map(lambda leaf: leaf[None], example)
         returned = loss_fn(params, example) if key is None else loss_fn(params, example, key)
@@ -25,7 +31,7 @@ def example_loss(owner: str, loss_fn: Callable[..., Any], *, has_aux: bool, keep
         loss, aux = returned if has_aux else (returned, None)
         return _checked(owner, loss, batched), aux
 
-    def one(params: PyTree, row: tuple[PyTree, Any]) -> tuple[Array, PyTree]:
+    def one(params: PyTree, row: Rows) -> tuple[Array, PyTree]:
         example, key = row
         if keep_batch_dim is not None:
             return call(params, example, key, keep_batch_dim)
@@ -59,7 +65,7 @@ class Cost(NamedTuple):
     narrow: bool
 
 
-def forward_cost(one: ExampleLoss, params: PyTree, row: tuple[PyTree, Any]) -> Cost:
+def forward_cost(one: ExampleLoss, params: PyTree, row: Rows) -> Cost:
     """Read off the loss's own jaxpr; loops of unknown length count once."""
     return _cost(jax.make_jaxpr(one)(params, row).jaxpr)
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jgd.core import Array, ArrayTree, PyTree, checked, path_text
 
@@ -17,7 +18,7 @@ class Padded(NamedTuple):
     """
 
     batch: PyTree
-    mask: Array
+    mask: Array | np.ndarray
 
 
 class PoissonSample(Padded):
@@ -40,11 +41,11 @@ class PoissonSample(Padded):
     expected_batch_size: float | None = None
 
     @classmethod
-    def drawn(cls, batch: PyTree, mask: Any, expected_batch_size: float | None) -> "PoissonSample":
+    def drawn(cls, batch: PyTree, mask: Array | np.ndarray, expected_batch_size: float | None) -> "PoissonSample":
         """A sample, and how many examples it has on average: the probability times the number of examples."""
-        made = cls(batch, mask)
-        made.expected_batch_size = None if expected_batch_size is None else float(expected_batch_size)
-        return made
+        sample = cls(batch, mask)
+        sample.expected_batch_size = None if expected_batch_size is None else float(expected_batch_size)
+        return sample
 
 
 def _as_drawn(expected_batch_size: float | None, parts: Any) -> PoissonSample:
@@ -120,17 +121,17 @@ def batch_size(owner: str, batch: PyTree) -> int:
     Raises:
         ValueError: It has no leaves, one of them is a scalar, or they differ in length.
     """
-    found: tuple[str, int] | None = None
+    first: tuple[str, int] | None = None
     for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
         where, shape = f"{owner}: the batch leaf at {path_text(path)}", jnp.shape(leaf)
         if not shape:
             raise ValueError(f"{where} is a scalar; expected an array whose first axis counts examples.")
-        found = found or (path_text(path), shape[0])
-        if shape[0] != found[1]:
-            raise ValueError(f"{where} has {shape[0]} examples; expected {found[1]}, as the leaf at {found[0]} has.")
-    if found is None:
+        first = first or (path_text(path), shape[0])
+        if shape[0] != first[1]:
+            raise ValueError(f"{where} has {shape[0]} examples; expected {first[1]}, as the leaf at {first[0]} has.")
+    if first is None:
         raise ValueError(f"{owner}: the batch holds no arrays; expected arrays whose first axis counts examples.")
-    return found[1]
+    return first[1]
 
 
 def real_rows(batch: PyTree, real: Array) -> PyTree:

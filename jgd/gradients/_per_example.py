@@ -7,15 +7,16 @@ References:
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from jgd.core import Array, PyTree, checked
+from jgd.core import ArrayLike, LossFn, PyTree, Scalar, checked
 from jgd.gradients._clipping import ClippedMean
+from jgd.gradients._example_loss import Key
 from jgd.gradients._reduce import ChunkSize, OnNonfinite, reduce_per_example
 from jgd.gradients._reductions import Gradients
 
 
 @checked
 def per_example_grads(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     *,
     chunk_size: ChunkSize = None,
     has_aux: bool = False,
@@ -37,10 +38,10 @@ def per_example_grads(
         memory: With `chunk_size="auto"`: the budget in bytes; see `jgd.gradients.reduce_per_example`.
 
     Returns:
-        `run(params, batch, *, key=None, ids=None) -> (losses [B], grads)` with gradients `[B, ...]` in the dtypes of
-        the params, zero in rows of padding and for integer leaves, for complex ones the conjugate of what `jax.grad`
+        `grad_fn(params, batch, *, key=None, ids=None) -> (losses [B], grads)` with gradients `[B, ...]` in the dtypes
+        of the params, zero in rows of padding and for integer leaves, for complex ones the conjugate of what `jax.grad`
         returns: as optimizers take them. With `has_aux` `((losses, aux), grads)`, as
-        `jax.value_and_grad` has it. `run` is compiled at its first call; for its arguments see
+        `jax.value_and_grad` has it. `grad_fn` is compiled at its first call; for its arguments see
         `jgd.gradients.reduce_per_example`.
 
     Raises:
@@ -49,26 +50,28 @@ def per_example_grads(
     Examples:
         >>> import jax.numpy as jnp
         >>> from jgd.gradients import per_example_grads
-        >>> run = per_example_grads(lambda w, batch: jnp.mean((w - batch) ** 2))
-        >>> losses, grads = run(jnp.array(1.0), jnp.array([0.0, 1.0, 3.0]))
+        >>> grad_fn = per_example_grads(lambda w, batch: jnp.mean((w - batch) ** 2))
+        >>> losses, grads = grad_fn(jnp.array(1.0), jnp.array([0.0, 1.0, 3.0]))
         >>> print(losses, grads)
         [1. 0. 4.] [ 2.  0. -4.]
     """
-    reduce = reduce_per_example(
+    reduce_fn = reduce_per_example(
         loss_fn, Gradients(), chunk_size=chunk_size, has_aux=has_aux, keep_batch_dim=keep_batch_dim, memory=memory
     )
 
-    def run(params: PyTree, batch: PyTree, *, key: Any = None, ids: Any = None) -> tuple[Any, PyTree]:
-        found = reduce(params, batch, key=key, ids=ids)
-        return (found.losses, found.aux) if has_aux else found.losses, found.results
+    def grad_fn(
+        params: PyTree, batch: PyTree, *, key: Key | None = None, ids: ArrayLike | None = None
+    ) -> tuple[Any, PyTree]:
+        result = reduce_fn(params, batch, key=key, ids=ids)
+        return (result.losses, result.aux) if has_aux else result.losses, result.results
 
-    return run
+    return grad_fn
 
 
 @checked
 def clipped_grad(
-    loss_fn: Callable[..., Any],
-    max_norm: float | Array | Mapping[str, Any],
+    loss_fn: LossFn,
+    max_norm: Scalar | Mapping[str, Scalar],
     *,
     chunk_size: ChunkSize = None,
     has_aux: bool = False,
@@ -90,7 +93,7 @@ def clipped_grad(
         memory: With `chunk_size="auto"`: the budget in bytes.
 
     Returns:
-        `run(params, batch, *, key=None, ids=None) -> grads`, or `(grads, aux)` with `has_aux`, where `aux` is
+        `grad_fn(params, batch, *, key=None, ids=None) -> grads`, or `(grads, aux)` with `has_aux`, where `aux` is
         `[B, ...]`.
 
     Raises:
@@ -98,11 +101,11 @@ def clipped_grad(
 
     Examples:
         >>> import jax.numpy as jnp, jgd
-        >>> run = jgd.clipped_grad(lambda w, batch: jnp.mean((w - batch) ** 2), 1.0, chunk_size=2)
-        >>> print(run(jnp.array(1.0), jnp.array([0.0, 0.75, 1.25, 3.0])))  # of 2, 0.5, -0.5 and -4
+        >>> grad_fn = jgd.clipped_grad(lambda w, batch: jnp.mean((w - batch) ** 2), 1.0, chunk_size=2)
+        >>> print(grad_fn(jnp.array(1.0), jnp.array([0.0, 0.75, 1.25, 3.0])))  # of 2, 0.5, -0.5 and -4
         0.0
     """
-    both = clipped_value_and_grad(
+    value_and_grad_fn = clipped_value_and_grad(
         loss_fn,
         max_norm,
         chunk_size=chunk_size,
@@ -113,17 +116,17 @@ def clipped_grad(
         memory=memory,
     )
 
-    def run(params: PyTree, batch: PyTree, *, key: Any = None, ids: Any = None) -> Any:
-        values, grads = both(params, batch, key=key, ids=ids)
+    def grad_fn(params: PyTree, batch: PyTree, *, key: Key | None = None, ids: ArrayLike | None = None) -> Any:
+        values, grads = value_and_grad_fn(params, batch, key=key, ids=ids)
         return (grads, values[1]) if has_aux else grads
 
-    return run
+    return grad_fn
 
 
 @checked
 def clipped_value_and_grad(
-    loss_fn: Callable[..., Any],
-    max_norm: float | Array | Mapping[str, Any],
+    loss_fn: LossFn,
+    max_norm: Scalar | Mapping[str, Scalar],
     *,
     chunk_size: ChunkSize = None,
     has_aux: bool = False,
@@ -153,9 +156,10 @@ def clipped_value_and_grad(
         memory: With `chunk_size="auto"`: the budget in bytes; see `jgd.gradients.reduce_per_example`.
 
     Returns:
-        `run(params, batch, *, key=None, ids=None) -> (losses [B], grads)`, or `((losses, aux), grads)` with `has_aux`,
-        compiled at its first call; for its arguments see `jgd.gradients.reduce_per_example`. The mean is over the
-        examples that count, in float32 or wider. A gradient of zero stays zero. The result can be differentiated.
+        `value_and_grad_fn(params, batch, *, key=None, ids=None) -> (losses [B], grads)`, or `((losses, aux), grads)`
+        with `has_aux`, compiled at its first call; for its arguments see `jgd.gradients.reduce_per_example`. The mean
+        is over the examples that count, in float32 or wider. A gradient of zero stays zero. The result can be
+        differentiated.
 
     Raises:
         TypeError, ValueError: As for `jgd.gradients.reduce_per_example`; `max_norm` is not above 0.
@@ -163,12 +167,12 @@ def clipped_value_and_grad(
     Examples:
         >>> import jax.numpy as jnp
         >>> from jgd.gradients import clipped_value_and_grad
-        >>> run = clipped_value_and_grad(lambda w, batch: jnp.mean((w - batch) ** 2), 1.0, chunk_size=2)
-        >>> losses, grad = run(jnp.array(1.0), jnp.array([0.0, 1.25, 3.0]))
+        >>> value_and_grad_fn = clipped_value_and_grad(lambda w, batch: jnp.mean((w - batch) ** 2), 1.0, chunk_size=2)
+        >>> losses, grad = value_and_grad_fn(jnp.array(1.0), jnp.array([0.0, 1.25, 3.0]))
         >>> print(losses, grad.round(2))
         [1.     0.0625 4.    ] -0.17
     """
-    reduce = reduce_per_example(
+    reduce_fn = reduce_per_example(
         loss_fn,
         ClippedMean(max_norm, per),
         chunk_size=chunk_size,
@@ -178,8 +182,10 @@ def clipped_value_and_grad(
         memory=memory,
     )
 
-    def run(params: PyTree, batch: PyTree, *, key: Any = None, ids: Any = None) -> tuple[Any, PyTree]:
-        found = reduce(params, batch, key=key, ids=ids)
-        return (found.losses, found.aux) if has_aux else found.losses, found.results
+    def value_and_grad_fn(
+        params: PyTree, batch: PyTree, *, key: Key | None = None, ids: ArrayLike | None = None
+    ) -> tuple[Any, PyTree]:
+        result = reduce_fn(params, batch, key=key, ids=ids)
+        return (result.losses, result.aux) if has_aux else result.losses, result.results
 
-    return run
+    return value_and_grad_fn

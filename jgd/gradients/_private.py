@@ -14,19 +14,34 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, Scalar, checked, compute_dtype, gaussian_noise, is_float, is_traced, real_dtype
+from jgd.core import (
+    Array,
+    ArrayLike,
+    LossFn,
+    PyTree,
+    Scalar,
+    checked,
+    compute_dtype,
+    gaussian_noise,
+    is_float,
+    is_traced,
+    real_dtype,
+)
 from jgd.gradients import probes
 from jgd.gradients._clipping import ClippedSum, clip_factors
 from jgd.gradients._padding import split_mask
 from jgd.gradients._reduce import ChunkSize, reduce_per_example
 from jgd.gradients._reductions import Norms
 
-Found = tuple[Array, PyTree, dict[str, Array]]
+#: `(loss, grads, metrics)`.
+PrivateGrad = tuple[Array, PyTree, dict[str, Array]]
+
+#: `clipped_sum(params, batch, key) -> (losses, norms, which examples count, sum of gradients)`.
+ClippedSumFn = Callable[[PyTree, PyTree, Array], tuple[Array, Array, Array, PyTree]]
 
 
 @checked
@@ -39,7 +54,7 @@ def private_grad(
     keep_batch_dim: bool | None = None,
     with_probes: bool = False,
     random_loss: bool = False,
-) -> Callable[[Callable[..., Any]], Callable[[PyTree, PyTree, Any], Found]]:
+) -> Callable[[LossFn], Callable[[PyTree, PyTree, Array | None], PrivateGrad]]:
     """Clipped, summed and noised gradients, as `gradient=` of `jgd.make_step`; see `jgd.dp_sgd`.
 
     Args:
@@ -54,21 +69,21 @@ def private_grad(
             `fold_in(key, i)`.
 
     Returns:
-        `gradient(loss_fn)`, which returns `run(params, batch, key) -> (loss, grads, metrics)`. The batch may be
+        `gradient(loss_fn)`, which returns `grad_fn(params, batch, key) -> (loss, grads, metrics)`. The batch may be
         `Padded`, the key is needed for the noise. `loss` is the mean over the examples there are, and the metrics are
         `clipped`, the share of examples that were clipped, and `examples`, how many there were. These three are not
         private: they are for your eyes, not for publication.
 
     Raises:
         TypeError: No number.
-        ValueError: A number outside its range; probes together with a key for the loss; a run without a key.
+        ValueError: A number outside its range; probes together with a key for the loss; `grad_fn` called without a key.
 
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> from jgd.gradients import private_grad
         >>> gradient = private_grad(1.0, 0.0, expected_batch_size=2)
-        >>> run = gradient(lambda w, batch: jnp.mean(0.5 * (w - batch) ** 2))
-        >>> loss, grad, metrics = run(jnp.array(0.0), jnp.array([-0.5, 3.0]), jax.random.key(0))
+        >>> grad_fn = gradient(lambda w, batch: jnp.mean(0.5 * (w - batch) ** 2))
+        >>> loss, grad, metrics = grad_fn(jnp.array(0.0), jnp.array([-0.5, 3.0]), jax.random.key(0))
         >>> print(grad, metrics["clipped"])  # 0.5 and -3, which becomes -1
         -0.25 0.5
     """
@@ -85,14 +100,14 @@ def private_grad(
     if with_probes and (random_loss or keep_batch_dim is not None):
         raise ValueError(f"{owner}: with_probes=True goes with neither random_loss nor keep_batch_dim.")
 
-    def gradient(loss_fn: Callable[..., Any]) -> Callable[[PyTree, PyTree, Any], Found]:
+    def gradient(loss_fn: LossFn) -> Callable[[PyTree, PyTree, Array | None], PrivateGrad]:
         clipped_sum = (
             _by_probes(loss_fn, max_norm, chunk_size)
             if with_probes
             else _by_reduction(loss_fn, max_norm, chunk_size, keep_batch_dim, random_loss)
         )
 
-        def run(params: PyTree, batch: PyTree, key: Any) -> Found:
+        def grad_fn(params: PyTree, batch: PyTree, key: Array | None) -> PrivateGrad:
             if key is None:
                 raise ValueError(
                     f"{owner}: the noise needs a random key; make the state with TrainState.create(..., key=...), a key"
@@ -106,25 +121,25 @@ def private_grad(
             noised = _noised(sums, noise_key, max_norm * noise_multiplier, expected_batch_size, params)
             return loss, noised, {"clipped": share, "examples": count}
 
-        return run
+        return grad_fn
 
     return gradient
 
 
 def _by_reduction(
-    loss_fn: Callable[..., Any], max_norm: Any, chunk_size: ChunkSize, keep_batch_dim: bool | None, random_loss: bool
-) -> Callable[..., Any]:
+    loss_fn: LossFn, max_norm: Scalar, chunk_size: ChunkSize, keep_batch_dim: bool | None, random_loss: bool
+) -> ClippedSumFn:
     reductions = {"sum": ClippedSum(max_norm), "norms": Norms()}
-    reduce = reduce_per_example(loss_fn, reductions, chunk_size=chunk_size, keep_batch_dim=keep_batch_dim)
+    reduce_fn = reduce_per_example(loss_fn, reductions, chunk_size=chunk_size, keep_batch_dim=keep_batch_dim)
 
-    def run(params: PyTree, batch: PyTree, key: Any) -> tuple[Array, Array, Array, PyTree]:
-        found = reduce(params, batch, key=key if random_loss else None)
-        return found.losses, found.results["norms"], found.used, found.results["sum"]
+    def clipped_sum(params: PyTree, batch: PyTree, key: Array) -> tuple[Array, Array, Array, PyTree]:
+        result = reduce_fn(params, batch, key=key if random_loss else None)
+        return result.losses, result.results["norms"], result.used, result.results["sum"]
 
-    return run
+    return clipped_sum
 
 
-def _by_probes(losses_fn: Callable[..., Any], max_norm: Any, chunk_size: ChunkSize) -> Callable[..., Any]:
+def _by_probes(losses_fn: LossFn, max_norm: Scalar, chunk_size: ChunkSize) -> ClippedSumFn:
     if chunk_size == "auto":
         raise ValueError("private_grad: with_probes=True takes a whole number or None as chunk_size; got 'auto'.")
 
@@ -132,23 +147,23 @@ def _by_probes(losses_fn: Callable[..., Any], max_norm: Any, chunk_size: ChunkSi
         del losses
         return clip_factors(squared, max_norm)
 
-    reduce = probes.weighted_grad(losses_fn, factors, chunk_size=chunk_size)
+    weighted_fn = probes.weighted_grad(losses_fn, factors, chunk_size=chunk_size)
 
-    def run(params: PyTree, batch: PyTree, key: Any) -> tuple[Array, Array, Array, PyTree]:
+    def clipped_sum(params: PyTree, batch: PyTree, key: Array) -> tuple[Array, Array, Array, PyTree]:
         del key
-        losses, squared, sums = reduce(params, batch)
+        losses, squared, sums = weighted_fn(params, batch)
         return losses, jnp.sqrt(squared), split_mask("private_grad", batch)[1], sums
 
-    return run
+    return clipped_sum
 
 
-def _noised(sums: PyTree, key: Any, deviation: Any, count: Any, params: PyTree) -> PyTree:
+def _noised(sums: PyTree, key: Array, deviation: Scalar, count: Scalar, params: PyTree) -> PyTree:
     """Sums with noise, divided, in the dtypes of the params; every leaf from a key of its own."""
     leaves, treedef = jax.tree.flatten(sums)
     likes = jax.tree.leaves(params)
     keys = jax.random.split(key, max(len(leaves), 1))
 
-    def noised(total: Array, key: Any, like: Any) -> Array:
+    def noised(total: Array, key: Array, like: ArrayLike) -> Array:
         if not is_float(total):
             return total
         dtype = compute_dtype(total.dtype)

@@ -7,19 +7,30 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, ascent_direction, check_arrays, check_choice, checked, is_integer, random_key
+from jgd.core import (
+    Array,
+    ArrayLike,
+    LossFn,
+    PyTree,
+    ascent_direction,
+    check_arrays,
+    check_choice,
+    checked,
+    is_integer,
+    random_key,
+)
 from jgd.gradients._budget import auto_chunk_size, program_bytes
 from jgd.gradients._chunk import Chunk, Leaves
-from jgd.gradients._example_loss import ExampleLoss, example_loss
+from jgd.gradients._example_loss import ExampleLoss, Key, Rows, example_loss
 from jgd.gradients._padding import Padded, pad_batch, real_rows, split_mask
-from jgd.gradients._reductions import End, Reduction
+from jgd.gradients._reductions import BatchSummary, Reduction
 
 ChunkSize = int | Literal["auto"] | None
 OnNonfinite = Literal["keep", "drop"]
 
 
 class PerExample(NamedTuple):
-    """What a pass over a batch found.
+    """What a pass over a batch gave.
 
     Attributes:
         losses: `[B]`; zero in rows of padding.
@@ -43,7 +54,7 @@ class PerExample(NamedTuple):
 
 @checked
 def reduce_per_example(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     reductions: Reduction | Mapping[str, Reduction],
     *,
     chunk_size: ChunkSize = None,
@@ -75,8 +86,8 @@ def reduce_per_example(
             about three times more, once for each shape of a batch, and the loss is traced as often.
 
     Returns:
-        `run(params, batch, *, key=None, ids=None) -> PerExample`, compiled at its first call. `batch` is a tree of
-        arrays `[B, ...]` or a `Padded` one, whose padding does not count. With a `key` the loss is given one more
+        `reduce_fn(params, batch, *, key=None, ids=None) -> PerExample`, compiled at its first call. `batch` is a tree
+        of arrays `[B, ...]` or a `Padded` one, whose padding does not count. With a `key` the loss is given one more
         argument: example `i` gets `fold_in(key, ids[i])`, `ids` being `0, 1, ...` unless given.
 
     Raises:
@@ -89,9 +100,9 @@ def reduce_per_example(
         >>> def loss_fn(w, batch):
         ...     return jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
         >>> reductions = {"grads": ClippedMean(1.0), "norms": Norms()}
-        >>> run = reduce_per_example(loss_fn, reductions, chunk_size=2)
-        >>> found = run(jnp.zeros(2), {"x": jnp.eye(4, 2), "y": jnp.array([0.25, 2.0, 1.0, 1.0])})
-        >>> print(found.losses, found.results["norms"], found.results["grads"])
+        >>> reduce_fn = reduce_per_example(loss_fn, reductions, chunk_size=2)
+        >>> result = reduce_fn(jnp.zeros(2), {"x": jnp.eye(4, 2), "y": jnp.array([0.25, 2.0, 1.0, 1.0])})
+        >>> print(result.losses, result.results["norms"], result.results["grads"])
         [0.0625 4.     1.     1.    ] [0.5 4.  0.  0. ] [-0.125 -0.25 ]
     """
     owner = "reduce_per_example"
@@ -104,44 +115,48 @@ def reduce_per_example(
         raise TypeError(f"{owner}: loss_fn must be a function; got a {type(loss_fn).__name__}.")
     check_choice(owner, "on_nonfinite", on_nonfinite, OnNonfinite)
     _check_chunk_size(owner, chunk_size, memory)
-    chosen: dict[Any, int] = {}
+    chunk_sizes: dict[Any, int] = {}
 
-    def compute(params: PyTree, batch: PyTree, key: Any, ids: Any, size: int | None) -> PerExample:
+    def compute(
+        params: PyTree, batch: PyTree, key: Array | None, ids: ArrayLike | None, size: int | None
+    ) -> PerExample:
         rows, real = _rows(owner, batch, key, ids)
         one = example_loss(owner, loss_fn, has_aux=has_aux, keep_batch_dim=keep_batch_dim)
-        found = one_pass(one, by_name, params, rows, real, size or max(len(real), 1), on_nonfinite == "drop")
-        return found._replace(results=found.results[""]) if isinstance(reductions, Reduction) else found
+        result = one_pass(one, by_name, params, rows, real, size or max(len(real), 1), on_nonfinite == "drop")
+        return result._replace(results=result.results[""]) if isinstance(reductions, Reduction) else result
 
-    def chunked(params: PyTree, batch: PyTree, key: Any, ids: Any) -> PerExample:
+    def chunked(params: PyTree, batch: PyTree, key: Array | None, ids: ArrayLike | None) -> PerExample:
         if chunk_size == "auto":
-            given = (params, batch, key, ids)
-            shapes = str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), given))
-            if shapes not in chosen:
+            arguments = (params, batch, key, ids)
+            shapes = str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), arguments))
+            if shapes not in chunk_sizes:
                 count = split_mask(owner, batch)[1].shape[0]
 
                 def bytes_of(c: int) -> int | None:
-                    return program_bytes(partial(compute, size=c), *given)
+                    return program_bytes(partial(compute, size=c), *arguments)
 
-                chosen[shapes] = auto_chunk_size(count, memory, bytes_of)
-            return compute(params, batch, key, ids, chosen[shapes])
+                chunk_sizes[shapes] = auto_chunk_size(count, memory, bytes_of)
+            return compute(params, batch, key, ids, chunk_sizes[shapes])
         return compute(params, batch, key, ids, chunk_size)
 
     compiled = jax.jit(chunked)
 
-    def run(params: PyTree, batch: PyTree | Padded, *, key: Any = None, ids: Any = None) -> PerExample:
+    def reduce_fn(
+        params: PyTree, batch: PyTree | Padded, *, key: Key | None = None, ids: ArrayLike | None = None
+    ) -> PerExample:
         check_arrays(owner, params)
         if ids is not None and key is None:
             raise ValueError(f"{owner}: ids say which random numbers an example gets; expected a key with them.")
         return compiled(params, batch, None if key is None else random_key(key, owner), ids)
 
-    return run
+    return reduce_fn
 
 
 def one_pass(
     one: ExampleLoss,
     reductions: Mapping[str, Reduction],
     params: PyTree,
-    rows: tuple[PyTree, Any],
+    rows: Rows,
     real: Array,
     chunk_size: int,
     drop: bool,
@@ -162,8 +177,8 @@ def one_pass(
         return carry, _zero_padding((each, chunk.losses, chunk.aux), chunk.real) + (chunk.used,)
 
     start = {name: reduction.init(params) for name, reduction in reductions.items()}
-    carry, found = _in_chunks(body, start, (padded, inside), chunks)
-    each, losses, aux, used = jax.tree.map(lambda leaf: leaf[:size], found)
+    carry, outputs = _in_chunks(body, start, (padded, inside), chunks)
+    each, losses, aux, used = jax.tree.map(lambda leaf: leaf[:size], outputs)
 
     def along(direction: PyTree, *, forward: bool = True) -> Array:
         def product(_: None, item: Any) -> tuple[None, Array]:
@@ -171,8 +186,8 @@ def one_pass(
 
         return _in_chunks(product, None, padded, chunks)[1][:size]
 
-    end = End(used, jnp.sum(used), along)
-    results = {name: reduction.finish(carry[name], each[name], end) for name, reduction in reductions.items()}
+    summary = BatchSummary(used, jnp.sum(used), along)
+    results = {name: reduction.finish(carry[name], each[name], summary) for name, reduction in reductions.items()}
     return PerExample(losses, results, aux, used, real & ~used)
 
 
@@ -181,8 +196,8 @@ def _in_chunks(body: Any, carry: Any, rows: PyTree, chunks: int) -> tuple[Any, A
     if chunks == 1:  # XLA on CPU is slow at convolutions in loops
         return body(carry, rows)
     parts = jax.tree.map(lambda leaf: leaf.reshape(chunks, -1, *leaf.shape[1:]), rows)
-    carry, found = jax.lax.scan(body, carry, parts)
-    return carry, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+    carry, outputs = jax.lax.scan(body, carry, parts)
+    return carry, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
 
 
 def _products(one: ExampleLoss, params: PyTree, rows: Any, direction: PyTree, forward: bool) -> Array:
@@ -203,7 +218,7 @@ def _products(one: ExampleLoss, params: PyTree, rows: Any, direction: PyTree, fo
     return sum(products[1:], products[0])
 
 
-def _rows(owner: str, batch: PyTree | Padded, key: Any, ids: Any) -> tuple[tuple[PyTree, Any], Array]:
+def _rows(owner: str, batch: PyTree | Padded, key: Array | None, ids: ArrayLike | None) -> tuple[Rows, Array]:
     """The examples with their keys, harmless rows in place of padding, and which are real."""
     plain, real = split_mask(owner, batch)
     plain = jax.tree.map(jnp.asarray, plain)

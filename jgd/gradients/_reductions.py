@@ -5,7 +5,7 @@ A reduction is an object with five methods, all of which have a default:
 - `init(params)` makes what is carried from chunk to chunk,
 - `add(carry, chunk)` adds a chunk of examples to it,
 - `each(chunk)` gives a tree of arrays `[c, ...]`, one row an example,
-- `finish(carry, each, end)` makes the result of the last carry and of all rows `[B, ...]`,
+- `finish(carry, each, summary)` makes the result of the last carry and of all rows `[B, ...]`,
 - and `reads_grads` says whether `add` or `each` read the gradients of single examples.
 
 References:
@@ -25,8 +25,8 @@ from jgd.gradients._chunk import Chunk, wide_zeros
 from jgd.gradients._patterns import groups_of_floats
 
 
-class End(NamedTuple):
-    """What a reduction sees when all examples have passed.
+class BatchSummary(NamedTuple):
+    """What is known of a batch once all its examples have passed.
 
     Attributes:
         used: Which examples counted, bool `[B]`.
@@ -57,8 +57,8 @@ class Reduction:
         ...         return jnp.array(-jnp.inf)
         ...     def add(self, carry, chunk):
         ...         return jnp.maximum(carry, jnp.max(jnp.where(chunk.used, chunk.losses, -jnp.inf)))
-        >>> run = reduce_per_example(lambda w, batch: jnp.mean((w - batch) ** 2), LargestLoss(), chunk_size=2)
-        >>> print(run(jnp.array(1.0), jnp.array([1.0, 2.0, 4.0])).results)
+        >>> reduce_fn = reduce_per_example(lambda w, batch: jnp.mean((w - batch) ** 2), LargestLoss(), chunk_size=2)
+        >>> print(reduce_fn(jnp.array(1.0), jnp.array([1.0, 2.0, 4.0])).results)
         9.0
     """
 
@@ -77,9 +77,9 @@ class Reduction:
         """Arrays `[c, ...]`, a row for each example; rows of padding become zeros."""
         del chunk
 
-    def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
+    def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
         """The result: by default the carry, or the rows where there are any."""
-        del end
+        del summary
         return carry if each is None else each
 
 
@@ -96,18 +96,18 @@ class Sum(Reduction):
         """Adds."""
         return jax.tree.map(jnp.add, carry, chunk.weighted_sum(jnp.ones(chunk.real.shape)))
 
-    def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
+    def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
         """Zeros where no example counted."""
         del each
-        return jax.tree.map(lambda total: jnp.where(end.count > 0, total, 0), carry)
+        return jax.tree.map(lambda total: jnp.where(summary.count > 0, total, 0), carry)
 
 
 class Mean(Sum):
     """The mean of the gradients over the examples that count; zeros where there is none."""
 
-    def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
+    def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
         """Divides by the real count."""
-        return over(super().finish(carry, each, end), end.count)
+        return over(super().finish(carry, each, summary), summary.count)
 
 
 class Gradients(Reduction):
@@ -141,10 +141,10 @@ class Norms(Reduction):
         if self.per == "leaf":
             zeros = jax.tree.map(lambda _: jnp.zeros(chunk.real.shape), chunk.params)
             leaves, treedef = jax.tree.flatten(zeros)
-            own = iter(squares)
-            floats = [is_float(leaf) for leaf in jax.tree.leaves(chunk.params)]
+            of_floats = iter(squares)
+            trained = [is_float(leaf) for leaf in jax.tree.leaves(chunk.params)]
             return treedef.unflatten(
-                root(next(own)) if known else zero for known, zero in zip(floats, leaves, strict=True)
+                root(next(of_floats)) if is_trained else zero for is_trained, zero in zip(trained, leaves, strict=True)
             )
         names = groups_of_floats("Norms", self.per, chunk.params)
         return {name: root(square) for name, square in by_group(self.per, names, squares).items()}
@@ -161,10 +161,10 @@ class SecondMoment(Reduction):
         """Adds the squares."""
         return jax.tree.map(lambda total, g: total + _square_sum(g, 0, chunk.used), carry, chunk.grads)
 
-    def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
+    def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
         """Divides by the real count."""
         del each
-        return over(carry, end.count)
+        return over(carry, summary.count)
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,12 @@ class Variance(Reduction):
         return jnp.zeros(()), wide_zeros(params), _real_wide_zeros(params)
 
     def add(self, carry: PyTree, chunk: Chunk) -> PyTree:
-        """Merges the chunk's own mean and deviations (Chan et al., 1979): no large squares cancel."""
+        """Merges the chunk's mean and deviations (Chan et al., 1979): no large squares cancel."""
         count, mean, squares = carry
-        own = jnp.sum(chunk.used, dtype=count.dtype)
-        share = own / jnp.maximum(count + own, 1)
-        own_mean = over(chunk.weighted_sum(jnp.ones(chunk.real.shape)), own)
-        difference = jax.tree.map(lambda new, old: new - old, own_mean, mean)
+        chunk_count = jnp.sum(chunk.used, dtype=count.dtype)
+        share = chunk_count / jnp.maximum(count + chunk_count, 1)
+        chunk_mean = over(chunk.weighted_sum(jnp.ones(chunk.real.shape)), chunk_count)
+        difference = jax.tree.map(lambda new, old: new - old, chunk_mean, mean)
 
         def merge(total: Array, grads: Array, center: Array, apart: Array) -> Array:
             if not is_float(total):
@@ -195,15 +195,15 @@ class Variance(Reduction):
             return total + _square_sum(grads, center, chunk.used) + abs_sq(apart) * (share * count).astype(total.dtype)
 
         return (
-            count + own,
+            count + chunk_count,
             jax.tree.map(lambda old, d: old + d * share.astype(d.dtype) if is_float(d) else old, mean, difference),
-            jax.tree.map(merge, squares, chunk.grads, own_mean, difference),
+            jax.tree.map(merge, squares, chunk.grads, chunk_mean, difference),
         )
 
-    def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
+    def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
         """Divides; NaN where there are too few examples."""
         del each
-        free = end.count - self.ddof
+        free = summary.count - self.ddof
         return jax.tree.map(lambda total: jnp.where(free > 0, total / free, jnp.nan), carry[2])
 
 
@@ -226,12 +226,12 @@ class CosineToMean(Mean):
         """The norms."""
         return root(chunk.squared_norms)
 
-    def finish(self, carry: PyTree, each: PyTree, end: End) -> PyTree:
+    def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
         """The products with the mean, over both norms."""
-        mean = super().finish(carry, each, end)
-        products = end.along(mean, forward=self.forward)
+        mean = super().finish(carry, each, summary)
+        products = summary.along(mean, forward=self.forward)
         norms = each * global_norm(mean)
-        return jnp.where(norms > 0, products / jnp.where(norms > 0, norms, 1), jnp.where(end.used, norms, 0))
+        return jnp.where(norms > 0, products / jnp.where(norms > 0, norms, 1), jnp.where(summary.used, norms, 0))
 
 
 def by_group(groups: Sequence[str], names: Sequence[str], squares: Sequence[Array]) -> dict[str, Array]:

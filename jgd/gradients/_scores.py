@@ -5,20 +5,18 @@ References:
       https://arxiv.org/abs/2107.07075, 2021.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, ArrayTree, checked
+from jgd.core import Array, ArrayLike, ArrayTree, LossFn, checked
+from jgd.gradients._example_loss import Key
 from jgd.gradients._reduce import ChunkSize, reduce_per_example
 from jgd.gradients._reductions import Norms
 
 
 @checked
 def grand_scores(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     params: ArrayTree,
     batch: ArrayTree,
     *,
@@ -26,8 +24,8 @@ def grand_scores(
     chunk_size: ChunkSize = None,
     keep_batch_dim: bool | None = None,
     memory: int | None = None,
-    key: Any = None,
-    ids: Any = None,
+    key: Key | None = None,
+    ids: ArrayLike | None = None,
 ) -> Array:
     r"""GraNd: the expected norm of each example's gradient, $\mathbb E \lVert \nabla_w \ell(x_i) \rVert$.
 
@@ -63,10 +61,12 @@ def grand_scores(
         >>> print(grand_scores(loss_fn, jnp.array([1.0, 2.0]), jnp.array([1.0, 3.0]), models=True))
         [1. 3.]
     """
-    run = reduce_per_example(loss_fn, Norms(), chunk_size=chunk_size, keep_batch_dim=keep_batch_dim, memory=memory)
+    reduce_fn = reduce_per_example(
+        loss_fn, Norms(), chunk_size=chunk_size, keep_batch_dim=keep_batch_dim, memory=memory
+    )
     if not models:
-        return run(params, batch, key=key, ids=ids).results
-    return jnp.mean(jax.lax.map(lambda one: run(one, batch, key=key, ids=ids).results, params), axis=0)
+        return reduce_fn(params, batch, key=key, ids=ids).results
+    return jnp.mean(jax.lax.map(lambda model: reduce_fn(model, batch, key=key, ids=ids).results, params), axis=0)
 
 
 @checked

@@ -38,8 +38,8 @@ FAULTS = [
     Fault(
         "padding_in_the_mean",
         "jgd/gradients/_clipping.py",
-        "return over(super().finish(carry, each, end), end.count)",
-        "return over(super().finish(carry, each, end), end.used.size)",
+        "return over(super().finish(carry, each, summary), summary.count)",
+        "return over(super().finish(carry, each, end), summary.used.size)",
         ("tests/gradients/test_per_example.py::test_all_reductions_equal_a_loop_over_the_examples_in_float64[mlp]",),
         "Padded examples count in the mean of clipped gradients.",
     ),
@@ -134,8 +134,8 @@ FAULTS = [
     Fault(
         "parts_squared_norms_summed",
         "jgd/gradients/_accumulate.py",
-        "return (*found, _mean(squares, shares)) if part_norms else found",
-        "return (*found, jnp.sum(squares)) if part_norms else found",
+        "return (*means, _mean(squares, shares)) if part_norms else means",
+        "return (*means, jnp.sum(squares)) if part_norms else means",
         ("tests/gradients/test_noise_scale.py::test_accumulation_reports_the_squared_norms_of_its_parts",),
         "micro_grad_norm grows with the number of parts.",
     ),

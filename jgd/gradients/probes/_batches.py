@@ -30,17 +30,17 @@ def masked(per_example: tuple[Array, ...], mask: Array | None) -> tuple[Array, .
 
 def in_chunks(
     owner: str,
-    run: Callable[[PyTree, Array | None], tuple[Any, list[Array]]],
+    chunk_fn: Callable[[PyTree, Array | None], tuple[Any, list[Array]]],
     batch: PyTree,
     mask: Array | None,
     chunk_size: int | None,
     summed: Sequence[Array] = (),
 ) -> tuple[Any, list[Array]]:
-    """Runs `run(batch, mask) -> (per example [B], list of sums)` on one chunk of a batch after the other.
+    """Runs `chunk_fn(batch, mask) -> (per example [B], list of sums)` on one chunk of a batch after the other.
 
     Args:
         owner: For messages.
-        run: What runs on a chunk.
+        chunk_fn: What runs on a chunk.
         batch: Its leaves are `[B, ...]`.
         mask: Which examples are real; `None` says all.
         chunk_size: How many examples make a chunk; `None` runs the whole batch at once.
@@ -53,7 +53,7 @@ def in_chunks(
         ValueError: `chunk_size` is below 1.
     """
     if chunk_size is None:
-        return run(batch, mask)
+        return chunk_fn(batch, mask)
     if chunk_size < 1:
         raise ValueError(f"{owner}: chunk_size={chunk_size}; expected at least 1, or None for the whole batch.")
     size = batch_size(owner, batch)
@@ -64,10 +64,10 @@ def in_chunks(
 
     def body(sums: Any, chunk: Any) -> tuple[Any, Any]:
         places, real = chunk
-        found, more = run(jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], batch), real)
-        return [total + part.astype(total.dtype) for total, part in zip(sums, more, strict=True)], found
+        per_example, chunk_sums = chunk_fn(jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], batch), real)
+        return [total + part.astype(total.dtype) for total, part in zip(sums, chunk_sums, strict=True)], per_example
 
     zeros = [jnp.zeros(leaf.shape, compute_dtype(leaf.dtype)) for leaf in summed]
-    sums, found = jax.lax.scan(body, zeros, (places, real))
+    sums, per_example = jax.lax.scan(body, zeros, (places, real))
     sums = [total.astype(leaf.dtype) for total, leaf in zip(sums, summed, strict=True)]
-    return jax.tree.map(lambda leaf: leaf.reshape(-1)[:size], found), sums
+    return jax.tree.map(lambda leaf: leaf.reshape(-1)[:size], per_example), sums

@@ -11,13 +11,13 @@ from jgd.gradients._padding import Padded, batch_size
 from jgd.gradients.probes._passes import (
     OPERATIONS,
     LossesFn,
-    Params,
+    SplitParams,
     book_kept,
     check_losses,
     evaluate,
     leaf_norms,
-    look,
-    take_apart,
+    split_params,
+    trace_uses,
 )
 
 OWNER = "check_per_example"
@@ -26,7 +26,7 @@ SMALL = 1e-2
 
 
 class PerExampleCheckError(AssertionError):
-    """What a check of a loss found wrong."""
+    """The probed operations give something else than `vmap(grad)`."""
 
 
 class PerExampleReport(NamedTuple):
@@ -79,34 +79,34 @@ def check_per_example(
     if isinstance(batch, Padded):
         real = np.flatnonzero(np.asarray(batch.mask))
         batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[real], batch.batch)
-    apart, size = take_apart(OWNER, params), batch_size(OWNER, batch)
-    rtol = _default_rtol(apart) if rtol is None else rtol
+    split, size = split_params(OWNER, params), batch_size(OWNER, batch)
+    rtol = _default_rtol(split) if rtol is None else rtol
     plain = np.asarray(_check_uncoupled(losses_fn, params, batch, size, rtol))
-    _, outside = look(OWNER, losses_fn, apart, batch, size)
+    _, outside = trace_uses(OWNER, losses_fn, split, batch, size)
     if outside:
         raise PerExampleCheckError(
             f"{OWNER}: not covered: {', '.join(outside)}. These leaves get a gradient from outside of {OPERATIONS} with"
             " its probe, which the norms would miss. Use a probed operation for all that is done with them."
         )
-    losses, norms, found = jax.jit(lambda leaves, batch: _probed(losses_fn, apart, leaves, batch))(apart.leaves, batch)
+    losses, norms, sums = jax.jit(lambda leaves, batch: _probed(losses_fn, split, leaves, batch))(split.leaves, batch)
     if not np.allclose(losses, plain, rtol=rtol, atol=0):
         raise PerExampleCheckError(
             f"{OWNER}: with a probe the losses are {losses}, without {plain}; expected the same."
         )
-    expected = jax.jit(lambda leaves, batch: _by_example(losses_fn, apart, leaves, batch))(apart.leaves, batch)
-    errors = _compare_norms(apart, np.sqrt(np.stack(norms)), _norms_of(expected), rtol)
-    _compare_sums(apart, found, expected, rtol)
+    expected = jax.jit(lambda leaves, batch: _by_example(losses_fn, split, leaves, batch))(split.leaves, batch)
+    errors = _compare_norms(split, np.sqrt(np.stack(norms)), _norms_of(expected), rtol)
+    _compare_sums(split, sums, expected, rtol)
     return PerExampleReport(plain, np.sqrt(np.sum(np.stack(norms), axis=0)), errors)
 
 
-def _default_rtol(apart: Params) -> float:
-    return 3 * max((float(jnp.finfo(leaf.dtype).eps) for leaf in apart.leaves), default=1e-7) ** 0.5
+def _default_rtol(split: SplitParams) -> float:
+    return 3 * max((float(jnp.finfo(leaf.dtype).eps) for leaf in split.leaves), default=1e-7) ** 0.5
 
 
 def _check_uncoupled(losses_fn: LossesFn, params: PyTree, batch: PyTree, size: int, rtol: float) -> Array:
     """The losses; every pair of examples is told apart by some bit of their places, and half of them are changed."""
-    run = jax.jit(lambda batch: losses_fn(params, batch, None))
-    losses = run(batch)
+    plain_losses = jax.jit(lambda batch: losses_fn(params, batch, None))
+    losses = plain_losses(batch)
     check_losses(OWNER, losses, size)
     scale = np.abs(losses) + np.mean(np.abs(losses))
     places = np.arange(size)
@@ -114,7 +114,7 @@ def _check_uncoupled(losses_fn: LossesFn, params: PyTree, batch: PyTree, size: i
         for value in (0, 1):
             changed = (places >> bit) % 2 == value
             others = np.where(changed, (places + 1) % size, places)
-            again = run(jax.tree.map(lambda leaf, others=others: jnp.asarray(leaf)[others], batch))
+            again = plain_losses(jax.tree.map(lambda leaf, others=others: jnp.asarray(leaf)[others], batch))
             moved = ~changed & ~(np.abs(again - losses) <= rtol * scale)
             if moved.any():
                 raise PerExampleCheckError(
@@ -125,17 +125,17 @@ def _check_uncoupled(losses_fn: LossesFn, params: PyTree, batch: PyTree, size: i
     return losses
 
 
-def _probed(losses_fn: LossesFn, apart: Params, leaves: list[Array], batch: PyTree) -> tuple[Any, Any, Any]:
+def _probed(losses_fn: LossesFn, split: SplitParams, leaves: list[Array], batch: PyTree) -> tuple[Any, Any, Any]:
     """Losses, squared norms by leaf, and sums by both ways."""
-    found = evaluate(OWNER, losses_fn, apart._replace(leaves=leaves), batch)
-    norms = leaf_norms(found, leaves)
+    tape = evaluate(OWNER, losses_fn, split._replace(leaves=leaves), batch)
+    norms = leaf_norms(tape, leaves)
     factors = _factors(sum(norms))
     sums = {
-        "the sum of the gradients": found.pull(jnp.ones_like(factors)),
-        "the clipped gradient": found.pull(factors),
-        "the clipped gradient from kept cotangents": book_kept(found, leaves, factors),
+        "the sum of the gradients": tape.pull(jnp.ones_like(factors)),
+        "the clipped gradient": tape.pull(factors),
+        "the clipped gradient from kept cotangents": book_kept(tape, leaves, factors),
     }
-    return found.losses, norms, sums
+    return tape.losses, norms, sums
 
 
 def _factors(squared: Any) -> Array:
@@ -144,9 +144,9 @@ def _factors(squared: Any) -> Array:
     return jnp.minimum(1, jnp.median(norm) / jnp.where(norm > 0, norm, 1))
 
 
-def _by_example(losses_fn: LossesFn, apart: Params, leaves: list[Array], batch: PyTree) -> list[Array]:
+def _by_example(losses_fn: LossesFn, split: SplitParams, leaves: list[Array], batch: PyTree) -> list[Array]:
     def loss_of(leaves: list[Array], example: PyTree) -> Array:
-        return losses_fn(apart.merge(leaves), jax.tree.map(lambda leaf: leaf[None], example), None)[0]
+        return losses_fn(split.merge(leaves), jax.tree.map(lambda leaf: leaf[None], example), None)[0]
 
     return jax.vmap(jax.grad(loss_of), in_axes=(None, 0))(leaves, batch)
 
@@ -159,31 +159,31 @@ def _wide(array: Any) -> np.ndarray:
     return np.asarray(array).astype(np.float64)
 
 
-def _compare_norms(apart: Params, found: np.ndarray, expected: np.ndarray, rtol: float) -> dict[str, float]:
-    whole = np.sqrt(np.sum(np.square(expected), axis=0))
-    bad, errors = [], {}
-    for path, mine, theirs in zip(apart.paths, found, expected, strict=True):
+def _compare_norms(split: SplitParams, norms: np.ndarray, expected: np.ndarray, rtol: float) -> dict[str, float]:
+    total = np.sqrt(np.sum(np.square(expected), axis=0))
+    wrong_leaves, errors = [], {}
+    for path, mine, theirs in zip(split.paths, norms, expected, strict=True):
         off = np.abs(mine - theirs)
-        errors[path] = float(np.max(off / np.maximum(theirs, SMALL * np.maximum(whole, np.finfo(float).tiny))))
-        wrong = ~(off <= rtol * (theirs + SMALL * whole))
+        errors[path] = float(np.max(off / np.maximum(theirs, SMALL * np.maximum(total, np.finfo(float).tiny))))
+        wrong = ~(off <= rtol * (theirs + SMALL * total))
         if wrong.any():
             i = int(np.argmax(wrong))
-            bad.append(f"{path} (example {i}: {mine[i]:.6g}, expected {theirs[i]:.6g})")
-    if bad:
+            wrong_leaves.append(f"{path} (example {i}: {mine[i]:.6g}, expected {theirs[i]:.6g})")
+    if wrong_leaves:
         raise PerExampleCheckError(
-            f"{OWNER}: wrong gradient norms at {'; '.join(bad)}. Is the first axis of every input of these leaves'"
-            " probed operations that of the examples, in the order of the batch?"
+            f"{OWNER}: wrong gradient norms at {'; '.join(wrong_leaves)}. Is the first axis of every input of these"
+            " leaves' probed operations that of the examples, in the order of the batch?"
         )
     return errors
 
 
-def _compare_sums(apart: Params, found: dict[str, Any], expected: list[Array], rtol: float) -> None:
+def _compare_sums(split: SplitParams, by_name: dict[str, list[Array]], expected: list[Array], rtol: float) -> None:
     wide = [_wide(grad) for grad in expected]
     norms = np.sum([np.sum(np.square(grad), axis=tuple(range(1, grad.ndim))) for grad in wide], axis=0)
     factors = np.asarray(_factors(jnp.asarray(norms)), np.float64)
-    for name, sums in found.items():
+    for name, sums in by_name.items():
         weights = np.ones_like(factors) if "sum" in name else factors
-        for path, mine, grad in zip(apart.paths, sums, wide, strict=True):
+        for path, mine, grad in zip(split.paths, sums, wide, strict=True):
             theirs = np.einsum("b,b...->...", weights, grad)
             limit = rtol * np.sum(weights * np.sqrt(norms))  # sums may cancel: compared with what was added up
             if not np.linalg.norm(_wide(mine) - theirs) <= limit:

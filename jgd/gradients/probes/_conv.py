@@ -101,12 +101,12 @@ def conv(
         (2, 4, 4, 4)
     """
     count, x_shape, w_shape = jnp.ndim(x) - 2, jnp.shape(x), jnp.shape(w)
-    found = f"probes.conv: x has shape {x_shape} and w {w_shape}"
+    shapes = f"probes.conv: x has shape {x_shape} and w {w_shape}"
     if not 1 <= count <= 3 or len(w_shape) != count + 2:
-        raise ValueError(f"{found}; expected [B, *spatial, C] and [*kernel, C / groups, O] with 1 to 3 spatial axes.")
+        raise ValueError(f"{shapes}; expected [B, *spatial, C] and [*kernel, C / groups, O] with 1 to 3 spatial axes.")
     if x_shape[-1] != w_shape[-2] * groups or w_shape[-1] % groups:
         raise ValueError(
-            f"{found}; with groups={groups} expected w to have C / groups inputs and a multiple of outputs."
+            f"{shapes}; with groups={groups} expected w to have C / groups inputs and a multiple of outputs."
         )
     if isinstance(padding, str):
         check_choice("probes.conv", "padding", padding, Literal["SAME", "VALID", "SAME_LOWER"])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jgd.core import Array, PyTree, checked
 from jgd.gradients._padding import batch_size
 from jgd.gradients.probes._batches import masked, real_examples
-from jgd.gradients.probes._passes import LossesFn, check_losses, take_apart
+from jgd.gradients.probes._passes import LossesFn, check_losses, split_params
 
 
 @checked
@@ -23,11 +23,11 @@ def dot_with_mean(losses_fn: LossesFn) -> Callable[[PyTree, Any], tuple[Array, A
             with `probe=None`.
 
     Returns:
-        `run(params, batch) -> (losses [B], dots [B])`, compiled at its first call. The batch may be `Padded`: the mean
-        is over real examples, and padded ones have 0.
+        `dots_fn(params, batch) -> (losses [B], dots [B])`, compiled at its first call. The batch may be `Padded`: the
+        mean is over real examples, and padded ones have 0.
 
     Raises:
-        ValueError: When run: losses of another shape than `[B]`.
+        ValueError: When called: losses of another shape than `[B]`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -39,20 +39,20 @@ def dot_with_mean(losses_fn: LossesFn) -> Callable[[PyTree, Any], tuple[Array, A
     """
     owner = "probes.dot_with_mean"
 
-    def run(params: PyTree, batch: Any) -> tuple[Array, Array]:
-        apart = take_apart(owner, params)
+    def dots_fn(params: PyTree, batch: Any) -> tuple[Array, Array]:
+        split = split_params(owner, params)
         batch, mask = real_examples(owner, batch)
 
         def losses_of(leaves: list[Array]) -> Array:
-            losses = losses_fn(apart.merge(leaves), batch, None)
+            losses = losses_fn(split.merge(leaves), batch, None)
             check_losses(owner, losses, batch_size(owner, batch))
             return losses
 
-        losses, tangents_of = jax.linearize(losses_of, apart.leaves)
+        losses, tangents_of = jax.linearize(losses_of, split.leaves)
         shares = jnp.ones_like(losses) if mask is None else mask.astype(losses.dtype)
         shares = shares / jnp.maximum(jnp.sum(shares), 1)
-        (mean,) = jax.linear_transpose(tangents_of, apart.leaves)(shares)
+        (mean,) = jax.linear_transpose(tangents_of, split.leaves)(shares)
         losses, dots = masked((losses, tangents_of(mean)), mask)
         return losses, dots
 
-    return jax.jit(run)
+    return jax.jit(dots_fn)

@@ -35,12 +35,12 @@ from jgd.gradients.probes._passes import (
     as_grads,
     book_kept,
     evaluate,
+    split_params,
     sum_leaf_norms,
-    take_apart,
 )
 
 WeightsFn = Callable[[Array, Array], Array]
-Run = Callable[[PyTree, Any], tuple[Array, Array, PyTree]]
+WeightedFn = Callable[[PyTree, Any], tuple[Array, Array, PyTree]]
 
 
 @checked
@@ -54,13 +54,14 @@ def norms(losses_fn: LossesFn, *, chunk_size: int | None = None) -> Callable[[Py
         chunk_size: How many examples to hold at a time; the whole batch unless given.
 
     Returns:
-        `run(params, batch) -> (losses [B], squared_norms [B])`, compiled at its first call. Norms are over all float
-        leaves together, in float32 or wider. The batch may be `Padded`; padded examples have the loss and the norm 0.
+        `norms_fn(params, batch) -> (losses [B], squared_norms [B])`, compiled at its first call. Norms are over all
+        float leaves together, in float32 or wider. The batch may be `Padded`; padded examples have the loss and the
+        norm 0.
 
     Raises:
-        ValueError: When run: a leaf used outside of the operations, an operation inside another transformation, losses
-            of another shape than `[B]`.
-        TypeError: When run: a complex leaf.
+        ValueError: When called: a leaf used outside of the operations, an operation inside another transformation,
+            losses of another shape than `[B]`.
+        TypeError: When called: a complex leaf.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -73,16 +74,16 @@ def norms(losses_fn: LossesFn, *, chunk_size: int | None = None) -> Callable[[Py
     """
     owner = "probes.norms"
 
-    def run(params: PyTree, batch: Any) -> tuple[Array, Array]:
-        apart = take_apart(owner, params)
+    def norms_fn(params: PyTree, batch: Any) -> tuple[Array, Array]:
+        split = split_params(owner, params)
 
         def part(batch: PyTree, mask: Array | None) -> tuple[tuple[Array, ...], list[Array]]:
-            found = evaluate(owner, losses_fn, apart, batch)
-            return masked((found.losses, sum_leaf_norms(found, apart.leaves)), mask), []
+            tape = evaluate(owner, losses_fn, split, batch)
+            return masked((tape.losses, sum_leaf_norms(tape, split.leaves)), mask), []
 
         return in_chunks(owner, part, *real_examples(owner, batch), chunk_size)[0]
 
-    return jax.jit(run)
+    return jax.jit(norms_fn)
 
 
 @checked
@@ -109,20 +110,20 @@ def clipped_value_and_grad(
         with_norms: Whether to return the squared norms before clipping, too.
 
     Returns:
-        `run(params, batch) -> (losses [B], grads)`, as that of `jgd.gradients.clipped_value_and_grad`, or
+        `value_and_grad_fn(params, batch) -> (losses [B], grads)`, as that of `jgd.gradients.clipped_value_and_grad`, or
         `((losses, squared_norms), grads)` with `with_norms`; compiled at its first call. The batch may be `Padded`;
         padded examples weigh nothing, and the mean is over the real ones.
 
     Raises:
-        ValueError: `max_norm` is not above 0; when run, see `norms`.
+        ValueError: `max_norm` is not above 0; when called, see `norms`.
 
     Examples:
         >>> import jax.numpy as jnp
         >>> from jgd.gradients import probes
         >>> def losses_fn(w, batch, probe):
         ...     return 0.5 * probes.dense(batch, w, probe)[:, 0] ** 2
-        >>> run = probes.clipped_value_and_grad(losses_fn, 4.0)
-        >>> losses, grads = run(jnp.array([[2.0]]), jnp.array([[1.0], [3.0]]))  # gradients 2 and 18
+        >>> value_and_grad_fn = probes.clipped_value_and_grad(losses_fn, 4.0)
+        >>> losses, grads = value_and_grad_fn(jnp.array([[2.0]]), jnp.array([[1.0], [3.0]]))  # gradients 2 and 18
         >>> print(grads)
         [[3.]]
     """
@@ -136,11 +137,11 @@ def clipped_value_and_grad(
 
     weighted = _weighted(owner, losses_fn, factors, chunk_size, keep_cotangents, mean=True)
 
-    def run(params: PyTree, batch: Any) -> tuple[Any, PyTree]:
+    def value_and_grad_fn(params: PyTree, batch: Any) -> tuple[Any, PyTree]:
         losses, squared_norms, grads = weighted(params, batch)
         return (losses, squared_norms) if with_norms else losses, grads
 
-    return jax.jit(run)
+    return jax.jit(value_and_grad_fn)
 
 
 @checked
@@ -156,7 +157,7 @@ def clipped_grad(
         keep_cotangents: See `clipped_value_and_grad`.
 
     Returns:
-        `run(params, batch) -> grads`, compiled at its first call.
+        `grad_fn(params, batch) -> grads`, compiled at its first call.
 
     Raises:
         ValueError: As for `clipped_value_and_grad`.
@@ -176,7 +177,7 @@ def clipped_grad(
 @checked
 def weighted_grad(
     losses_fn: LossesFn, weights_fn: WeightsFn, *, chunk_size: int | None = None, keep_cotangents: bool = True
-) -> Run:
+) -> WeightedFn:
     r"""Any weighted sum $\sum_i w_i g_i$ of the examples' gradients, with weights from their losses and norms.
 
     Two ways lead to it. The sum is linear in the cotangents that the norms were made of, so it can be formed from them
@@ -190,19 +191,19 @@ def weighted_grad(
         keep_cotangents: The first way, or the second.
 
     Returns:
-        `run(params, batch) -> (losses [B], squared_norms [B], grads)`, compiled at its first call. The batch may be
-        `Padded`; padded examples have a weight of 0 whatever `weights_fn` says.
+        `weighted_fn(params, batch) -> (losses [B], squared_norms [B], grads)`, compiled at its first call. The batch
+        may be `Padded`; padded examples have a weight of 0 whatever `weights_fn` says.
 
     Raises:
-        ValueError: When run: weights of another shape; for more see `norms`.
+        ValueError: When called: weights of another shape; for more see `norms`.
 
     Examples:
         >>> import jax.numpy as jnp
         >>> from jgd.gradients import probes
         >>> def losses_fn(w, batch, probe):
         ...     return 0.5 * probes.dense(batch, w, probe)[:, 0] ** 2
-        >>> run = probes.weighted_grad(losses_fn, lambda losses, squared: 1 / jnp.sqrt(squared))
-        >>> print(run(jnp.array([[2.0]]), jnp.array([[1.0], [3.0]]))[2])  # gradients 2 and 18
+        >>> weighted_fn = probes.weighted_grad(losses_fn, lambda losses, squared: 1 / jnp.sqrt(squared))
+        >>> print(weighted_fn(jnp.array([[2.0]]), jnp.array([[1.0], [3.0]]))[2])  # gradients 2 and 18
         [[2.]]
     """
     return _weighted("probes.weighted_grad", losses_fn, weights_fn, chunk_size, keep_cotangents, mean=False)
@@ -210,22 +211,22 @@ def weighted_grad(
 
 def _weighted(
     owner: str, losses_fn: LossesFn, weights_fn: WeightsFn, chunk_size: int | None, keep_cotangents: bool, mean: bool
-) -> Run:
-    def run(params: PyTree, batch: Any) -> tuple[Array, Array, PyTree]:
-        apart = take_apart(owner, params)
+) -> WeightedFn:
+    def weighted_fn(params: PyTree, batch: Any) -> tuple[Array, Array, PyTree]:
+        split = split_params(owner, params)
         batch, mask = real_examples(owner, batch)
         count = batch_size(owner, batch) if mask is None else jnp.maximum(jnp.sum(mask), 1)
 
         def part(batch: PyTree, mask: Array | None) -> tuple[tuple[Array, ...], list[Array]]:
-            found = evaluate(owner, losses_fn, apart, batch)
-            per_example = masked((found.losses, sum_leaf_norms(found, apart.leaves)), mask)
+            tape = evaluate(owner, losses_fn, split, batch)
+            per_example = masked((tape.losses, sum_leaf_norms(tape, split.leaves)), mask)
             weights = weights_fn(*per_example)
-            if jnp.shape(weights) != found.losses.shape:
-                raise ValueError(f"{owner}: weights_fn returned {jnp.shape(weights)}; expected {found.losses.shape}.")
+            if jnp.shape(weights) != tape.losses.shape:
+                raise ValueError(f"{owner}: weights_fn returned {jnp.shape(weights)}; expected {tape.losses.shape}.")
             weights = masked((weights / count if mean else weights,), mask)[0]
-            return per_example, book_kept(found, apart.leaves, weights) if keep_cotangents else found.pull(weights)
+            return per_example, book_kept(tape, split.leaves, weights) if keep_cotangents else tape.pull(weights)
 
-        (losses, squared), sums = in_chunks(owner, part, batch, mask, chunk_size, apart.leaves)
-        return losses, squared, as_grads(params, apart, sums)
+        (losses, squared), sums = in_chunks(owner, part, batch, mask, chunk_size, split.leaves)
+        return losses, squared, as_grads(params, split, sums)
 
-    return jax.jit(run)
+    return jax.jit(weighted_fn)

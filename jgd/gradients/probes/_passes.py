@@ -1,4 +1,4 @@
-"""The loss run with a probe: a first trace that looks, and a second that computes."""
+"""The loss with a probe: a first trace that finds out what is used where, and a second that computes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from jgd.gradients.probes._recorder import OPERATIONS, Probe, Use
 LossesFn = Callable[[PyTree, PyTree, Any], Array]
 
 
-class Params(NamedTuple):
+class SplitParams(NamedTuple):
     """Params taken apart: the float leaves, in order, and how to put them together again.
 
     Attributes:
@@ -28,7 +28,7 @@ class Params(NamedTuple):
     merge: Callable[[Sequence[Any]], PyTree]
 
 
-def take_apart(owner: str, params: PyTree) -> Params:
+def split_params(owner: str, params: PyTree) -> SplitParams:
     """The float leaves of params, and how to put them together again.
 
     Raises:
@@ -43,21 +43,23 @@ def take_apart(owner: str, params: PyTree) -> Params:
             raise TypeError(f"{owner}: the leaf at {path_text(path)} is complex ({dtype}); expected real leaves.")
         if jnp.issubdtype(dtype, jnp.inexact):
             places, leaves, paths = [*places, place], [*leaves, jnp.asarray(leaf)], [*paths, path_text(path)]
-    given = [leaf for _, leaf in with_paths]
+    all_leaves = [leaf for _, leaf in with_paths]
 
     def merge(others: Sequence[Any]) -> PyTree:
-        new = list(given)
+        new = list(all_leaves)
         for place, leaf in zip(places, others, strict=True):
             new[place] = leaf
         return jax.tree.unflatten(treedef, new)
 
-    return Params(leaves, paths, merge)
+    return SplitParams(leaves, paths, merge)
 
 
-def as_grads(params: PyTree, apart: Params, grads: Sequence[Array]) -> PyTree:
+def as_grads(params: PyTree, split: SplitParams, grads: Sequence[Array]) -> PyTree:
     """Gradients of the float leaves as a tree of gradients; leaves that are not trained have zeros."""
-    still = jax.tree.map(lambda leaf: leaf if is_float(leaf) else jnp.zeros_like(leaf), params)
-    return take_apart("", still).merge(grads) if len(apart.paths) < len(jax.tree.leaves(params)) else apart.merge(grads)
+    if len(split.paths) == len(jax.tree.leaves(params)):
+        return split.merge(grads)
+    zeroed = jax.tree.map(lambda leaf: leaf if is_float(leaf) else jnp.zeros_like(leaf), params)
+    return split_params("", zeroed).merge(grads)
 
 
 def check_losses(owner: str, losses: Any, size: int) -> None:
@@ -76,7 +78,9 @@ def check_losses(owner: str, losses: Any, size: int) -> None:
         raise TypeError(f"{owner}: losses_fn returned dtype {jnp.result_type(losses)}; expected floats.")
 
 
-def look(owner: str, losses_fn: LossesFn, apart: Params, batch: PyTree, size: int) -> tuple[list[Use], list[str]]:
+def trace_uses(
+    owner: str, losses_fn: LossesFn, split: SplitParams, batch: PyTree, size: int
+) -> tuple[list[Use], list[str]]:
     """Which operations a loss calls, and the leaves that it uses outside of them: a trace, nothing is computed.
 
     The operations work on stand-ins of the leaves. What gradient a leaf then still has comes from elsewhere.
@@ -86,7 +90,7 @@ def look(owner: str, losses_fn: LossesFn, apart: Params, batch: PyTree, size: in
     def gradients(leaves: list[Any], stand_ins: list[Any], batch: PyTree, cotangent: Array) -> Any:
         def losses_of(leaves: list[Any]) -> Array:
             probe = Probe(leaves, size, stand_ins)
-            losses = losses_fn(apart.merge(leaves), batch, probe)
+            losses = losses_fn(split.merge(leaves), batch, probe)
             check_losses(owner, losses, size)
             probes.append(probe)
             return losses
@@ -94,13 +98,13 @@ def look(owner: str, losses_fn: LossesFn, apart: Params, batch: PyTree, size: in
         losses, pull = jax.vjp(losses_of, leaves)
         return pull(jnp.full(losses.shape, cotangent, losses.dtype))[0]
 
-    jaxpr = jax.make_jaxpr(gradients)(apart.leaves, apart.leaves, batch, jnp.zeros(())).jaxpr
+    jaxpr = jax.make_jaxpr(gradients)(split.leaves, split.leaves, batch, jnp.zeros(())).jaxpr
     reached = {jaxpr.invars[-1]}  # what depends on the losses' cotangent; a gradient that is zero by structure does not
     for equation in jaxpr.eqns:
         if any(var in reached for var in equation.invars if not hasattr(var, "val")):
             reached.update(equation.outvars)
     outside = [
-        path for path, var in zip(apart.paths, jaxpr.outvars, strict=True) if not hasattr(var, "val") and var in reached
+        path for path, var in zip(split.paths, jaxpr.outvars, strict=True) if not hasattr(var, "val") and var in reached
     ]
     return probes[-1].uses, outside
 
@@ -119,7 +123,7 @@ def refuse_outside(owner: str, outside: Sequence[str]) -> None:
         )
 
 
-class Pass(NamedTuple):
+class Tape(NamedTuple):
     """A loss evaluated once, and what can be pulled back through it.
 
     Attributes:
@@ -137,44 +141,44 @@ class Pass(NamedTuple):
     pull: Callable[[Array], list[Array]]
 
 
-def evaluate(owner: str, losses_fn: LossesFn, apart: Params, batch: PyTree) -> Pass:
+def evaluate(owner: str, losses_fn: LossesFn, split: SplitParams, batch: PyTree) -> Tape:
     """Runs a loss forward and, for its operations' outputs, backward."""
     size = batch_size(owner, batch)
-    uses, outside = look(owner, losses_fn, apart, batch, size)
+    uses, outside = trace_uses(owner, losses_fn, split, batch, size)
     refuse_outside(owner, outside)
     taps = [jnp.zeros(use.output.shape, use.output.dtype) for use in uses]
 
     def losses_of(leaves: list[Any], taps: list[Array]) -> tuple[Array, list[Array]]:
         probe = Probe(leaves, size, taps=taps)
-        return losses_fn(apart.merge(leaves), batch, probe), probe.inputs
+        return losses_fn(split.merge(leaves), batch, probe), probe.inputs
 
-    losses, pull, inputs = jax.vjp(losses_of, apart.leaves, taps, has_aux=True)
+    losses, pull, inputs = jax.vjp(losses_of, split.leaves, taps, has_aux=True)
     # The two pull-backs share the forward pass. What each of them leaves unused, the compiler drops.
     deltas = pull(jnp.ones_like(losses))[1]
-    return Pass(losses, uses, inputs, deltas, lambda weights: pull(weights.astype(losses.dtype))[0])
+    return Tape(losses, uses, inputs, deltas, lambda weights: pull(weights.astype(losses.dtype))[0])
 
 
-def leaf_norms(found: Pass, leaves: Sequence[Array]) -> list[Array]:
+def leaf_norms(tape: Tape, leaves: Sequence[Array]) -> list[Array]:
     """Each example's squared gradient norm, `[B]`, for each leaf."""
     parts: list[list[Part]] = [[] for _ in leaves]
-    for use, x, delta in zip(found.uses, found.inputs, found.deltas, strict=True):
+    for use, x, delta in zip(tape.uses, tape.inputs, tape.deltas, strict=True):
         parts[use.leaf].append(use.operation.part(x, leaves[use.leaf], delta))
-    zero = jnp.zeros(found.losses.shape, jnp.float32)
-    return [squared_norms(own, leaf.shape) if own else zero for own, leaf in zip(parts, leaves, strict=True)]
+    zero = jnp.zeros(tape.losses.shape, jnp.float32)
+    return [squared_norms(uses, leaf.shape) if uses else zero for uses, leaf in zip(parts, leaves, strict=True)]
 
 
-def sum_leaf_norms(found: Pass, leaves: Sequence[Array]) -> Array:
+def sum_leaf_norms(tape: Tape, leaves: Sequence[Array]) -> Array:
     """Each example's squared gradient norm, `[B]`, over all leaves."""
-    return sum(leaf_norms(found, leaves), jnp.zeros(found.losses.shape, jnp.float32))
+    return sum(leaf_norms(tape, leaves), jnp.zeros(tape.losses.shape, jnp.float32))
 
 
-def book_kept(found: Pass, leaves: Sequence[Array], weights: Array) -> list[Array]:
+def book_kept(tape: Tape, leaves: Sequence[Array], weights: Array) -> list[Array]:
     """The weighted sum of the gradients from the cotangents at hand, with no second backward pass.
 
     An example's cotangents are those of its own loss alone, so that its weight scales them (Bu et al., 2022).
     """
     sums = [jnp.zeros_like(leaf) for leaf in leaves]
-    for use, x, delta in zip(found.uses, found.inputs, found.deltas, strict=True):
+    for use, x, delta in zip(tape.uses, tape.inputs, tape.deltas, strict=True):
         weighted = delta * weights.astype(delta.dtype).reshape(-1, *[1] * (delta.ndim - 1))
         _, pull = jax.vjp(lambda w, x=x, operation=use.operation: operation.apply(x, w), leaves[use.leaf])
         sums[use.leaf] += pull(weighted)[0]

@@ -7,13 +7,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, GradientTransformation, PyTree, apply_updates, ascent_direction, plain_norm, update_params
+from jgd.core import (
+    Array,
+    GradientTransformation,
+    LossFn,
+    PyTree,
+    apply_updates,
+    ascent_direction,
+    plain_norm,
+    update_params,
+)
 from jgd.train._state import TrainState
 from jgd.train.guards._finite import ALL_FINITE, cond_or_where, first_bad_leaf
 from jgd.train.guards._guard import Guard, check_guard_state, decide
 from jgd.train.guards._rates import learning_rates, lower_rates
 from jgd.train.step._loss_weight import LossWeight
-from jgd.train.step._objective import GradientRun, LossFn, evaluate, grad_of, loss_of_params
+from jgd.train.step._objective import GradientFn, evaluate, grad_of, loss_of_params
 from jgd.train.step._same_optimizer import told_apart
 
 OnNonfinite = Literal["raise", "skip", "ignore"]
@@ -30,7 +39,7 @@ class Options(NamedTuple):
     on_nonfinite: OnNonfinite
     norms: bool
     guard: Guard | None
-    gradient: GradientRun | None
+    gradient: GradientFn | None
     loss_weight: LossWeight = None
 
 

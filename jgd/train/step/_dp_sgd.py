@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, GradientTransformation, PyTree, Scalar, checked, is_traced
+from jgd.core import Array, GradientTransformation, LossFn, PyTree, Scalar, checked, is_traced
 from jgd.gradients import ChunkSize, PoissonSample, private_grad
 from jgd.train.step._make_step import Step, make_step
 
@@ -19,7 +19,7 @@ Sampling = Literal["poisson", "own"]
 
 @checked
 def dp_sgd(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     optimizer: GradientTransformation,
     *,
     max_norm: Scalar,
@@ -100,11 +100,11 @@ def _on_samples(gradient: Callable[..., Any], expected: float) -> Callable[..., 
     """The gradient, of batches that were drawn as the accounting supposes."""
 
     def of_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
-        run = gradient(loss_fn)
+        grad_fn = gradient(loss_fn)
 
         def on_sample(params: PyTree, batch: PyTree, key: Any) -> Any:
             _check_sample(batch, expected)
-            return run(params, batch, key)
+            return grad_fn(params, batch, key)
 
         return on_sample
 

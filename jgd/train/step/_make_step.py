@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import GradientTransformation, PyTree, checked, is_traced
+from jgd.core import GradientTransformation, LossFn, PyTree, checked, is_traced
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._paths import as_path
 from jgd.train.debug._report import add_report
@@ -18,7 +18,7 @@ from jgd.train.guards._finite import ALL_FINITE, NonFiniteError, leaf_name
 from jgd.train.guards._guard import STOPPED, Guard
 from jgd.train.step._advance import Advance, Metrics, OnNonfinite, Options, make_advance
 from jgd.train.step._loss_weight import LossWeight
-from jgd.train.step._objective import GradientRun, LossFn, gradient_run
+from jgd.train.step._objective import GradientFn, checked_gradient
 from jgd.train.step._same_optimizer import check_same_optimizer
 from jgd.train.step._stacked import check_batch, ranks_of
 
@@ -134,7 +134,7 @@ def make_step(
     donate: bool = True,
     norms: bool = True,
     guard: Guard | None = None,
-    gradient: Callable[[LossFn], GradientRun] | None = None,
+    gradient: Callable[[LossFn], GradientFn] | None = None,
     loss_weight: LossWeight = None,
     debug: bool | str | Path = False,
 ) -> Step:
@@ -164,7 +164,7 @@ def make_step(
         guard: Limits to skipping, loss scaling for float16, detection of spikes: a `jgd.Guard`. Give the same to
             `TrainState.create`. A step with a guard waits for the device after each call.
         gradient: What makes the gradients instead of `jax.value_and_grad`: `gradient(loss_fn)` returns
-            `run(params, batch, key) -> (loss, grads, metrics)`, where `key` is None if the state has none, and the
+            `grad_fn(params, batch, key) -> (loss, grads, metrics)`, where `key` is None if the state has none, and the
             metrics, a dict, join those of the step. The gradients are taken as they are: for complex params they are to
             be the conjugate of what `jax.grad` returns. For losses without model state and aux.
         loss_weight: With `accumulate`: what a part of a batch counts for. For a loss that is a mean over what a mask
@@ -210,13 +210,13 @@ def make_step(
     if accumulate < 1:
         raise ValueError(f"make_step: accumulate must be a whole number of at least 1; got {accumulate}.")
     _check_guard(guard, on_nonfinite)
-    run = None
+    grad_fn = None
     if gradient is not None:
         refused = {"accumulate > 1": accumulate > 1, "has_aux=True": has_aux, "a loss scale": _scales(guard)}
         for name in (name for name, is_asked in refused.items() if is_asked):
             raise ValueError(f"make_step: gradient= does not go with {name}.")
-        run = gradient_run(gradient, loss_fn)
-    options = Options(loss_fn, has_aux, accumulate, on_nonfinite, norms, guard, run, loss_weight)
+        grad_fn = checked_gradient(gradient, loss_fn)
+    options = Options(loss_fn, has_aux, accumulate, on_nonfinite, norms, guard, grad_fn, loss_weight)
     folder = None if debug is False else as_path("make_step", "debug", "debug" if debug is True else debug)
     return Step(optimizer, options, donate, folder)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jgd.core import (
     Array,
+    LossFn,
     PyTree,
     ascent_direction,
     check_loss,
@@ -21,10 +22,8 @@ from jgd.gradients import accumulate_micro_batches
 from jgd.train.guards._loss_scale import scale_loss, unscale
 from jgd.train.step._loss_weight import LossWeight, part_weights
 
-LossFn = Callable[..., Any]
-
-#: `run(params, batch, key) -> (loss, grads, metrics)`, what makes gradients instead of `jax.value_and_grad`.
-GradientRun = Callable[[PyTree, PyTree, Any], Any]
+#: `grad_fn(params, batch, key) -> (loss, grads, metrics)`, what makes gradients instead of `jax.value_and_grad`.
+GradientFn = Callable[[PyTree, PyTree, Any], Any]
 
 
 class Evaluated(NamedTuple):
@@ -56,7 +55,7 @@ def evaluate(
     float32 before anything else is done with them.
     """
 
-    def run(part: PyTree, part_model_state: PyTree, i: Array) -> tuple[Array, PyTree, PyTree, PyTree]:
+    def grad_fn(part: PyTree, part_model_state: PyTree, i: Array) -> tuple[Array, PyTree, PyTree, PyTree]:
         part_key = key if key is None or accumulate == 1 else jax.random.fold_in(key, i)
 
         def objective(p: PyTree) -> tuple[Array, tuple[Array, PyTree, PyTree]]:
@@ -71,9 +70,10 @@ def evaluate(
         return loss, _as_optimizers_see(grads, params, scale), new_model_state, aux
 
     if accumulate == 1:
-        return Evaluated(*run(batch, model_state, jnp.zeros((), jnp.int32)))
+        return Evaluated(*grad_fn(batch, model_state, jnp.zeros((), jnp.int32)))
     weights = part_weights(loss_weight, batch, accumulate)
-    return Evaluated(*accumulate_micro_batches(run, batch, model_state, accumulate, part_norms=norms, weights=weights))
+    means = accumulate_micro_batches(grad_fn, batch, model_state, accumulate, part_norms=norms, weights=weights)
+    return Evaluated(*means)
 
 
 def loss_of_params(
@@ -103,22 +103,22 @@ def grad_of(objective: Callable[[PyTree], Array], scale: Array | None) -> Callab
     return grad_fn
 
 
-def gradient_run(gradient: Callable[[LossFn], GradientRun], loss_fn: LossFn) -> GradientRun:
+def checked_gradient(gradient: Callable[[LossFn], GradientFn], loss_fn: LossFn) -> GradientFn:
     """What `gradient` makes of a loss, its result checked.
 
     Returns:
-        `run(params, batch, key) -> (loss, grads, metrics)`.
+        `grad_fn(params, batch, key) -> (loss, grads, metrics)`.
 
     Raises:
         TypeError: `gradient` returned no function; what that returned is no such triple.
         ValueError: The gradients are no tree like the params.
     """
-    made = gradient(lambda params, *rest: loss_fn(as_loss_sees(params), *rest))
-    if not callable(made):
-        raise TypeError(f"make_step: gradient(loss_fn) must return a function; got {_describe(made)}.")
+    grad_fn = gradient(lambda params, *rest: loss_fn(as_loss_sees(params), *rest))
+    if not callable(grad_fn):
+        raise TypeError(f"make_step: gradient(loss_fn) must return a function; got {_describe(grad_fn)}.")
 
-    def run(params: PyTree, batch: PyTree, key: Any) -> tuple[Array, PyTree, dict[str, Any]]:
-        returned = made(params, batch, key)
+    def checked_grad_fn(params: PyTree, batch: PyTree, key: Any) -> tuple[Array, PyTree, dict[str, Any]]:
+        returned = grad_fn(params, batch, key)
         if not (isinstance(returned, tuple) and len(returned) == 3 and isinstance(returned[2], dict)):
             raise TypeError(
                 f"make_step: gradient(loss_fn) must return (loss, grads, metrics dict); got {_describe(returned)}."
@@ -135,7 +135,7 @@ def gradient_run(gradient: Callable[[LossFn], GradientRun], loss_fn: LossFn) -> 
                 raise TypeError(f"{where} is {_describe(leaf)}; expected an array.")
         return _check_loss(loss), grads, metrics
 
-    return run
+    return checked_grad_fn
 
 
 def as_loss_sees(params: PyTree) -> PyTree:
