@@ -47,7 +47,7 @@ def acprop_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: A
 
 
 def prepare(hyper: Hyper, step: Array) -> Hyper:
-    """The correction of the second moment one step back."""
+    """Adds the bias correction of the last step's second moment."""
     return hyper | {"nu_scale": 1 / debias(hyper["1-b2"], jnp.maximum(step - 1, 1))}
 
 

@@ -9,7 +9,7 @@ s_t &= \beta_2 s_{t-1} + (1-\beta_2)\, |g_t - m_t|^2 + \epsilon_\text{root} \\
 $$
 
 with the slots $m$ (`mu`) and $s$ (`nu`), both corrected for their start at zero. As in the authors' code
-$\epsilon_\text{root}$ is added at every step and so gathers to $\epsilon_\text{root} / (1-\beta_2)$: keep it tiny.
+$\epsilon_\text{root}$ is added at every step and so accumulates to $\epsilon_\text{root} / (1-\beta_2)$: keep it tiny.
 
 References:
     - Zhuang et al., "AdaBelief optimizer", https://arxiv.org/abs/2010.07468, 2020, Algorithm 2.

@@ -67,7 +67,7 @@ Blocks = AdamMiniBlocks | Literal["tensor", "element"]
 
 
 def views(shape: Shape, blocks: Blocks) -> tuple[Shape, Shape]:
-    """A shape for the leaf in which one axis counts its blocks, and the same with all of a block's axes one."""
+    """The leaf's shape with one axis for its blocks, and the same with length one along the axes within a block."""
     if isinstance(blocks, str):
         return shape, shape if blocks == "element" else (1,) * len(shape)
     axis = blocks.axis % len(shape)
@@ -77,7 +77,7 @@ def views(shape: Shape, blocks: Blocks) -> tuple[Shape, Shape]:
 
 
 def adam_mini_blocks(params: PyTree) -> PyTree:
-    """The blocks that the paths and shapes of leaves let one guess, where `jgd.adam_mini` is given none.
+    """The blocks that `jgd.adam_mini` guesses from the paths and shapes of leaves.
 
     Args:
         params: The params, or gradients in their shape.

@@ -58,7 +58,7 @@ def factored_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step:
 
 
 def full_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-    """What other leaves get."""
+    """CAME on a leaf of fewer axes."""
     del param, step
     nu = hyper["b2"] * slots["nu"] + hyper["1-b2"] * (grad**2 + hyper["eps1"])
     mu = hyper["b1"] * slots["mu"] + hyper["1-b1"] * _clipped(grad / jnp.sqrt(nu), hyper)

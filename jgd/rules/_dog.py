@@ -57,7 +57,7 @@ def _distance(params: list[Array], start: list[Array]) -> Array:
 
 
 def dog_rule(kind: str, init: Any) -> TreeRule:
-    """DoG with its first step given as a distance, as a share of the params' norm, or as a learning rate."""
+    """DoG; by `kind` its first step is a distance, a share of one plus the params' norm, or a learning rate."""
 
     def update(
         grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
@@ -90,7 +90,7 @@ def ldog_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arr
 
 
 def ldog_rule(share: Any) -> Rule:
-    """L-DoG, its first distance that share of one plus the leaf's norm."""
+    """L-DoG; its first distance is `share` times one plus the leaf's norm."""
 
     def start(param: Array) -> Array:
         return (share * (1 + global_norm(param))).astype(jnp.finfo(param.dtype).dtype)
@@ -101,7 +101,7 @@ def ldog_rule(share: Any) -> Rule:
 
 
 def dowg_rule(init_estim: Any) -> TreeRule:
-    """DoWG, its first squared distance given."""
+    """DoWG; `init_estim` is its first squared distance."""
 
     def update(
         grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array

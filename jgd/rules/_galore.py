@@ -45,6 +45,7 @@ from jgd.core import (
     tree_from,
     wide_copy,
 )
+from jgd.rules.matrices._axes import as_tuple
 
 
 def _is_axes(node: Any) -> bool:
@@ -52,7 +53,7 @@ def _is_axes(node: Any) -> bool:
 
 
 def axes_of_leaves(params: PyTree, weight_dimension_numbers: Any) -> list[GaLoreDimensionNumbers | None]:
-    """For each leaf its axes, or None where it is not projected."""
+    """The axes of each leaf, None where it is not projected."""
     leaves = jax.tree.leaves(params)
     if weight_dimension_numbers is None:
         return [GaLoreDimensionNumbers() if jnp.ndim(leaf) == 2 else None for leaf in leaves]
@@ -68,12 +69,9 @@ def axes_of_leaves(params: PyTree, weight_dimension_numbers: Any) -> list[GaLore
 
 
 def _order(ndim: int, shape: tuple[int, ...], axes: GaLoreDimensionNumbers) -> tuple[tuple[int, ...], int]:
-    def as_tuple(axis: Any) -> tuple[int, ...]:
-        return tuple(a % ndim for a in ((axis,) if isinstance(axis, int) else axis))
-
     if ndim < 2:
         raise ValueError(f"GaLore requires tensors with rank >= 2, got shape {shape}")
-    rows, columns = as_tuple(axes.reduction_axis), as_tuple(axes.output_axis)
+    rows, columns = (tuple(a % ndim for a in as_tuple(axis)) for axis in (axes.reduction_axis, axes.output_axis))
     if set(rows) & set(columns):
         raise ValueError(f"Reduction axes {rows} and output axes {columns} must be disjoint; got shape {shape}.")
     if len(set(rows) | set(columns)) != ndim:

@@ -47,7 +47,7 @@ STEPS_NOT_CENTERED = 10  # the mean is too noisy before
 
 
 def laprop_rule(amsgrad: bool = False, centered: bool = False) -> Rule:
-    """The rule with the largest second moment, the centered one, or both."""
+    """The rule, with the largest second moment so far, a centered one, or both."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param

@@ -63,7 +63,7 @@ def _two_loops(grads: list[Array], s_memory: Any, y_memory: Any, rhos: Array, sc
 
 
 def lbfgs_rule(memory_size: int, scales: bool) -> TreeRule:
-    """The direction, with or without a first Hessian scaled by the last step."""
+    """The direction; `scales` scales the first Hessian by the last step."""
 
     def update(
         grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array
@@ -109,7 +109,7 @@ def lbfgs(
 ) -> Optimizer:
     """L-BFGS with a line search.
 
-    `update` must be given what the line search asks for: `update(grads, state, params, value=loss, grad=grads,
+    `update` must be given what the line search requires: `update(grads, state, params, value=loss, grad=grads,
     value_fn=loss_fn)`. `optax.value_and_grad_from_state` saves an evaluation where the search has made it.
 
     Arguments that are not described here are those of `jgd.adam`.
@@ -126,7 +126,7 @@ def lbfgs(
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, `memory_size` is below 1, or
-            `update` is called without params or what the line search asks for.
+            `update` is called without params or without what the line search requires.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jgd
@@ -169,6 +169,6 @@ def lbfgs(
 
 
 def _needs(linesearch: Any) -> list[str]:
-    """What the line search must be handed beside the gradients."""
+    """The extra arguments that the line search requires."""
     parameters = [] if linesearch is None else inspect.signature(linesearch.update).parameters.values()
     return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]

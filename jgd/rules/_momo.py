@@ -195,7 +195,7 @@ def momo_adam(
 
 
 def _number(owner: str, lower_bound: Any) -> Any:
-    """What the bound in use starts at."""
+    """The first value of the lower bound in use."""
     bound = lower_bound(0) if callable(lower_bound) else lower_bound
     check_hyperparam(owner, "lower_bound", bound)
     return bound

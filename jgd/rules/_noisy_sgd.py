@@ -1,4 +1,4 @@
-r"""Noisy SGD: gradient descent with Gaussian noise that fades.
+r"""Noisy SGD: gradient descent with Gaussian noise that decays.
 
 $$
 \theta_t = \theta_{t-1} - \eta\, (g_t + z_t), \qquad z_t \sim \mathcal N\bigl(0,\ \eta_z / t^\gamma\bigr)

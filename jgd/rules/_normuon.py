@@ -1,4 +1,4 @@
-r"""NorMuon: Muon whose neurons are brought to one size.
+r"""NorMuon: Muon whose update is normalized neuron by neuron.
 
 $$
 \begin{aligned}

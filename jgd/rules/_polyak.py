@@ -21,7 +21,7 @@ from jgd.core import Array, Hyper, LayoutLike, Optimizer, ScalarOrSchedule, Slot
 
 
 def polyak_rule(positive: bool) -> TreeRule:
-    """The rule, with a gap that is never negative or one that may be."""
+    """The rule; `positive` keeps the gap from being negative."""
 
     def update(
         grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array

@@ -50,7 +50,7 @@ from jgd.rules.parts._weight_decay import choose_decaying
 def prodigy_rule(
     estim_lr0: Any, corrected: bool, safeguard: bool, has_beta3: bool, decays: Sequence[bool] | None = None
 ) -> TreeRule:
-    """The rule, its first estimate given, with and without correction and safeguard; None where all leaves decay."""
+    """The rule, with or without bias correction and safeguard; `decays` says which leaves decay, None for all."""
 
     def update(
         grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, step: Array

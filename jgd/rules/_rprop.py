@@ -40,7 +40,7 @@ from jgd.core import (
 
 
 def rprop_rule(late: bool, init_step_size: Any) -> Rule:
-    """The rule, its steps taken one call late or at once."""
+    """The rule; `late` takes each step one call late."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param, step

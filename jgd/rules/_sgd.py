@@ -60,7 +60,7 @@ def sgd(
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:
-    """Stochastic gradient descent, with momentum where it is asked for.
+    """Stochastic gradient descent, with or without momentum.
 
     Arguments that are not described here are those of `jgd.adam`.
 

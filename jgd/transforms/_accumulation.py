@@ -26,6 +26,7 @@ from jgd.core import (
     map_floats,
     transform_text,
 )
+from jgd.transforms._conditional import update_where
 
 skip_not_finite = optax.skip_not_finite
 skip_large_updates = optax.skip_large_updates
@@ -134,12 +135,7 @@ class MultiSteps:
             inner_updates, inner = self.inner_opt.update(grads, state.inner_opt_state, params, **extra)
             return inner_updates, cast_like(inner, state.inner_opt_state)
 
-        shapes = jax.eval_shape(run_inner)[0]
-        inner_updates, inner = jax.lax.cond(
-            is_due,
-            run_inner,
-            lambda: (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), state.inner_opt_state),
-        )
+        inner_updates, inner = update_where(is_due, run_inner, state.inner_opt_state)
         mini_step = jnp.where(skip, state.mini_step, jnp.where(is_due, 0, increment(state.mini_step)))
         gradient_step = jnp.where(is_due, increment(state.gradient_step), state.gradient_step)
         acc_grads = jax.tree.map(lambda acc: jnp.where(is_due, jnp.zeros_like(acc), acc), acc_grads)
@@ -156,7 +152,7 @@ class MultiSteps:
     def _accumulator_dtype(self, leaf: Any) -> Any:
         dtype = jnp.result_type(leaf)
         wide = jnp.promote_types(dtype, self._dtype) if jnp.issubdtype(dtype, jnp.complexfloating) else self._dtype
-        return wide if jnp.issubdtype(dtype, jnp.inexact) else dtype
+        return wide if is_float(leaf) else dtype
 
     def _zeros(self, leaf: Any) -> Any:
         return optax.MaskedNode() if is_key(leaf) else jnp.zeros(jnp.shape(leaf), self._accumulator_dtype(leaf))

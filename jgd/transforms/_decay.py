@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, ScalarOrSchedule, broadcast_mask, lift_transform
+from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, ScalarOrSchedule, broadcast_mask, is_float, lift_transform
 
 
 def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None) -> Optimizer:
@@ -41,7 +41,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
 
 def _add(update: Array, param: Array, weight_decay: Array) -> Array:
     update, param = jnp.asarray(update), jnp.asarray(param)
-    if not jnp.issubdtype(param.dtype, jnp.inexact):
+    if not is_float(param):
         return update
     dtype = jnp.promote_types(jnp.promote_types(update.dtype, param.dtype), jnp.float32)
     decay = weight_decay.astype(jnp.finfo(dtype).dtype)

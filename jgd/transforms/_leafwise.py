@@ -20,6 +20,7 @@ from jgd.core import (
     Rule,
     ScalarOrSchedule,
     Slots,
+    is_integer,
     lift,
     lift_transform,
     root,
@@ -140,7 +141,7 @@ def adaptive_grad_clip(
 def _unit_axes(leaf: Array, axis: Any) -> tuple[int, ...]:
     """The axes that one unit of a leaf runs over."""
     if axis is not None:
-        return (axis,) if isinstance(axis, int) else tuple(axis)
+        return (axis,) if is_integer(axis) else tuple(axis)
     if leaf.ndim > _MOST_AXES:
         raise ValueError(
             f"adaptive_grad_clip: a leaf of shape {leaf.shape} has more than {_MOST_AXES} axes; say by axis= which "

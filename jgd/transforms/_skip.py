@@ -19,6 +19,7 @@ from jgd.core import (
     make_optimizer,
     transform_text,
 )
+from jgd.transforms._conditional import update_where
 
 
 def skip_nonfinite(optimizer: GradientTransformation) -> Optimizer:
@@ -57,10 +58,7 @@ def skip_nonfinite(optimizer: GradientTransformation) -> Optimizer:
             inner_updates, inner = base.update(grads, state.inner, params, **extra)
             return inner_updates, cast_like(inner, state.inner)
 
-        shapes = jax.eval_shape(run_inner)[0]
-        updates, inner = jax.lax.cond(
-            finite, run_inner, lambda: (jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), state.inner)
-        )
+        updates, inner = update_where(finite, run_inner, state.inner)
         is_skipped = jnp.logical_not(finite).astype(jnp.int32)
         counts = {
             "skipped": state.own.slots["skipped"] + is_skipped,

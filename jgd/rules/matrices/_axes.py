@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, PyTree, path_text, shown, tree_from
+from jgd.core import Array, PyTree, is_integer, path_text, shown, tree_from
 
 MatrixAxes = Literal["matrices", "stacks", "conv", "torch", "torch_stacks"]
 
@@ -101,7 +101,7 @@ def _check_axes(owner: str, path: str, shape: tuple[int, ...], axes: MuonDimensi
 
 def as_tuple(axis: Any) -> tuple[int, ...]:
     """One axis, or several, as a tuple."""
-    return (axis,) if isinstance(axis, int) else tuple(axis)
+    return (axis,) if is_integer(axis) else tuple(axis)
 
 
 def _permutation(ndim: int, axes: MuonDimensionNumbers) -> tuple[tuple[int, ...], int, int]:
