@@ -41,8 +41,8 @@ def acprop_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: A
     del param
     mu = hyper["b1"] * slots["mu"] + hyper["1-b1"] * grad
     nu = hyper["b2"] * slots["nu"] + hyper["1-b2"] * abs_sq(grad - slots["mu"]) + hyper["eps_root"]
-    before = jnp.where(step == 1, 1, slots["nu"] * hyper["nu_scale"])
-    denominator = jnp.sqrt(before) + hyper["eps"]
+    last_nu_hat = jnp.where(step == 1, 1, slots["nu"] * hyper["nu_scale"])
+    denominator = jnp.sqrt(last_nu_hat) + hyper["eps"]
     return -hyper["learning_rate"] * grad / jnp.where(denominator > 0, denominator, 1), {"mu": mu, "nu": nu}
 
 

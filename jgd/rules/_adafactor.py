@@ -18,6 +18,7 @@ References:
       https://arxiv.org/abs/1804.04235, 2018, Algorithms 4 and 5.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -66,7 +67,7 @@ def _rms(x: Array) -> Array:
 def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momentum: bool, decays: bool) -> Rule:
     """The rule; `by_param` scales steps by the size of the leaf."""
 
-    def mean_over(which: int) -> Any:
+    def mean_over(which: int) -> Callable[[Array], Array]:
         def make(param: Array) -> Array:
             axes, dtype = factored_axes(param.shape, factored, least), real_dtype(param.dtype)
             # A sum over the axis that goes keeps the sharding of the others.
@@ -97,15 +98,15 @@ def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momen
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del step
-        u, new = scaled(grad, slots, hyper)
+        u, new_slots = scaled(grad, slots, hyper)
         if clips:
             u = u / jnp.maximum(1, root(jnp.sum(abs_sq(u)) / max(u.size, 1)) / hyper["clipping_threshold"])
         u = hyper["learning_rate"] * u
         if by_param:
             u = jnp.maximum(_rms(param), _SMALLEST_SCALE) * u
         if momentum:
-            u = new["ema"] = hyper["momentum"] * slots["ema"] + hyper["1-momentum"] * u
-        return -(u + hyper["weight_decay_rate"] * param if decays else u), new
+            u = new_slots["ema"] = hyper["momentum"] * slots["ema"] + hyper["1-momentum"] * u
+        return -(u + hyper["weight_decay_rate"] * param if decays else u), new_slots
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         since = jnp.maximum(step - hyper["decay_offset"], 1)

@@ -36,20 +36,20 @@ from jgd.core import (
 def adagrad_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """AdaGrad with epsilon under the root, on one leaf."""
     del param, step
-    total = slots["sum_of_squares"] + abs_sq(grad)
-    shifted = total + hyper["eps"]
+    sum_sq = slots["sum_of_squares"] + abs_sq(grad)
+    shifted = sum_sq + hyper["eps"]
     inverse = jnp.where(shifted > 0, 1 / jnp.sqrt(jnp.where(shifted > 0, shifted, 1)), 0)
-    return -hyper["learning_rate"] * inverse * grad, {"sum_of_squares": total}
+    return -hyper["learning_rate"] * inverse * grad, {"sum_of_squares": sum_sq}
 
 
 def torch_adagrad_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """AdaGrad with epsilon beside the root and a falling learning rate, on one leaf."""
     del param
-    total = slots["sum_of_squares"] + abs_sq(grad)
-    rate = hyper["learning_rate"] / (1 + (step - 1) * hyper["lr_decay"])
-    denominator = jnp.sqrt(total) + hyper["eps"]
-    return jnp.where(denominator > 0, -rate * grad / jnp.where(denominator > 0, denominator, 1), 0), {
-        "sum_of_squares": total
+    sum_sq = slots["sum_of_squares"] + abs_sq(grad)
+    step_size = hyper["learning_rate"] / (1 + (step - 1) * hyper["lr_decay"])
+    denominator = jnp.sqrt(sum_sq) + hyper["eps"]
+    return jnp.where(denominator > 0, -step_size * grad / jnp.where(denominator > 0, denominator, 1), 0), {
+        "sum_of_squares": sum_sq
     }
 
 

@@ -37,10 +37,10 @@ def adagrad_norm_update(
 ) -> tuple[list[Array], Mapping[str, Any]]:
     """One step on all leaves."""
     del params, step
-    total = slots["sum_of_squares"] + sum_of_squares(grads)
-    length = jnp.sqrt(total) + hyper["eps"]
-    rate = jnp.where(length > 0, -hyper["learning_rate"] / jnp.where(length > 0, length, 1), 0)
-    return [rate.astype(real_dtype(grad.dtype)) * grad for grad in grads], {"sum_of_squares": total}
+    sum_sq = slots["sum_of_squares"] + sum_of_squares(grads)
+    norm = jnp.sqrt(sum_sq) + hyper["eps"]
+    step_size = jnp.where(norm > 0, -hyper["learning_rate"] / jnp.where(norm > 0, norm, 1), 0)
+    return [step_size.astype(real_dtype(grad.dtype)) * grad for grad in grads], {"sum_of_squares": sum_sq}
 
 
 def adagrad_norm(
@@ -76,9 +76,9 @@ def adagrad_norm(
         [-0.6] [-0.8]
     """
 
-    def first(_: list[Array]) -> Array:
+    def initial_value(_: list[Array]) -> Array:
         return jnp.asarray(initial_accumulator_value, float)
 
-    rule = TreeRule(adagrad_norm_update, scalars={"sum_of_squares": first})
+    rule = TreeRule(adagrad_norm_update, scalars={"sum_of_squares": initial_value})
     hyperparams = {"learning_rate": learning_rate, "eps": eps}
     return lift(rule, hyperparams, name="adagrad_norm", state_dtype=state_dtype, layout=layout)

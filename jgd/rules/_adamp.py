@@ -19,6 +19,7 @@ References:
       https://arxiv.org/abs/2006.08217, 2020, Algorithm 2.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -90,7 +91,13 @@ def _adamp_rule(decays: bool, nesterov: bool, axis: int) -> Rule:
 
 
 def lift_projected(
-    make_rule: Any, nesterov: bool, axis: int, hyperparams: Any, mask: Mask, name: str, **more: Any
+    make_rule: Callable[[bool, bool, int], Rule],
+    nesterov: bool,
+    axis: int,
+    hyperparams: Mapping[str, ScalarOrSchedule],
+    mask: Mask,
+    name: str,
+    **more: Any,
 ) -> Optimizer:
     """Lifts the rules that `make_rule(decays, nesterov, axis)` makes, each leaf's as the mask says."""
     axis = fixed_int(name, "channel_axis", axis)

@@ -49,7 +49,7 @@ def adopt_rule(nesterov: bool, bound: Callable[[Array], Array] | None) -> Rule:
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del param
-        first = step == 1
+        is_first = step == 1
         root = jnp.maximum(jnp.sqrt(slots["nu"]), hyper["eps"])
         direction = grad / jnp.where(root > 0, root, 1)
         if bound is not None:
@@ -57,9 +57,9 @@ def adopt_rule(nesterov: bool, bound: Callable[[Array], Array] | None) -> Rule:
             check_kind("adopt", "what clip_value_fn returns", clip_value, float)
             # A complex direction is cut in its length.
             direction = direction * jnp.minimum(1, clip_value / jnp.maximum(jnp.abs(direction), 1e-30))
-        direction = jnp.where(first, 0, direction)
+        direction = jnp.where(is_first, 0, direction)
         mu = hyper["b1"] * slots["mu"] + hyper["1-b1"] * direction
-        nu = jnp.where(first, abs_sq(grad), hyper["b2"] * slots["nu"] + hyper["1-b2"] * abs_sq(grad))
+        nu = jnp.where(is_first, abs_sq(grad), hyper["b2"] * slots["nu"] + hyper["1-b2"] * abs_sq(grad))
         ahead = hyper["b1"] * mu + hyper["1-b1"] * direction if nesterov else mu
         return -hyper["learning_rate"] * ahead, {"mu": mu, "nu": nu}
 

@@ -90,7 +90,7 @@ def apollo_rule(axes: MuonDimensionNumbers, rank: int, gap: int, by_channel: boo
     return Rule(update, slots, "matrix", supports_complex=False, prepare=step_size, nonnegative=("nu", "norm"))
 
 
-def _norm(x: Array, axis: Any) -> Array:
+def _norm(x: Array, axis: int | tuple[int, ...]) -> Array:
     return root(jnp.sum(jnp.square(x), axis=axis, keepdims=True))
 
 

@@ -21,6 +21,7 @@ References:
       2023, Algorithm 2.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from jgd.core import (
     LayoutLike,
     Mask,
     Optimizer,
+    PyTree,
     Rule,
     ScalarOrSchedule,
     SlotDtype,
@@ -79,7 +81,7 @@ def _clipped(update: Array, hyper: Hyper) -> Array:
     return update / jnp.maximum(rms / hyper["clip_threshold"], 1)
 
 
-def _without(axis: int) -> Any:
+def _without(axis: int) -> Callable[[Array], Array]:
     return lambda param: jnp.zeros_like(jnp.sum(param, axis))
 
 
@@ -140,7 +142,7 @@ def came(
     """
     pairs = {True: (decayed(FULL, decay_form), FULL), False: (decayed(FACTORED, decay_form), FACTORED)}
 
-    def choose(params: Any) -> Any:
+    def choose(params: PyTree) -> PyTree:
         def rule(leaf: Any, decays: bool) -> Rule:
             shape = jnp.shape(leaf)
             return pairs[len(shape) < 2 or 0 in shape][0 if decays else 1]

@@ -41,20 +41,20 @@ def cocob_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Ar
     """COCOB-Backprop, on one leaf."""
     del step
     grad = hyper["learning_rate"] * grad
-    start = slots["init_particles"]
+    init_particles = slots["init_particles"]
     scale = jnp.maximum(slots["scale"], jnp.abs(grad))
     subgradients = slots["subgradients"] + jnp.abs(grad)
-    reward = jnp.maximum(slots["reward"] - grad * (param - start), 0)
+    reward = jnp.maximum(slots["reward"] - grad * (param - init_particles), 0)
     cumulative = slots["cumulative_gradients"] - grad
     bet = cumulative / (scale * jnp.maximum(subgradients + scale, hyper["alpha"] * scale)) * (scale + reward)
     new_slots = {
-        "init_particles": start,
+        "init_particles": init_particles,
         "cumulative_gradients": cumulative,
         "scale": scale,
         "subgradients": subgradients,
         "reward": reward,
     }
-    return start + bet - param, new_slots
+    return init_particles + bet - param, new_slots
 
 
 def cocob(

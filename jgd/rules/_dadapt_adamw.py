@@ -64,8 +64,8 @@ def dadapt_update(
     estimate = jnp.where(norm1 > 0, numerator / jnp.where(norm1 > 0, norm1, 1), d)
     leaves = zip(mu, nu, params, strict=True)
     deltas = [-over_root(m, v) - hyper["weight_decay"] * rate * p for m, v, p in leaves]
-    new = {"exp_avg": mu, "exp_avg_sq": nu, "grad_sum": sums, "estim_lr": jnp.maximum(d, estimate)}
-    return deltas, new | {"numerator_weighted": numerator}
+    new_slots = {"exp_avg": mu, "exp_avg_sq": nu, "grad_sum": sums, "estim_lr": jnp.maximum(d, estimate)}
+    return deltas, new_slots | {"numerator_weighted": numerator}
 
 
 def prepare(hyper: Hyper, step: Array) -> Hyper:

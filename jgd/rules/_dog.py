@@ -71,11 +71,11 @@ def dog_rule(kind: str, init: Any) -> TreeRule:
         deltas = [(-hyper["learning_rate"] * rate).astype(jnp.finfo(grad.dtype).dtype) * grad for grad in grads]
         return deltas, {"init_params": slots["init_params"], "max_dist": max_dist, "sum_sq_norm_grads": sum_sq}
 
-    def start(params: list[Array]) -> Array:
+    def first_distance(params: list[Array]) -> Array:
         length = {"distance": init, "heuristic": init * (1 + global_norm(params)), "learning_rate": 0.0}[kind]
         return zero(params) + length
 
-    scalars = {"max_dist": start, "sum_sq_norm_grads": zero}
+    scalars = {"max_dist": first_distance, "sum_sq_norm_grads": zero}
     return TreeRule(update, slots={"init_params": same}, scalars=scalars, needs_params=True, exact=("init_params",))
 
 
@@ -92,11 +92,11 @@ def ldog_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arr
 def ldog_rule(share: Any) -> Rule:
     """L-DoG; its first distance is `share` times one plus the leaf's norm."""
 
-    def start(param: Array) -> Array:
+    def first_distance(param: Array) -> Array:
         return (share * (1 + global_norm(param))).astype(jnp.finfo(param.dtype).dtype)
 
     slots: dict[str, Callable[[Array], Array]]
-    slots = {"init_params": same, "max_dist": start, "sum_sq_norm_grads": real_zero}
+    slots = {"init_params": same, "max_dist": first_distance, "sum_sq_norm_grads": real_zero}
     return Rule(ldog_update, slots=slots, kind="leaf", needs_params=True, exact=tuple(slots))
 
 

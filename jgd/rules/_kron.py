@@ -39,6 +39,7 @@ from jgd.core import (
     NOT_NEGATIVE,
     UP_TO_ONE,
     Array,
+    DTypeLike,
     Hyper,
     LayoutLike,
     Mask,
@@ -269,7 +270,7 @@ def kron(
     if preconditioner_update_probability is None:
         preconditioner_update_probability = precond_update_prob_schedule()
 
-    def normal(step: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    def normal(step: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return jax.random.normal(jax.random.fold_in(jax.random.key(seed), step), shape, dtype)
 
     rule = kron_rule(

@@ -16,6 +16,7 @@ References:
 """
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -42,7 +43,7 @@ from jgd.core import (
 )
 
 
-def _vdot(xs: Any, ys: Any) -> Any:
+def _vdot(xs: Sequence[Array], ys: Sequence[Array]) -> Any:
     high = jax.lax.Precision.HIGHEST
     return sum(jnp.vdot(x, y, precision=high).real for x, y in zip(xs, ys, strict=True))
 
@@ -83,8 +84,13 @@ def lbfgs_rule(memory_size: int, scales: bool) -> TreeRule:
             scale = jnp.where(started, later, jnp.minimum(1, 1 / jnp.where(norm > 0, norm, 1)))
         order = (oldest + jnp.arange(memory_size)) % memory_size
         direction = _two_loops(grads, s_memory, y_memory, rhos, scale, order)
-        new = {"params": params, "updates": grads, "diff_params_memory": s_memory, "diff_updates_memory": y_memory}
-        return [-hyper["learning_rate"] * d for d in direction], new | {"weights_memory": rhos}
+        new_slots = {
+            "params": params,
+            "updates": grads,
+            "diff_params_memory": s_memory,
+            "diff_updates_memory": y_memory,
+        }
+        return [-hyper["learning_rate"] * d for d in direction], new_slots | {"weights_memory": rhos}
 
     def memory(param: Array) -> Array:
         return jnp.zeros((memory_size, *param.shape), param.dtype)

@@ -37,11 +37,11 @@ from jgd.rules.parts._weight_decay import lift_decayed
 def madgrad_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """MADGRAD, on one leaf."""
     del step
-    total = slots["grad_sum_sq"] + hyper["weight"] * abs_sq(grad)
+    grad_sum_sq = slots["grad_sum_sq"] + hyper["weight"] * abs_sq(grad)
     s = slots["s"] + hyper["weight"] * grad
-    sigma = jnp.cbrt(total) + hyper["eps"]
+    sigma = jnp.cbrt(grad_sum_sq) + hyper["eps"]
     z = slots["x0"] - s / jnp.where(sigma > 0, sigma, 1)
-    return hyper["1-momentum"] * (z - param), {"grad_sum_sq": total, "s": s, "x0": slots["x0"]}
+    return hyper["1-momentum"] * (z - param), {"grad_sum_sq": grad_sum_sq, "s": s, "x0": slots["x0"]}
 
 
 def prepare(hyper: Hyper, step: Array) -> Hyper:

@@ -77,8 +77,8 @@ def momo_rule(adapts: bool, adam: bool, init_bound: Any) -> TreeRule:
         usable = norm_sq > jnp.finfo(jnp.float64).eps
         tau = jnp.minimum(rate / correction, jnp.where(usable, gap / jnp.where(usable, norm_sq, 1), 0))
         if adapts:
-            after = (new_slots["barf"] + inner_product - new_slots["gamma"] - tau * norm_sq / 2) / correction
-            bound = jnp.maximum(after, hyper["lower_bound"])
+            new_bound = (new_slots["barf"] + inner_product - new_slots["gamma"] - tau * norm_sq / 2) / correction
+            bound = jnp.maximum(new_bound, hyper["lower_bound"])
         new_slots["lb"] = bound
         decay = rate * hyper["weight_decay"] / shrink
         return [-decay * p - tau * u for p, u in zip(params, direction, strict=True)], new_slots

@@ -35,9 +35,9 @@ from jgd.core import (
 
 def novograd_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     """NovoGrad, on one leaf."""
-    first = step == 1
+    is_first = step == 1
     square = jnp.sum(abs_sq(grad))
-    nu = jnp.where(first, square, hyper["b2"] * slots["nu"] + hyper["1-b2"] * square)
+    nu = jnp.where(is_first, square, hyper["b2"] * slots["nu"] + hyper["1-b2"] * square)
     denominator = jnp.sqrt(nu + hyper["eps_root"]) + hyper["eps"]
     scaled = grad / jnp.where(denominator > 0, denominator, 1) + hyper["weight_decay"] * param
     mu = hyper["b1"] * slots["mu"] + scaled

@@ -39,10 +39,10 @@ def optimistic(rule: Rule) -> Rule:
     """The rule, stepping ahead along the change of its direction. The direction must be free of the learning rate."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
-        delta, new = rule.update(grad, slots, param, hyper, step)
+        delta, new_slots = rule.update(grad, slots, param, hyper, step)
         previous = jnp.where(step == 1, -delta, slots["previous_gradient"])
         optimistic_delta = (hyper["alpha"] + hyper["beta"]) * delta + hyper["beta"] * previous
-        return hyper["rate"] * optimistic_delta, {**new, "previous_gradient": -delta}
+        return hyper["rate"] * optimistic_delta, {**new_slots, "previous_gradient": -delta}
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         unscaled = rule.prepare(hyper | {"learning_rate": jnp.ones_like(hyper["learning_rate"])}, step)

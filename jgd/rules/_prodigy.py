@@ -67,17 +67,17 @@ def prodigy_rule(
         sums = [b3 * s + weight * g for s, g in zip(slots["grad_sum"], grads, strict=True)]
         norm1 = sum(jnp.sum(jnp.abs(s)) for s in sums)
         estimate = jnp.where(norm1 > 0, hyper["estim_lr_coef"] * numerator / jnp.where(norm1 > 0, norm1, 1), d)
-        largest = jnp.maximum(slots["estim_lr_max"], estimate)
-        # The first estimate is taken whole; later ones are approached at the rate of growth.
-        before = jnp.where(d == estim_lr0, jnp.maximum(d, estimate), d)
-        new_d = jnp.minimum(largest, before * hyper["growth_rate"])
+        max_estimate = jnp.maximum(slots["estim_lr_max"], estimate)
+        # The estimate grows by at most the growth rate a step, except the first time, when it is taken in full.
+        base = jnp.where(d == estim_lr0, jnp.maximum(d, estimate), d)
+        new_d = jnp.minimum(max_estimate, base * hyper["growth_rate"])
         deltas = []
         for m, v, p, decay in zip(mu, nu, params, decays or [True] * len(params), strict=True):
             denominator = jnp.sqrt(v) + new_d * hyper["eps"]
             direction = m / jnp.where(denominator > 0, denominator, 1)
             deltas.append(-rate * (direction + hyper["weight_decay"] * p if decay else direction))
         new_slots = {"exp_avg": mu, "exp_avg_sq": nu, "grad_sum": sums, "params0": params0, "estim_lr": new_d}
-        return deltas, new_slots | {"numerator_weighted": numerator, "estim_lr_max": largest}
+        return deltas, new_slots | {"numerator_weighted": numerator, "estim_lr_max": max_estimate}
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
         correction = jnp.sqrt(debias(hyper["1-b2"], step)) / debias(hyper["1-b1"], step) if corrected else 1

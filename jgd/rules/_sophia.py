@@ -154,9 +154,9 @@ def sophia(
     def update(grads: PyTree, state: OptState, params: PyTree = None, **extra: Any) -> tuple[PyTree, OptState]:
         slots = dict(state.slots)
         hessian_state = slots.pop("hessian_state")
-        new: Any
-        updates, new = inner.update(grads, state._replace(slots=slots), params)
-        hyper = new.hyperparams
+        new_state: Any
+        updates, new_state = inner.update(grads, state._replace(slots=slots), params)
+        hyper = new_state.hyperparams
 
         def estimate() -> tuple[PyTree, PyTree]:
             diagonals, new_hessian_state = estimator.update(grads, hessian_state, params=params, **extra)
@@ -170,7 +170,7 @@ def sophia(
         due = jnp.mod(state.count, hyper["update_interval"].astype(jnp.int32)) == 0
         nu, hessian_state = jax.lax.cond(due, estimate, lambda: (slots["nu"], hessian_state))
         if verbose:
-            print_win_rate(updates, new, print_win_rate_every_n_steps)
-        return updates, new._replace(slots=new.slots | {"nu": nu, "hessian_state": hessian_state})
+            print_win_rate(updates, new_state, print_win_rate_every_n_steps)
+        return updates, new_state._replace(slots=new_state.slots | {"nu": nu, "hessian_state": hessian_state})
 
     return over_floats(make_optimizer(init, update, repr(inner)))

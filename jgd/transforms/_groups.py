@@ -33,7 +33,8 @@ class GroupsState(dict):
         for state in self.values():
             group_leaves = treedef.flatten_up_to(eval_params(state, params))
             leaves = [
-                leaf if new is old else new for leaf, new, old in zip(leaves, group_leaves, param_leaves, strict=True)
+                leaf if group_leaf is param_leaf else group_leaf
+                for leaf, group_leaf, param_leaf in zip(leaves, group_leaves, param_leaves, strict=True)
             ]
         return treedef.unflatten(leaves)
 

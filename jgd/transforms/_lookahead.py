@@ -36,9 +36,9 @@ from jgd.core import (
 
 def _follow(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
     del grad
-    due = jnp.mod(step.astype(hyper["sync_period"].dtype), hyper["sync_period"]) == 0
+    is_due = jnp.mod(step.astype(hyper["sync_period"].dtype), hyper["sync_period"]) == 0
     slow = slots["slow"] + hyper["slow_step_size"] * (param + delta - slots["slow"])
-    return jnp.where(due, slow - param, delta), {"slow": jnp.where(due, slow, slots["slow"])}
+    return jnp.where(is_due, slow - param, delta), {"slow": jnp.where(is_due, slow, slots["slow"])}
 
 
 def _same(param: Array) -> Array:

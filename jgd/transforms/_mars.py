@@ -33,8 +33,8 @@ def _correct(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array)
     factor = hyper["gamma"] * hyper["b1"] / hyper["1-b1"]
     corrected = grad + factor * (grad - slots["last_grad"])
     if "max_norm" in hyper:
-        first, second = shortening(squares([corrected]), hyper["max_norm"])
-        corrected = (second * (first * corrected)).astype(grad.dtype)
+        scale, shrink = shortening(squares([corrected]), hyper["max_norm"])
+        corrected = (shrink * (scale * corrected)).astype(grad.dtype)
     return corrected, {"last_grad": grad}
 
 

@@ -97,14 +97,14 @@ def mechanize(
         check_params_given("mechanize", params)
         slots = state.own.slots
         base_updates, inner = base.update(grads, state.inner, params, **extra)
-        total, param_norm, eps_ = jnp.sum(slots["s"]), global_norm(params), hyper["eps"]
-        decay = hyper["weight_decay"] * total * global_norm(grads) / (param_norm + eps_)
+        scale, param_norm, eps_ = jnp.sum(slots["s"]), global_norm(params), hyper["eps"]
+        decay = hyper["weight_decay"] * scale * global_norm(grads) / (param_norm + eps_)
 
         def wide(x: Any, like: Array) -> Array:
             return jnp.asarray(x).astype(like.dtype)
 
         def scaled_sum(p: Any, x0: Array) -> Array:
-            return (x0 - wide(p, x0)) / wide(total + eps_, x0.real)
+            return (x0 - wide(p, x0)) / wide(scale + eps_, x0.real)
 
         delta = map_floats(scaled_sum, params, slots["x0"])
 
@@ -113,8 +113,8 @@ def mechanize(
             return jnp.sum((decayed.conj() * d).real)
 
         inner_products = map_floats(inner_product, params, grads, delta, others=lambda _: None)
-        h = sum(x.astype(total.dtype) for x in jax.tree.leaves(inner_products))
-        betas = 1 - 0.1 ** jnp.arange(1, num_betas + 1, dtype=total.dtype)
+        h = sum(x.astype(scale.dtype) for x in jax.tree.leaves(inner_products))
+        betas = 1 - 0.1 ** jnp.arange(1, num_betas + 1, dtype=scale.dtype)
         m = jnp.maximum(betas * slots["m"], jnp.abs(h) + eps_)
         v = betas**2 * slots["v"] + h**2
         r = betas * slots["r"] + jnp.clip(h, -slots["m"], slots["m"]) * slots["s"]

@@ -33,8 +33,8 @@ def _clip_rms(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hype
     del grad, slots, param, step
     delta_sq = squares([delta])
     mean_sq = Squares(delta_sq.total / max(delta.size, 1), delta_sq.scale)
-    first, second = shortening(mean_sq, hyper["threshold"] * hyper["learning_rate"])
-    return second * (first * delta), {}
+    scale, shrink = shortening(mean_sq, hyper["threshold"] * hyper["learning_rate"])
+    return shrink * (scale * delta), {}
 
 
 def clip_update_rms(optimizer: GradientTransformation, threshold: ScalarOrSchedule = 1.0) -> Optimizer:

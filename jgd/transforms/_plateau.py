@@ -94,7 +94,7 @@ def reduce_on_plateau(
         cooldown_count = jnp.where(
             reduces, hyper["cooldown"].astype(jnp.int32), jnp.maximum(old["cooldown_count"] - 1, 0)
         )
-        new = {
+        due_slots = {
             "scale": jnp.where(is_cooling, old["scale"], scale),
             "best_value": jnp.where(is_better, mean, old["best_value"]),
             "plateau_count": jnp.where(is_cooling | reduces, 0, plateau_count),
@@ -102,8 +102,8 @@ def reduce_on_plateau(
             "avg_value": jnp.zeros_like(mean),
             "seen": jnp.zeros_like(seen),
         }
-        accumulating = {**old, "avg_value": mean, "seen": seen}
-        slots = {name: jnp.where(is_due, new[name], accumulating[name]).astype(old[name].dtype) for name in old}
+        waiting_slots = {**old, "avg_value": mean, "seen": seen}
+        slots = {name: jnp.where(is_due, due_slots[name], waiting_slots[name]).astype(old[name].dtype) for name in old}
         return scale_tree(updates, slots["scale"]), OptState(count, hyper, slots)
 
     return make_optimizer(init, update, f"jgd.reduce_on_plateau({numbers.text()})")

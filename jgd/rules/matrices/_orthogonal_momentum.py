@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, DTypeLike, Hyper, Rule, debias, fixed_int, increment, is_traced, zeros
+from jgd.core import Array, DTypeLike, Hyper, Rule, Slots, debias, fixed_int, increment, is_traced, zeros
 from jgd.rules.matrices._axes import as_tuple
 from jgd.rules.matrices._newton_schulz import Preconditioning, orthogonalize
 
@@ -66,7 +67,9 @@ class OrthogonalMomentum:
         )
 
 
-def shape_scale(shape: tuple[int, ...], axes: MuonDimensionNumbers, leaf_shape: tuple[int, ...], like: Any) -> float:
+def shape_scale(
+    shape: tuple[int, ...], axes: MuonDimensionNumbers, leaf_shape: tuple[int, ...], like: Like | None
+) -> float:
     """`sqrt(max(1, out / in))`; in Jordan's code, for kernels of convolutions, of height and width in their place."""
     fan_in, fan_out = shape[-2:]
     rows = as_tuple(axes.reduction_axis)
@@ -75,7 +78,9 @@ def shape_scale(shape: tuple[int, ...], axes: MuonDimensionNumbers, leaf_shape: 
     return math.sqrt(max(1.0, fan_out / max(fan_in, 1)))
 
 
-def matrix_rule(update: Any, momentum: OrthogonalMomentum, **slots: Any) -> Rule:
+def matrix_rule(
+    update: Callable[..., tuple[Array, Slots]], momentum: OrthogonalMomentum, **slots: Callable[[Array], Array]
+) -> Rule:
     """A rule for matrices with the slot `mu`, and `slots` beside it."""
     return Rule(
         update,

@@ -22,12 +22,11 @@ References:
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, when
+from jgd.core import Array, DTypeLike, when
 from jgd.rules.matrices._triangular import inverse_of_upper, precise_matmul
 
 _WIDEST = 64  # columns; LAPACK makes the Cholesky factor of a matrix of twice that size in one thread
@@ -35,7 +34,7 @@ _SWEEPS, _GROWTH = 8, 64  # at most; and of a shift that was too small
 _ANGLES = (1.0, 1.7, 2.3, 2.9)  # no multiples of each other
 
 
-def orthonormal_to_within(columns: int, dtype: Any) -> float:
+def orthonormal_to_within(columns: int, dtype: DTypeLike) -> float:
     """How far the product of that Q and its transpose may be from the identity."""
     return 32 * math.sqrt(columns) * float(jnp.finfo(dtype).eps)
 
