@@ -39,7 +39,7 @@ FAULTS = [
         "padding_in_the_mean",
         "jgd/gradients/_clipping.py",
         "return over(super().finish(carry, each, summary), summary.count)",
-        "return over(super().finish(carry, each, end), summary.used.size)",
+        "return over(super().finish(carry, each, summary), summary.used.size)",
         ("tests/gradients/test_per_example.py::test_all_reductions_equal_a_loop_over_the_examples_in_float64[mlp]",),
         "Padded examples count in the mean of clipped gradients.",
     ),

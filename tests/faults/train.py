@@ -201,8 +201,8 @@ FAULTS = [
     Fault(
         "the_best_is_pruned",
         "jgd/train/checkpoints/_folder.py",
-        "keep = {*whole[-self.max_to_keep :], self.best_path()}",
-        "keep = {*whole[-self.max_to_keep :]}",
+        "keep = {*intact[-self.max_to_keep :], self.best_path()}",
+        "keep = {*intact[-self.max_to_keep :]}",
         ("tests/train/test_checkpoints.py::test_the_newest_and_the_best_are_kept",),
         "The best checkpoint is deleted when it is old.",
     ),
@@ -217,7 +217,7 @@ FAULTS = [
     Fault(
         "replaces_a_checkpoint_with_notes",
         "jgd/train/checkpoints/_one.py",
-        "    may_be_replaced(target)\n",
+        "    check_replaceable(target)\n",
         "",
         ("tests/train/test_overwriting.py::test_what_is_no_checkpoint_is_left_alone",),
         "A refusal is told as if another argument would make the folder go.",

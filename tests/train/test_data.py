@@ -11,7 +11,7 @@ import pytest
 import jgd
 from jgd.train.data._array_loader import ArrayLoader
 from jgd.train.data._position import Place, Source
-from jgd.train.data._prefetch import ahead
+from jgd.train.data._prefetch import prefetched
 from jgd.train.loop._epoch_scan import epoch_scan
 
 X = np.arange(11)
@@ -104,7 +104,7 @@ def test_what_is_drawn_ahead_comes_in_order_and_its_errors_in_their_turn():
                 raise OSError("no more")
             yield i
 
-    items = ahead(source(), 2)
+    items = prefetched(source(), 2)
     assert [(next(items), len(drawn)) for _ in range(4)] == [(0, 3), (1, 4), (2, 5), (3, 5)]
     with pytest.raises(OSError, match="no more"):
         next(items)

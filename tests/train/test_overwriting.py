@@ -12,7 +12,7 @@ import pytest
 import jgd
 from jgd.train.checkpoints import _in_place
 from jgd.train.checkpoints._files import CheckpointError, verify
-from jgd.train.checkpoints._in_place import standing
+from jgd.train.checkpoints._in_place import standing_for
 
 OPTIMIZER = jgd.sgd(0.1)
 
@@ -209,7 +209,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_one(tmp_path, way, monke
     assert old != new
     found, under_its_name = [], []
     for snapshot in snapshots:
-        folder = standing(snapshot / "one")
+        folder = standing_for(snapshot / "one")
         verify(folder)
         found.append((folder / "manifest.json").read_bytes())
         under_its_name.append((snapshot / "one").exists())

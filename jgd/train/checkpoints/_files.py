@@ -1,4 +1,4 @@
-"""One checkpoint on disk: a folder that is either whole, and can prove it, or not there.
+"""One checkpoint on disk: a folder that is either complete, which its checksums show, or not there.
 
 It is written beside its place under another name, each file is hashed and flushed to the disk, and a rename puts it
 where it belongs. A reader compares the hashes before it believes a byte.
@@ -89,7 +89,7 @@ def write(target: Path, contents: Contents, *, overwrite: bool = False) -> None:
         (draft / _MANIFEST).write_text(json.dumps(_manifest(draft), separators=(",", ":")), encoding="utf-8")
         flush(draft / _MANIFEST)
         flush(draft)
-        put_in_place(draft, target, may_be_replaced if overwrite else None)
+        put_in_place(draft, target, check_replaceable if overwrite else None)
     except BaseException as error:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
@@ -109,23 +109,23 @@ def is_checkpoint(folder: Path) -> bool:
     return sum((folder / name).exists() for name in _PARTS) >= 2
 
 
-def may_be_replaced(folder: Path) -> None:
-    """Sees that a folder holds a checkpoint of jgd's and nothing else, so that deleting it loses nothing but that.
+def check_replaceable(folder: Path) -> None:
+    """Refuses a folder that holds anything but a checkpoint of jgd's, which deleting it would lose.
 
     Raises:
-        FileExistsError: It holds something else; the message says what.
+        FileExistsError: It does; the message says what.
     """
     try:
         files = _files_of(folder)
         record = read_record(folder)
     except CheckpointError as error:
-        held = some(path.name for path in folder.iterdir())
+        held = listed(path.name for path in folder.iterdir())
         raise FileExistsError(
             f"the folder {folder} holds no checkpoint of jgd's that is whole, and is left as it is: it holds {held}."
         ) from error
-    if found := [name for name in _files_in(folder) if name not in files and name != _MANIFEST]:
+    if others := [name for name in _files_in(folder) if name not in files and name != _MANIFEST]:
         raise FileExistsError(
-            f"the checkpoint {folder} is left as it is, since it also holds what is no part of it: {some(found)}."
+            f"the checkpoint {folder} is left as it is, since it also holds what is no part of it: {listed(others)}."
         )
     if "extra" in record:
         raise FileExistsError(
@@ -134,7 +134,7 @@ def may_be_replaced(folder: Path) -> None:
         )
 
 
-def strangers(folder: Path) -> list[str]:
+def foreign_files(folder: Path) -> list[str]:
     """What somebody has put into a checkpoint's folder, damaged as it may be."""
     return [name for name in _files_in(folder) if name.split("/")[0] not in _PARTS]
 
@@ -206,7 +206,7 @@ def _files_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
-def some(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """A few names, and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
@@ -239,11 +239,11 @@ def _reason(error: BaseException) -> str:
 
 def _versions() -> dict[str, str]:
     names = ("jgd", "jax", "jaxlib", "optax", "numpy", "orbax-checkpoint")
-    found = {}
+    versions = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found | {"backend": jax.default_backend()}
+            versions[name] = metadata.version(name)
+    return versions | {"backend": jax.default_backend()}
 
 
 def _without_extended_dtypes(history: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

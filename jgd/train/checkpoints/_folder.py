@@ -17,24 +17,24 @@ from jgd.train._counts import check_count
 from jgd.train.checkpoints._files import (
     CheckpointError,
     Contents,
+    foreign_files,
     is_checkpoint,
     orbax,
     read,
     read_record,
-    strangers,
     write,
 )
 from jgd.train.checkpoints._leaves import check_fits, check_leaves, host_copy, put_back
 from jgd.train.checkpoints._paths import as_path
-from jgd.train.checkpoints._record import checked, record_of
-from jgd.train.checkpoints._search import newest_whole, numbered
+from jgd.train.checkpoints._record import record_of, storable
+from jgd.train.checkpoints._search import newest_intact, numbered
 
 # What a killed process leaves: a checkpoint half written, one half deleted.
 _LEFT = re.compile(r"\.\d+-step-\d+\.(partial-\w+|replaced-\w+|removed)")
 
 
 class Restored(NamedTuple):
-    """What `Checkpoints.restore` found.
+    """What `Checkpoints.restore` read.
 
     Attributes:
         state: The state.
@@ -43,7 +43,7 @@ class Restored(NamedTuple):
         path: The folder that it was read from.
     """
 
-    state: Any
+    state: PyTree
     record: dict[str, Any]
     history: dict[str, np.ndarray]
     path: Path
@@ -135,7 +135,7 @@ class Checkpoints:
         self._held = step
 
     def held(self, like: PyTree, step: int, metrics: Mapping[str, float]) -> PyTree | None:
-        """The state of the newest whole checkpoint of a step that was saved with these numbers, or None."""
+        """The state of the newest intact checkpoint of a step that was saved with these numbers, or None."""
         self.wait()
         for path in self._of_step(step)[::-1]:
             try:
@@ -146,10 +146,10 @@ class Checkpoints:
         return None
 
     def open(self) -> None:
-        """Makes the folder, clears away what a killed process left unfinished, and sees that one can write there.
+        """Makes the folder, removes what a killed process left unfinished, and tries to write there.
 
         Raises:
-            CheckpointError: One cannot.
+            CheckpointError: It cannot be written to.
         """
         try:
             if is_checkpoint(self.folder):
@@ -205,7 +205,7 @@ class Checkpoints:
                 cannot be written.
         """
         check_leaves("Checkpoints.save", "state", state)
-        numbers, extra, arrays = checked(step, metrics, extra, history)
+        numbers, extra, arrays = storable(step, metrics, extra, history)
         name = (self.best or "").removeprefix("-")
         if name and numbers and name not in numbers:
             raise ValueError(f"Checkpoints: best={name!r} is not among the metrics: {', '.join(numbers)}.")
@@ -242,7 +242,7 @@ class Checkpoints:
             raise error
 
     def restore(self, like: PyTree, *, best: bool = False) -> Restored | None:
-        """Reads the newest checkpoint that is whole; a damaged one is passed over with a warning.
+        """Reads the newest checkpoint that is not damaged; one that is is passed over with a warning.
 
         Args:
             like: A state of the same structure; its values are not used.
@@ -261,11 +261,11 @@ class Checkpoints:
         self.wait()
         paths = self.paths()[::-1]
         if best:
-            found = self.best_path()
-            paths = [] if found is None else [found]
+            best_path = self.best_path()
+            paths = [] if best_path is None else [best_path]
         if not paths:
             return None
-        path, contents, damaged = newest_whole(self.folder, paths)
+        path, contents, damaged = newest_intact(self.folder, paths)
         self._damaged.update(damaged)
         check_fits(path, contents.record["leaves"], like)
         self._first = contents.record.get("first", 0)
@@ -279,14 +279,14 @@ class Checkpoints:
             self._error = error
 
     def _prune(self) -> None:
-        """Removes the run's checkpoints that are neither new nor the best, nor whole; never the one just written."""
+        """Removes the run's checkpoints that are damaged, or neither new nor the best; never the one just written."""
         paths = self._of_the_run()
         if self.max_to_keep is None:
             return
-        whole = [path for path in paths if path not in self._damaged]
-        keep = {*whole[-self.max_to_keep :], self.best_path()} | {*self._of_step(self._held)[-1:]}
+        intact = [path for path in paths if path not in self._damaged]
+        keep = {*intact[-self.max_to_keep :], self.best_path()} | {*self._of_step(self._held)[-1:]}
         for path in paths:
-            if path not in keep and not strangers(path):
+            if path not in keep and not foreign_files(path):
                 removed = path.with_name(f".{path.name}.removed")
                 try:
                     path.rename(removed)  # gone at once, so that no half of it can be taken for a checkpoint

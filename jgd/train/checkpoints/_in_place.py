@@ -2,7 +2,7 @@
 
 Where the system swaps two names (Linux and macOS, on most file systems), a process that is killed at any moment leaves
 the old folder or the new one under the name. Elsewhere there is a moment between two renames at which the name is
-free; the old folder then stands beside it, where `standing` finds it.
+free; the old folder then stands beside it, where `standing_for` finds it.
 """
 
 import contextlib
@@ -26,23 +26,23 @@ def draft_of(target: Path) -> Path:
     return draft
 
 
-def put_in_place(draft: Path, target: Path, may_go: Callable[[Path], None] | None = None) -> None:
+def put_in_place(draft: Path, target: Path, check_removable: Callable[[Path], None] | None = None) -> None:
     """Gives a finished draft the name of its target; what was there goes when the draft is there, and not before.
 
     Args:
         draft: What `draft_of` made.
         target: Where it goes.
-        may_go: Raises where the folder that it is given must not be deleted. None where the target must be free, or
-            an empty folder.
+        check_removable: Raises where the folder that it is given must not be deleted. None where the target must be
+            free, or an empty folder.
 
     Raises:
         OSError: It cannot be; then the target is as it was.
     """
-    if may_go is None or not target.exists():
+    if check_removable is None or not target.exists():
         os.rename(draft, target)  # fails where something has appeared there in the meantime
         flush(target.parent)
         return
-    may_go(target)
+    check_removable(target)
     swapped = swap(draft, target)
     old = draft if swapped else target.with_name(draft.name.replace(".partial-", ".replaced-"))
     try:
@@ -61,17 +61,17 @@ def put_in_place(draft: Path, target: Path, may_go: Callable[[Path], None] | Non
     shutil.rmtree(old, ignore_errors=True)
 
 
-def standing(target: Path) -> Path:
+def standing_for(target: Path) -> Path:
     """The folder that stands for a name: the one under it, or the old one, where a kill fell between two renames."""
     replaced = [] if os.path.lexists(target) else sorted(_beside(target, "replaced"), key=os.path.getmtime)
     return replaced[-1] if replaced else target
 
 
 def clear(target: Path) -> None:
-    """Undoes what a process that was killed has left beside a target."""
-    found = standing(target)
-    if found != target:
-        os.rename(found, target)
+    """Removes what a process that was killed has left beside a target."""
+    folder = standing_for(target)
+    if folder != target:
+        os.rename(folder, target)
     for left in [*_beside(target, "partial"), *_beside(target, "replaced")]:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > _SECONDS:
@@ -97,5 +97,5 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _beside(target: Path, word: str) -> list[Path]:
-    return [path for path in target.parent.glob(f".{glob.escape(target.name)}.{word}-*") if path.is_dir()]
+def _beside(target: Path, kind: str) -> list[Path]:
+    return [path for path in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*") if path.is_dir()]

@@ -52,7 +52,7 @@ def host_copy(tree: PyTree) -> dict[str, np.ndarray]:
             if not leaf.is_fully_addressable:
                 raise ValueError(f"checkpoint: the leaf {name} is spread over several processes; expected one process.")
             leaf.copy_to_host_async()  # all transfers at once
-    return {name: _own(leaf) for name, leaf in leaves.items()}
+    return {name: _to_host(leaf) for name, leaf in leaves.items()}
 
 
 def put_back(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
@@ -61,12 +61,12 @@ def put_back(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def check_fits(source: Path, found: Table, like: PyTree, what: str = "the state") -> None:
+def check_fits(source: Path, saved: Table, like: PyTree, what: str = "the state") -> None:
     """Compares what a checkpoint holds with what a state expects.
 
     Args:
         source: The checkpoint, for messages.
-        found: What it holds.
+        saved: What it holds.
         like: What is expected.
         what: What `like` is called in messages.
 
@@ -74,14 +74,14 @@ def check_fits(source: Path, found: Table, like: PyTree, what: str = "the state"
         ValueError: They differ; the message names every leaf that does.
     """
     expected = table_of(like)
-    lines = [f"the checkpoint has a leaf {name} that {what} lacks" for name in found if name not in expected]
-    lines += [f"{what} has a leaf {name} that the checkpoint lacks" for name in expected if name not in found]
-    for name in expected.keys() & found.keys():
-        (found_shape, found_dtype), (shape, dtype) = found[name], expected[name]
-        if tuple(found_shape) != tuple(shape):
-            lines.append(f"leaf {name} has shape {tuple(found_shape)}; {what} expects {tuple(shape)}")
-        if found_dtype != dtype:
-            lines.append(f"leaf {name} has dtype {found_dtype}; {what} expects {dtype}")
+    lines = [f"the checkpoint has a leaf {name} that {what} lacks" for name in saved if name not in expected]
+    lines += [f"{what} has a leaf {name} that the checkpoint lacks" for name in expected if name not in saved]
+    for name in expected.keys() & saved.keys():
+        (saved_shape, saved_dtype), (shape, dtype) = saved[name], expected[name]
+        if tuple(saved_shape) != tuple(shape):
+            lines.append(f"leaf {name} has shape {tuple(saved_shape)}; {what} expects {tuple(shape)}")
+        if saved_dtype != dtype:
+            lines.append(f"leaf {name} has dtype {saved_dtype}; {what} expects {dtype}")
     if lines:
         listed = "".join(f"\n  {line}" for line in sorted(lines))
         raise ValueError(f"checkpoint {source} does not fit {what} given:{listed}")
@@ -95,7 +95,7 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(_dtype(leaf), jax.dtypes.prng_key)
 
 
-def _own(leaf: Any) -> np.ndarray:
+def _to_host(leaf: Any) -> np.ndarray:
     host = np.asarray(leaf)
     # On a CPU the host's array is the device's own memory, which the next step may reuse.
     on_host = not isinstance(leaf, jax.Array) or all(device.platform == "cpu" for device in leaf.devices())
@@ -114,6 +114,6 @@ def _place(value: np.ndarray, like: Any) -> Any:
 
 def _generator_of(key: Any) -> Any:
     """Which generator a key belongs to, be it a key or the shape of one."""
-    found: list[Any] = []
-    jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
-    return found[0]
+    generators: list[Any] = []
+    jax.eval_shape(lambda traced: generators.append(jax.random.key_impl(traced)), key)
+    return generators[0]

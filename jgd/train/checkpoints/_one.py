@@ -6,12 +6,12 @@ from typing import Any, overload
 
 from jgd.core import PyTree
 from jgd.train._state import TrainState
-from jgd.train.checkpoints._files import Contents, is_checkpoint, may_be_replaced, orbax, some, write
+from jgd.train.checkpoints._files import Contents, check_replaceable, is_checkpoint, listed, orbax, write
 from jgd.train.checkpoints._in_place import clear
 from jgd.train.checkpoints._leaves import check_fits, check_leaves, host_copy, put_back
 from jgd.train.checkpoints._paths import as_path, reworded
 from jgd.train.checkpoints._record import record_of
-from jgd.train.checkpoints._search import Found, find, numbered
+from jgd.train.checkpoints._search import Intact, find, numbered
 
 
 def save_checkpoint(path: str | Path, state: TrainState, *, overwrite: bool = False) -> Path:
@@ -55,7 +55,7 @@ def save_checkpoint(path: str | Path, state: TrainState, *, overwrite: bool = Fa
     try:
         target = place.resolve()
         clear(target)
-        _refuse(target, overwrite)
+        _refuse_occupied(target, overwrite)
     except FileExistsError:
         raise
     except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
@@ -152,8 +152,8 @@ def restore_params(path: str | Path, like: PyTree, model_state: PyTree = None) -
     if not any(name.split(".")[0] == "params" for name in contents.record["leaves"]):
         raise ValueError(f"restore_params: {source} holds no TrainState, and so no params of one.")
     for name, tree in parts.items():
-        found = {leaf: table for leaf, table in contents.record["leaves"].items() if leaf.split(".")[0] == name}
-        check_fits(source, found, {name: tree}, f"the tree of {name}")
+        saved = {leaf: table for leaf, table in contents.record["leaves"].items() if leaf.split(".")[0] == name}
+        check_fits(source, saved, {name: tree}, f"the tree of {name}")
     if contents.record.get("averages"):
         warnings.warn(
             "restore_params: the optimizer of this run keeps other params to evaluate, such as an average, which its"
@@ -166,7 +166,7 @@ def restore_params(path: str | Path, like: PyTree, model_state: PyTree = None) -
     return restored["params"] if model_state is None else (restored["params"], restored["model_state"])
 
 
-def _find(owner: str, path: str | Path) -> Found:
+def _find(owner: str, path: str | Path) -> Intact:
     source = as_path(owner, "path", path)
     orbax()
     try:
@@ -177,11 +177,11 @@ def _find(owner: str, path: str | Path) -> Found:
         raise reworded(error, f"{owner}: cannot read {source}") from error
 
 
-def _refuse(target: Path, overwrite: bool) -> None:
-    """Sees that a checkpoint may go there.
+def _refuse_occupied(target: Path, overwrite: bool) -> None:
+    """Refuses a target where something stands that is not to be replaced.
 
     Raises:
-        FileExistsError: There is something that is not to be replaced.
+        FileExistsError: It does; the message says what.
     """
     if not target.is_symlink() and not target.exists():
         return
@@ -193,12 +193,12 @@ def _refuse(target: Path, overwrite: bool) -> None:
     if not inside:
         return
     if not is_checkpoint(target):
-        run = " the checkpoints of a run," if numbered(target) else ""
+        several = " the checkpoints of a run," if numbered(target) else ""
         raise FileExistsError(
             f"save_checkpoint: the folder {target} is no checkpoint, and is left as it is, with overwrite=True too:"
-            f" it holds{run} {some(inside)}. Give a name that is free, such as {target / 'checkpoint'}."
+            f" it holds{several} {listed(inside)}. Give a name that is free, such as {target / 'checkpoint'}."
         )
-    may_be_replaced(target)
+    check_replaceable(target)
     if not overwrite:
         raise FileExistsError(
             f"save_checkpoint: there is a checkpoint at {target} already. Pass overwrite=True to replace it, or give"

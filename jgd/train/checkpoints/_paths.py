@@ -3,25 +3,24 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 
-def as_path(owner: str, argument: str, given: Any) -> Path:
-    """The absolute path of what was given; `~` is the home.
+def as_path(owner: str, argument: str, value: str | os.PathLike[str]) -> Path:
+    """The absolute path of what a user passed; `~` is the home.
 
     Args:
         owner: The function that was called, for messages.
         argument: The name of its argument.
-        given: Text or a `pathlib.Path`, absolute or from the working folder.
+        value: Text or a `pathlib.Path`, absolute or from the working folder.
 
     Raises:
         TypeError: It is no path.
         ValueError: It is empty, or its `~user` has no home.
         FileNotFoundError: It is relative, and the working folder was deleted.
     """
-    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise TypeError(f"{owner}: {argument} must be a path, as text or pathlib.Path; got a {type(given).__name__}.")
+        raise TypeError(f"{owner}: {argument} must be a path, as text or pathlib.Path; got a {type(value).__name__}.")
     if not text or "\0" in text:
         raise ValueError(f"{owner}: {argument}={text!r} is no path; expected the name of a file or folder.")
     try:
@@ -33,7 +32,7 @@ def as_path(owner: str, argument: str, given: Any) -> Path:
 
 
 def make_folder(owner: str, argument: str, folder: Path) -> None:
-    """Makes a folder and those above it, where they are not there, and sees that one can write to it.
+    """Makes a folder and those above it, where they are not there, and tries to write to it.
 
     Raises:
         OSError: It cannot be made or written to; the message says so in words.

@@ -18,16 +18,21 @@ def record_of(state: PyTree) -> dict[str, Any]:
     return {"leaves": table_of(state), "averages": averages}
 
 
-def checked(step: Any, metrics: Any, extra: Any, history: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What is saved beside a state, as files hold it.
+def storable(
+    step: int,
+    metrics: Mapping[str, float] | None,
+    extra: Mapping[str, Any] | None,
+    history: Mapping[str, np.ndarray] | None,
+) -> tuple[dict[str, float], dict[str, Any], dict[str, np.ndarray]]:
+    """What is saved beside a state, as files hold it: metrics, extra and history.
 
     Raises:
         TypeError, ValueError: They cannot hold it.
     """
     check_count("Checkpoints.save", "step", step, 0)
-    for name, given in (("metrics", metrics), ("extra", extra), ("history", history)):
-        if given is not None and not isinstance(given, Mapping):
-            raise TypeError(f"Checkpoints.save: {name} must be a dict, or None; got a {type(given).__name__}.")
+    for name, value in (("metrics", metrics), ("extra", extra), ("history", history)):
+        if value is not None and not isinstance(value, Mapping):
+            raise TypeError(f"Checkpoints.save: {name} must be a dict, or None; got a {type(value).__name__}.")
     try:
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
     except (TypeError, ValueError) as error:
@@ -39,5 +44,5 @@ def checked(step: Any, metrics: Any, extra: Any, history: Any) -> tuple[dict[str
     arrays = {name: np.asarray(values) for name, values in (history or {}).items()}
     for name, array in arrays.items():
         if array.dtype.hasobject:
-            raise TypeError(f"Checkpoints.save: history[{name!r}] must be an array of numbers; got {history[name]!r}.")
+            raise TypeError(f"Checkpoints.save: history[{name!r}] must be an array of numbers; got {array!r}.")
     return numbers, dict(extra or {}), arrays

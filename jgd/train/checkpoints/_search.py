@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from jgd.train.checkpoints._files import CheckpointError, Contents, is_checkpoint, read, some
-from jgd.train.checkpoints._in_place import standing
+from jgd.train.checkpoints._files import CheckpointError, Contents, is_checkpoint, listed, read
+from jgd.train.checkpoints._in_place import standing_for
 
 #: How `Checkpoints` names the folders of its checkpoints.
 NAME = re.compile(r"(\d+)-step-(\d+)")
 
 
-class Found(NamedTuple):
-    """A checkpoint that is whole, and those that were passed over because they are damaged."""
+class Intact(NamedTuple):
+    """A checkpoint that can be read, and those that were passed over because they are damaged."""
 
     path: Path
     contents: Contents
@@ -23,12 +23,12 @@ class Found(NamedTuple):
 
 def numbered(folder: Path) -> list[Path]:
     """The checkpoints of a run in a folder, the oldest first."""
-    found = [(int(match[1]), path) for path in folder.glob("*-step-*") if (match := NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    matches = [(NAME.fullmatch(path.name), path) for path in folder.glob("*-step-*")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
 
 
-def newest_whole(folder: Path, paths: Iterable[Path]) -> Found:
-    """The first of several checkpoints that is whole; those before it are warned of.
+def newest_intact(folder: Path, paths: Iterable[Path]) -> Intact:
+    """The first of several checkpoints that is not damaged; those before it are warned of.
 
     Args:
         folder: Where they are, for messages.
@@ -53,7 +53,7 @@ def newest_whole(folder: Path, paths: Iterable[Path]) -> Found:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return Found(path, contents, damaged)
+        return Intact(path, contents, damaged)
     listed = "; ".join(reasons)
     raise CheckpointError(
         f"every checkpoint in {folder} is damaged ({listed}). To start anew, move them away (jgd.fit also does without"
@@ -63,26 +63,26 @@ def newest_whole(folder: Path, paths: Iterable[Path]) -> Found:
     )
 
 
-def find(folder: Path) -> Found:
-    """What a folder means: the checkpoint that it is, or the newest whole one of the run that it is the folder of.
+def find(folder: Path) -> Intact:
+    """What a folder means: the checkpoint that it is, or the newest of its run that is not damaged.
 
     Raises:
         FileNotFoundError: There is no such folder, or no checkpoint in it.
         CheckpointError: It is damaged, or all of them are.
     """
-    folder = standing(folder)
+    folder = standing_for(folder)
     if is_checkpoint(folder):
-        return Found(folder, read(folder), [])
+        return Intact(folder, read(folder), [])
     if not folder.exists():
         raise FileNotFoundError(f"no checkpoint at {folder}: there is no such folder.")
     if not folder.is_dir():
         raise FileNotFoundError(f"no checkpoint at {folder}: it is a file; a checkpoint is a folder.")
     if paths := numbered(folder):
-        return newest_whole(folder, paths[::-1])
+        return newest_intact(folder, paths[::-1])
     inside = [path.name for path in folder.iterdir()]
-    within = some(name for name in inside if is_checkpoint(folder / name) or numbered(folder / name))
+    within = listed(name for name in inside if is_checkpoint(folder / name) or numbered(folder / name))
     raise FileNotFoundError(
-        f"no checkpoint at {folder}: the folder holds {some(inside) or 'nothing'}, and neither record.json and"
+        f"no checkpoint at {folder}: the folder holds {listed(inside) or 'nothing'}, and neither record.json and"
         " manifest.json, as the folder of a checkpoint, nor <number>-step-<step>, as that of a run."
         + (f" Did you mean what is in it: {within}?" if within else "")
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from jgd.core import PyTree, is_integer, path_text
+from jgd.core import Array, PyTree, is_integer, path_text
 from jgd.train._counts import check_count
 
 Remainder = Literal["keep", "drop", "pad"]
@@ -179,7 +179,7 @@ class ArrayLoader:
         return {name: getattr(self, name) for name in names}
 
 
-def padded(batch: PyTree, mask: Any) -> Any:
+def padded(batch: PyTree, mask: Array | np.ndarray) -> PyTree:
     """A batch of which the mask says what is real."""
     from jgd.gradients import Padded  # used by few
 
@@ -190,9 +190,9 @@ def _common_length(arrays: PyTree) -> int:
     leaves = jax.tree_util.tree_flatten_with_path(arrays)[0]
     lengths = {path_text(path): leaf.shape[:1] for path, leaf in leaves}
     if not lengths or () in lengths.values() or len(set(lengths.values())) > 1:
-        found = ", ".join(f"{path} {length[0] if length else 'none'}" for path, length in lengths.items())
+        shown = ", ".join(f"{path} {length[0] if length else 'none'}" for path, length in lengths.items())
         raise ValueError(
-            f"ArrayLoader: every array must have the examples as its first axis; got lengths {found or 'of no arrays'}."
+            f"ArrayLoader: every array must have the examples as its first axis; got lengths {shown or 'of no arrays'}."
         )
     (length,) = set(lengths.values())
     if length[0] == 0:

@@ -1,4 +1,4 @@
-"""What is no data, what is no batch, and batches that a step cannot divide: seen before the first step."""
+"""Checks of data before the first step: that it is batches, of arrays, which the step can divide."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from jgd.core import PyTree, check_takes, path_text
 from jgd.train.data._array_loader import ArrayLoader
 from jgd.train.data._poisson_loader import PoissonLoader
+from jgd.train.data._position import Data
 
 _LOADER = "jgd.ArrayLoader({}, batch_size)"
 
@@ -75,11 +76,11 @@ def check_batch(batch: PyTree) -> bool:
     return True
 
 
-def check_divides(data: Any, parts: int) -> None:
-    """Sees that `accumulate` divides every batch, as far as their sizes are known.
+def check_divides(data: Data, parts: int) -> None:
+    """Refuses data with a batch that `accumulate` does not divide, as far as their sizes are known.
 
     Raises:
-        ValueError: It does not.
+        ValueError: There is one.
     """
     if parts == 1:
         return
@@ -94,16 +95,16 @@ def check_divides(data: Any, parts: int) -> None:
             raise ValueError(f"fit: accumulate={parts} does not divide {what}, of {size} examples.{advice}")
 
 
-def _sizes(data: Any) -> list[tuple[int, str]]:
+def _sizes(data: Data) -> list[tuple[int, str]]:
     if isinstance(data, list):
         return [(size, f"batch {i}") for i, batch in enumerate(data) if (size := _length(batch)) is not None]
     if not isinstance(data, ArrayLoader):
         return []
-    whole = [(data.batch_size, "a batch")]
+    full = [(data.batch_size, "a batch")]
     rest = data.size % data.batch_size
     if data.remainder != "keep" or isinstance(data, PoissonLoader) or not rest:
-        return whole
-    return [*(whole if data.size > data.batch_size else []), (rest, "the last batch of an epoch")]
+        return full
+    return [*(full if data.size > data.batch_size else []), (rest, "the last batch of an epoch")]
 
 
 def _length(batch: PyTree) -> int | None:
@@ -111,9 +112,9 @@ def _length(batch: PyTree) -> int | None:
     return shapes[0][0] if shapes and shapes[0] else None
 
 
-def _no_batches(found: str, name: str) -> TypeError:
+def _no_batches(kind: str, name: str) -> TypeError:
     return TypeError(
-        f"fit: data must be batches; got {found}. For batches of examples in memory pass {_LOADER.format(name)}."
+        f"fit: data must be batches; got {kind}. For batches of examples in memory pass {_LOADER.format(name)}."
     )
 
 

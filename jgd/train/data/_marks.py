@@ -14,7 +14,7 @@ import jax
 from jgd.core import is_traced
 from jgd.train._state import TrainState
 from jgd.train.data._array_loader import ArrayLoader
-from jgd.train.data._position import Place
+from jgd.train.data._position import Data, Place
 
 
 class _Mark(NamedTuple):
@@ -27,7 +27,7 @@ class _Mark(NamedTuple):
 _marks: dict[int, _Mark] = {}
 
 
-def place_of(state: TrainState, data: Any) -> Place:
+def place_of(state: TrainState, data: Data) -> Place:
     """Where a run from this state begins.
 
     Where the loader was told to go; else where `fit` left the state, if the data is the same; else at the start.
@@ -40,7 +40,7 @@ def place_of(state: TrainState, data: Any) -> Place:
     return mark.place
 
 
-def remember(state: TrainState, data: Any, place: Place) -> None:
+def remember(state: TrainState, data: Data, place: Place) -> None:
     """Notes the place of a state that is about to be returned.
 
     A batch within an epoch is found again only in data that gives the same ones twice.
@@ -55,7 +55,7 @@ def remember(state: TrainState, data: Any, place: Place) -> None:
 
 
 @contextlib.contextmanager
-def loader_left_at(place: Callable[[], Place], data: Any) -> Iterator[None]:
+def loader_left_at(place: Callable[[], Place], data: Data) -> Iterator[None]:
     """However the block ends, a loader then stands at `place()`: not at what was drawn ahead."""
     try:
         yield

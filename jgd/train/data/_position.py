@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, NamedTuple
 
 from jgd.core import PyTree
-from jgd.train.data._prefetch import ahead, to_device
+from jgd.train.data._prefetch import prefetched, to_device
 
 Data = Iterable[PyTree] | Callable[[int], Iterable[PyTree]]
 
@@ -59,7 +59,7 @@ class Source:
         """Each batch, with the place where a run that has trained on it stands."""
         if self._prefetch == 0:
             return self._placed()
-        return ahead(((to_device(batch), place) for batch, place in self._placed()), self._prefetch)
+        return prefetched(((to_device(batch), place) for batch, place in self._placed()), self._prefetch)
 
     def after(self) -> Place:
         """The place where the next epoch begins, once this one is through."""

@@ -17,7 +17,7 @@ def to_device(batch: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.device_put(leaf) if isinstance(leaf, np.ndarray) else leaf, batch)
 
 
-def ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
+def prefetched(items: Iterable[Item], count: int) -> Iterator[Item]:
     """The same items, of which up to `count` are drawn before they are asked for.
 
     An error that drawing one meets is raised where that item would have come, after those drawn before it.

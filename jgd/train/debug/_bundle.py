@@ -32,7 +32,7 @@ class Bundle(NamedTuple):
 def save_bundle(
     folder: str | Path, state: PyTree, batch: PyTree, info: Mapping[str, Any], files: Mapping[str, str]
 ) -> Path:
-    """Writes a bundle: `arrays.npz`, `bundle.json` and text files. It appears whole or not at all.
+    """Writes a bundle: `arrays.npz`, `bundle.json` and text files. It appears complete or not at all.
 
     Args:
         folder: Where; if there is something, a number is put behind the name.
@@ -69,7 +69,7 @@ def save_bundle(
         (draft / "bundle.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         for name, text in files.items():
             (draft / name).write_text(text, encoding="utf-8")
-        return _rename(draft, target)
+        return _put_in_place(draft, target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -193,27 +193,27 @@ def _build(node: Mapping[str, Any], path: str, leaves: Mapping[str, Any], folder
     if kind in ("list", "tuple"):
         parts = [_build(part, f"{path}[{i}]", leaves, folder) for i, part in enumerate(node["parts"])]
         return parts if kind == "list" else tuple(parts)
-    made = _named_tuple(node["class"]) if kind == "named tuple" else None
-    if made is None:
+    named_tuple = _named_tuple(node["class"]) if kind == "named tuple" else None
+    if named_tuple is None:
         raise ValueError(
             f"{folder}: cannot make a {node['class']}, at {path or 'the root'}; pass like=(state, batch), of the same"
             " structure."
         )
-    return made(**{name: _build(part, f"{path}.{name}", leaves, folder) for name, part in node["parts"]})
+    return named_tuple(**{name: _build(part, f"{path}.{name}", leaves, folder) for name, part in node["parts"]})
 
 
 def _named_tuple(name: str) -> Any:
     module, _, qualified = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        value: Any = importlib.import_module(module)
         for part in qualified.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except (ImportError, AttributeError):
         return None
-    return found if isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields") else None
+    return value if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields") else None
 
 
-def _rename(draft: Path, target: Path) -> Path:
+def _put_in_place(draft: Path, target: Path) -> Path:
     """Gives the draft its name, or the next one that is free."""
     number = 0
     while True:

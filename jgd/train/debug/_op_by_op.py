@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from jgd.core import PyTree, path_keys
+from jgd.core import ArrayLike, PyTree, path_keys
 
 _OWN_FOLDERS = (str(Path(jax.__file__).parent), str(Path(__file__).parents[1]))
 
@@ -57,16 +57,18 @@ def first_not_finite(function: Callable[..., PyTree], **arguments: PyTree) -> tu
         `(result, origin)`: what the function returns, and where the earliest of all that is not finite in it came
         from; None where all of it is finite.
     """
-    closed, shape = jax.make_jaxpr(lambda given: function(**given), return_shape=True)(arguments)
+    closed, shape = jax.make_jaxpr(lambda values: function(**values), return_shape=True)(arguments)
     paths = jax.tree_util.tree_flatten_with_path(arguments)[0]
     inputs = [_Value(jnp.asarray(leaf), _of_input(path, leaf)) for path, leaf in paths]
-    results = _Interpreter().run(closed.jaxpr, [_Value(const, _of_input((), const)) for const in closed.consts], inputs)
+    results = _Interpreter().evaluate(
+        closed.jaxpr, [_Value(const, _of_input((), const)) for const in closed.consts], inputs
+    )
     origins = [value.origin for value in results if value.origin is not None]
     result = jax.tree.unflatten(jax.tree.structure(shape), [value.data for value in results])
     return result, min(origins, key=lambda origin: origin.order, default=None)
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: ArrayLike) -> bool:
     """Whether an array holds neither NaN nor infinity; what has no fractions is finite."""
     return not jnp.issubdtype(jnp.result_type(value), jnp.inexact) or bool(jnp.all(jnp.isfinite(value)))
 
@@ -75,10 +77,10 @@ def _of_input(path: tuple[Any, ...], leaf: Any) -> Origin | None:
     if is_finite(leaf):
         return None
     name = str(path_keys(path)[0]) + jax.tree_util.keystr(path[1:]) if path else "a constant"
-    return Origin(-1, name, "", "", (), _what(leaf))
+    return Origin(-1, name, "", "", (), _kind_of(leaf))
 
 
-def _what(value: Any) -> str:
+def _kind_of(value: Any) -> str:
     return "NaN" if bool(jnp.any(jnp.isnan(value))) else "infinity"
 
 
@@ -86,7 +88,7 @@ class _Interpreter:
     def __init__(self) -> None:
         self.order = 0
 
-    def run(
+    def evaluate(
         self,
         jaxpr: Any,
         consts: Sequence[_Value],
@@ -106,10 +108,10 @@ class _Interpreter:
     def _operation(self, eqn: Any, inputs: list[_Value], inside: tuple[str, ...]) -> list[_Value]:
         name, params = eqn.primitive.name, eqn.params
         if name in _HOLDERS and _HOLDERS[name] in params:
-            return self._run_closed(params[_HOLDERS[name]], inputs, inside)
+            return self._evaluate_closed(params[_HOLDERS[name]], inputs, inside)
         if name == "cond":
             branch = params["branches"][int(inputs[0].data)]
-            return self._run_closed(branch, inputs[1:], inside)
+            return self._evaluate_closed(branch, inputs[1:], inside)
         self.order += 1
         order = self.order
         results = _as_one(eqn, [value.data for value in inputs])
@@ -128,13 +130,13 @@ class _Interpreter:
         def origin(result: Any) -> Origin | None:
             if is_finite(result):
                 return None
-            return cause or Origin(order, name, source, line, inside, _what(result))
+            return cause or Origin(order, name, source, line, inside, _kind_of(result))
 
         return [_Value(result, origin(result)) for result in results]
 
-    def _run_closed(self, closed: Any, inputs: Sequence[_Value], inside: tuple[str, ...]) -> list[_Value]:
+    def _evaluate_closed(self, closed: Any, inputs: Sequence[_Value], inside: tuple[str, ...]) -> list[_Value]:
         consts = [_Value(const, _of_input((), const)) for const in getattr(closed, "consts", ())]
-        return self.run(getattr(closed, "jaxpr", closed), consts, inputs, inside)
+        return self.evaluate(getattr(closed, "jaxpr", closed), consts, inputs, inside)
 
     def _scan(
         self, params: Any, num_consts: int, num_carry: int, inputs: list[_Value], inside: tuple[str, ...]
@@ -145,7 +147,7 @@ class _Interpreter:
         for i in reversed(range(length)) if params["reverse"] else range(length):
             items = [_Value(s.data[i], None if is_finite(s.data[i]) else s.origin) for s in stacked]
             place = (*inside, f"iteration {i} of a scan of {length}")
-            results = self._run_closed(params["jaxpr"], [*consts, *carry, *items], place)
+            results = self._evaluate_closed(params["jaxpr"], [*consts, *carry, *items], place)
             carry, outputs[i] = results[:num_carry], results[num_carry:]
         columns = zip(*(outputs[i] for i in range(length)), strict=True)
         return [*carry, *(_stacked(column) for column in columns)]
@@ -155,9 +157,9 @@ class _Interpreter:
         at_carry = at_body + params["body_nconsts"]
         of_cond, of_body, carry = inputs[:at_body], inputs[at_body:at_carry], inputs[at_carry:]
         i = 0
-        while bool(self._run_closed(params["cond_jaxpr"], [*of_cond, *carry], inside)[0].data):
+        while bool(self._evaluate_closed(params["cond_jaxpr"], [*of_cond, *carry], inside)[0].data):
             place = (*inside, f"iteration {i} of a while loop")
-            carry = self._run_closed(params["body_jaxpr"], [*of_body, *carry], place)
+            carry = self._evaluate_closed(params["body_jaxpr"], [*of_body, *carry], place)
             i += 1
         return carry
 
@@ -185,10 +187,10 @@ def _stacked(column: Sequence[_Value]) -> _Value:
 
 def _source_of(eqn: Any) -> tuple[str, str]:
     """The innermost line of the user's own files, or else of any but JAX's and this library's."""
-    found = getattr(eqn.source_info, "traceback", None)
-    if found is None:
+    trace = getattr(eqn.source_info, "traceback", None)
+    if trace is None:
         return "", ""
-    frames = traceback.extract_tb(found.as_python_traceback())
+    frames = traceback.extract_tb(trace.as_python_traceback())
     frames = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDERS)]
     frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     if not frames:

@@ -1,4 +1,4 @@
-"""Finding out why a step is not finite: which operation, which examples; and keeping what reproduces it."""
+"""Why a step is not finite: which operation, which examples; and a bundle that reproduces it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import PyTree
+from jgd.core import Array, PyTree
 from jgd.gradients import Padded
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._paths import as_path
 from jgd.train.debug._bundle import save_bundle
 from jgd.train.debug._op_by_op import Origin, first_not_finite
 from jgd.train.guards._events import example_ids
-from jgd.train.guards._finite import ALL_FINITE, first_bad_leaf, leaf_name
+from jgd.train.guards._finite import ALL_FINITE, NonFiniteError, first_bad_leaf, leaf_name
 from jgd.train.step._advance import Options, differentiate, scale_of, step_key
 from jgd.train.step._stacked import check_batch
 
@@ -107,7 +107,9 @@ def debug_step(step: MadeStep, state: TrainState, batch: PyTree, folder: str | P
     if folder is not None:
         folder = as_path("debug_step", "folder", folder)
 
-    def run(params: PyTree, batch: PyTree, model_state: PyTree, key: Any, scale: Any) -> PyTree:
+    def loss_and_grads(
+        params: PyTree, batch: PyTree, model_state: PyTree, key: Array | None, scale: Array | None
+    ) -> tuple[Array, PyTree]:
         at = TrainState(state.step, params, None, None, model_state)
         loss, grads, *_ = differentiate(options, at, batch, key, scale)
         return loss, grads
@@ -115,7 +117,7 @@ def debug_step(step: MadeStep, state: TrainState, batch: PyTree, folder: str | P
     check_batch("debug_step", batch)
     key, scale = step_key(state), scale_of(state)
     (loss, grads), origin = first_not_finite(
-        run, params=state.params, batch=batch, model_state=state.model_state, key=key, scale=scale
+        loss_and_grads, params=state.params, batch=batch, model_state=state.model_state, key=key, scale=scale
     )
     position = int(first_bad_leaf(loss, grads))
     leaf = None if position == ALL_FINITE else leaf_name(position, state.params)
@@ -129,7 +131,7 @@ def debug_step(step: MadeStep, state: TrainState, batch: PyTree, folder: str | P
     return report._replace(bundle=save_bundle(folder, state, batch, info, files))
 
 
-def add_report(step: MadeStep, error: Any, state: TrainState, batch: PyTree, folder: Path) -> None:
+def add_report(step: MadeStep, error: NonFiniteError, state: TrainState, batch: PyTree, folder: Path) -> None:
     """Adds to an error what `debug_step` finds, as `.report` and in its text. Never hides the error itself."""
     try:
         report = debug_step(step, state, batch, folder / f"step_{int(state.step)}")
@@ -145,8 +147,8 @@ def _report(
 ) -> DebugReport:
     if leaf is None or origin is None:
         return DebugReport(step, leaf, loss, None, "", "", False, (), "", examples, ids, None)
-    found = (origin.operation, origin.source, origin.line, bool(np.isfinite(loss)), origin.inside, origin.makes)
-    return DebugReport(step, leaf, loss, *found, examples, ids, None)
+    where = (origin.operation, origin.source, origin.line, bool(np.isfinite(loss)), origin.inside, origin.makes)
+    return DebugReport(step, leaf, loss, *where, examples, ids, None)
 
 
 def _names(batch: PyTree, examples: list[int] | None) -> list[Any] | None:
@@ -168,7 +170,7 @@ def _nonfinite_examples(options: Options, state: TrainState, batch: PyTree) -> l
     real = np.ones(size, bool) if mask is None else np.asarray(mask)
 
     @jax.jit  # all of it as arguments: with constants XLA computes in another order, and float16 overflows elsewhere
-    def is_nonfinite(state: TrainState, leaves: PyTree, i: Any) -> Any:
+    def is_nonfinite(state: TrainState, leaves: PyTree, i: int) -> Array:
         one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i, 1) if leaf.ndim else leaf, leaves)
         # A loss of a padded batch reads the mask; that of `gradient=` was given each example without it.
         one = one if mask is None or options.gradient is not None else Padded(one, jnp.ones(1, bool))

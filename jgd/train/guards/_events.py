@@ -26,7 +26,12 @@ Event = dict[str, Any]
 
 @checked
 def events_of(
-    metrics: Mapping[str, Any], *, step: int, params: PyTree = None, batch: PyTree = None, bad_leaf: int | None = None
+    metrics: Mapping[str, PyTree],
+    *,
+    step: int,
+    params: PyTree = None,
+    batch: PyTree = None,
+    bad_leaf: int | None = None,
 ) -> list[Event]:
     """The events of one step as records for a log, JSON as they are.
 
@@ -69,7 +74,7 @@ def events_of(
         name: np.asarray(value).item() for name, value in metrics.items() if name != "aux" and np.ndim(value) == 0
     }
     place = {"step": int(step), "action": "stop" if bits & STOPPED else "skip"}
-    ids = {} if (found := example_ids(batch)) is None else {"ids": found}
+    ids = {} if (names := example_ids(batch)) is None else {"ids": names}
     leaf = {"leaf": _leaf(number["bad_leaf"], params)}
     counts = {name: number[name] for name in ("skips", "consecutive_skips")}
     events: list[Event] = []
@@ -92,12 +97,12 @@ def events_of(
 
 
 def _without_guard(
-    metrics: Mapping[str, Any], step: int, params: PyTree, batch: PyTree, bad_leaf: int | None
+    metrics: Mapping[str, PyTree], step: int, params: PyTree, batch: PyTree, bad_leaf: int | None
 ) -> list[Event]:
     if bool(metrics["finite"]):
         return []
     leaf = {} if bad_leaf is None or int(bad_leaf) == ALL_FINITE else {"leaf": _leaf(int(bad_leaf), params)}
-    ids = {} if (found := example_ids(batch)) is None else {"ids": found}
+    ids = {} if (names := example_ids(batch)) is None else {"ids": names}
     return [{"kind": "nonfinite", "step": int(step)} | leaf | {"loss": float(metrics["loss"])} | ids]
 
 
@@ -117,7 +122,7 @@ def example_ids(batch: PyTree) -> list[Any] | None:
     return None
 
 
-def error_of_events(events: list[Event], state: Any) -> Exception | None:
+def error_of_events(events: list[Event], state: PyTree) -> Exception | None:
     """The error that ends the run, where the step has stopped it.
 
     Args:

@@ -16,11 +16,12 @@ class NonFiniteError(FloatingPointError):
 
     Attributes:
         step: The step at which it was met.
-        leaf: The path of the first bad gradient leaf, or `"loss"` where all gradients were finite.
+        leaf: The path of the first gradient leaf that is not finite, or `"loss"` where all gradients were finite.
         state: The training state as it was before that step. Nothing of it was lost or changed.
+        report: What `jgd.debug_step` says of it, where the step was made with `debug`; None otherwise.
     """
 
-    def __init__(self, step: int, leaf: str, loss: float, state: Any = None, more: str = ""):
+    def __init__(self, step: int, leaf: str, loss: float, state: PyTree = None, more: str = ""):
         what = "the loss" if leaf == "loss" else f"the gradient at {leaf}"
         advice = more or (
             " Look at the batch, lower the learning rate, or clip; on_nonfinite='skip' leaves such batches out."
@@ -30,6 +31,7 @@ class NonFiniteError(FloatingPointError):
             f" error's .state.{advice}"
         )
         self.step, self.leaf, self.state = step, leaf, state
+        self.report: Any = None  # a DebugReport, which is made of what stands here
 
 
 class SpikeError(ArithmeticError):
@@ -43,7 +45,7 @@ class SpikeError(ArithmeticError):
         state: The training state as it was before that step. Nothing of it was lost or changed.
     """
 
-    def __init__(self, step: int, number: str, value: float, threshold: float, state: Any = None):
+    def __init__(self, step: int, number: str, value: float, threshold: float, state: PyTree = None):
         super().__init__(
             f"step {step}: {number} is {value:.6g}, a spike above {threshold:.6g}, and the guard asks for a rollback."
             " The state from before this step is in this error's .state. jgd.Rollback brings back an earlier one;"

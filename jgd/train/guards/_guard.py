@@ -107,7 +107,7 @@ class Guard:
             self.settings(),
         )
 
-    def retune(self, state: Any) -> Any:
+    def retune(self, state: PyTree) -> PyTree:
         """The training state with this guard's numbers. Counters, windows and the present loss scale stay.
 
         Raises:
@@ -126,13 +126,13 @@ def _with_settings(state: Any, part: Any) -> Any:
     return state._replace(settings=jax.tree.map(in_place_of, state.settings, part.settings()))
 
 
-def check_guard_state(guard: Guard | None, found: PyTree) -> None:
+def check_guard_state(guard: Guard | None, state: PyTree) -> None:
     """Refuses a state whose guard is not that of the step.
 
     Raises:
         ValueError: One has a guard and the other has none, or they differ in their parts or windows.
     """
-    if (guard is None) != (found is None):
+    if (guard is None) != (state is None):
         with_guard, without = ("state", "step") if guard is None else ("step", "state")
         raise ValueError(
             f"the {with_guard} has a guard and the {without} has none. Pass the same jgd.Guard to both:"
@@ -141,10 +141,10 @@ def check_guard_state(guard: Guard | None, found: PyTree) -> None:
     if guard is None:
         return
     expected = jax.eval_shape(guard.init)
-    if _outline(found) != _outline(expected):
+    if _outline(state) != _outline(expected):
         raise ValueError(
             f"the state's guard is another than the step's, {guard!r}: they differ in parts, watched numbers or"
-            f" windows. Found {_outline(found)[1]}; expected {_outline(expected)[1]}."
+            f" windows. Found {_outline(state)[1]}; expected {_outline(expected)[1]}."
         )
 
 

@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
-from jgd.core import Array
+from jgd.core import Array, PyTree
 from jgd.train.guards._guard import LOSS_SPIKE, NORM_SPIKE
 
 #: Why a run ended; see `fit`.
@@ -20,7 +21,7 @@ History = dict[str, Any]
 class Column:
     """Numbers under one name, to which one appends cheaply and which become an array at little cost."""
 
-    def __init__(self, values: Any = ()):
+    def __init__(self, values: npt.ArrayLike = ()):
         self._array = np.asarray(values)
         self._new: list[Any] = []
 
@@ -28,7 +29,7 @@ class Column:
         """How many there are."""
         return len(self._array) + len(self._new)
 
-    def append(self, value: Any) -> None:
+    def append(self, value: npt.ArrayLike) -> None:
         """One number more."""
         self._new.append(value)
 
@@ -77,14 +78,14 @@ class Recorder:
                 self._of_metrics.add(plain)
         self.closed = max(map(len, self.epochs.values()), default=0)  # epochs so far
 
-    def add(self, step: int, epoch: int, metrics: Mapping[str, Any], bad_leaf: Array) -> None:
+    def add(self, step: int, epoch: int, metrics: Mapping[str, PyTree], bad_leaf: Array) -> None:
         """Takes the metrics of one step: the scalars among them, those in `aux` included."""
         scalars, names = scalars_of(metrics)
         self._of_metrics |= names
         self._unfetched.append(_Unfetched(step, epoch, None, scalars, bad_leaf))
 
     def add_many(
-        self, step: int, epoch: int, count: int, scalars: Mapping[str, Any], bad_leaves: Array, names: set[str]
+        self, step: int, epoch: int, count: int, scalars: Mapping[str, Array], bad_leaves: Array, names: set[str]
     ) -> None:
         """Takes the numbers of `count` steps, each an array of which the first `count` entries are theirs."""
         self._of_metrics |= names
@@ -168,7 +169,7 @@ def _drop_last(columns: dict[str, Column], count: int) -> None:
         columns[name] = Column(column.array()[: max(0, len(column) - count)])
 
 
-def scalars_of(metrics: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+def scalars_of(metrics: Mapping[str, PyTree]) -> tuple[dict[str, Any], set[str]]:
     """The scalars of a step's metrics, those of `aux` first; and the names of the metrics proper."""
     aux = metrics.get("aux")
     of_step = {name: value for name, value in metrics.items() if name != "aux"}

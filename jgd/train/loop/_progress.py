@@ -43,11 +43,11 @@ class Progress:
         if self._bar is not None:
             self._bar.update(steps)
 
-    def show(self, record: Mapping[str, Any]) -> None:
+    def show(self, numbers: Mapping[str, float]) -> None:
         """Numbers beside the bar, as of the last time they were fetched from the device."""
         self._fetched = time.perf_counter()
         if self._bar is not None:
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in record.items()}, refresh=False)
+            self._bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
 
     def finish(self, epoch: int, summary: Mapping[str, float]) -> None:
         """Closes the bar, and leaves a line for the epoch: its numbers, its time, its steps a second."""

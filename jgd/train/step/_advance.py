@@ -23,7 +23,7 @@ from jgd.train.guards._guard import Guard, check_guard_state, decide
 from jgd.train.guards._rates import learning_rates, lower_rates
 from jgd.train.step._loss_weight import LossWeight
 from jgd.train.step._objective import GradientFn, evaluate, grad_of, loss_of_params
-from jgd.train.step._same_optimizer import told_apart
+from jgd.train.step._same_optimizer import explain_foreign_state
 
 OnNonfinite = Literal["raise", "skip", "ignore"]
 Metrics = dict[str, Any]
@@ -66,7 +66,7 @@ def make_advance(optimizer: GradientTransformation, options: Options) -> Advance
         }
 
         def move() -> tuple[PyTree, PyTree, Array]:
-            with told_apart(optimizer, state.params, state.opt_state):
+            with explain_foreign_state(optimizer, state.params, state.opt_state):
                 if not options.norms:
                     return *update_params(optimizer, grads, state.opt_state, state.params, **extra), unmoved
                 updates, opt_state = transform.update(grads, state.opt_state, state.params, **extra)

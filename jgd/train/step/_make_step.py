@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import GradientTransformation, LossFn, PyTree, checked, is_traced
+from jgd.core import Array, GradientTransformation, LossFn, PyTree, checked, is_traced
 from jgd.train._state import TrainState
 from jgd.train.checkpoints._paths import as_path
 from jgd.train.debug._report import add_report
@@ -87,7 +87,7 @@ class Step:
                     raise error
         return state, metrics
 
-    def outcome(self, metrics: Mapping[str, Any], bad_leaf: Any) -> Any:
+    def outcome(self, metrics: Mapping[str, PyTree], bad_leaf: Array | int) -> Array | int:
         """What came of a step, or of several: the bits of the guard's `event`, or without a guard `bad_leaf`."""
         return bad_leaf if self.options.guard is None else metrics["event"]
 
@@ -98,7 +98,7 @@ class Step:
         return bool(outcome & STOPPED)
 
     def error_of(
-        self, metrics: Mapping[str, Any], bad_leaf: int, state: TrainState, batch: PyTree = None
+        self, metrics: Mapping[str, PyTree], bad_leaf: int, state: TrainState, batch: PyTree = None
     ) -> Exception | None:
         """The error of a step that has ended the run, None for any other step.
 

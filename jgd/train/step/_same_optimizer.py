@@ -1,4 +1,4 @@
-"""Whether the optimizer that made a state is that of the step: it is given twice, and the two should be one.
+"""Whether the optimizer that made a state is that of the step: a user passes it twice, and the two should be one.
 
 An optimizer is two functions. What they were made of stands in their closures, and that is what is compared: only where
 a state meets a step for the first time, and only where the two are not the same object.
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, PyTree, is_array, is_traced, path_text, transform_text
+from jgd.core import Array, GradientTransformation, PyTree, is_array, is_traced, path_text, transform_text
 
 #: Arrays of more entries are compared by shape and dtype alone.
 FEW = 64
@@ -40,15 +40,15 @@ class Difference(NamedTuple):
 _MADE: dict[int, tuple[Any, Any]] = {}  # by the id of the state's `step`: a weak reference to it, and what made it
 
 
-def remember(step: Array, optimizer: Any) -> None:
+def remember(step: Array, optimizer: GradientTransformation) -> None:
     """Notes which optimizer made the state with this very `step`."""
     if not is_traced(step):
         mark = id(step)
-        _MADE[mark] = (weakref.ref(step, lambda _, made=_MADE: made.pop(mark, None)), optimizer)
+        _MADE[mark] = (weakref.ref(step, lambda _, makers=_MADE: makers.pop(mark, None)), optimizer)
 
 
-def check_same_optimizer(step: Any, optimizer: Any) -> None:
-    """Tells a user whose state was made by another optimizer; about states of unknown origin nothing is said.
+def check_same_optimizer(step: Array, optimizer: GradientTransformation) -> None:
+    """Refuses a state that another optimizer made; a state of unknown origin passes.
 
     Args:
         step: The `step` of a state.
@@ -58,16 +58,16 @@ def check_same_optimizer(step: Any, optimizer: Any) -> None:
         ValueError: They are different rules, or differ in options or in how they were put together. Where they differ
             in numbers alone, it is a warning.
     """
-    found = _MADE.get(id(step))
-    if found is None or found[1] is optimizer or found[0]() is not step:
+    reference, maker = _MADE.get(id(step), (None, None))
+    if reference is None or maker is optimizer or reference() is not step:
         return
-    unlike = differences(found[1], optimizer)
-    _MADE[id(step)] = (found[0], optimizer)  # told once
-    if not unlike:
+    unequal = differences(maker, optimizer)
+    _MADE[id(step)] = (reference, optimizer)  # told once
+    if not unequal:
         return
-    texts = transform_text(found[1]), transform_text(optimizer)
-    listed = ", ".join(map(str, unlike[:5])) + (", ..." if len(unlike) > 5 else "")
-    if not all(difference.is_number for difference in unlike):
+    texts = transform_text(maker), transform_text(optimizer)
+    listed = ", ".join(map(str, unequal[:5])) + (", ..." if len(unequal) > 5 else "")
+    if not all(difference.is_number for difference in unequal):
         raise ValueError(
             f"this state was made for another optimizer: TrainState.create was given {texts[0]}, make_step {texts[1]}."
             f"{'' if texts[0] != texts[1] else f' They differ in {listed}.'} Give both the same one."
@@ -82,7 +82,7 @@ def check_same_optimizer(step: Any, optimizer: Any) -> None:
 
 
 @contextlib.contextmanager
-def told_apart(optimizer: Any, params: PyTree, opt_state: PyTree) -> Iterator[None]:
+def explain_foreign_state(optimizer: GradientTransformation, params: PyTree, opt_state: PyTree) -> Iterator[None]:
     """Says that a state is another optimizer's where that is why an update fails.
 
     Raises:
@@ -96,14 +96,14 @@ def told_apart(optimizer: Any, params: PyTree, opt_state: PyTree) -> Iterator[No
             raise
         raise ValueError(
             f"make_step: this state's opt_state is another optimizer's than {transform_text(optimizer)}:"
-            f" {_first_apart(opt_state, expected)}. Make the state with TrainState.create(params, optimizer) and the"
-            " step's own optimizer."
+            f" {_first_difference(opt_state, expected)}. Make the state with TrainState.create(params, optimizer) and"
+            " the step's own optimizer."
         ) from error
 
 
-def _first_apart(found: PyTree, expected: PyTree) -> str:
+def _first_difference(opt_state: PyTree, expected: PyTree) -> str:
     paths = [
-        [path_text(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]] for tree in (found, expected)
+        [path_text(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]] for tree in (opt_state, expected)
     ]
     for mine, others, text in ((paths[1], paths[0], "it lacks"), (paths[0], paths[1], "it has")):
         missing = [path for path in mine if path not in others]
@@ -112,22 +112,22 @@ def _first_apart(found: PyTree, expected: PyTree) -> str:
     return "its leaves stand in other containers"
 
 
-def differences(first: Any, second: Any) -> list[Difference]:
-    """What is not the same in two optimizers; where it cannot be told, nothing is said."""
-    found: dict[str, Difference] = {}
-    _walk("", first, second, set(), found)
-    return list(found.values())
+def differences(first: GradientTransformation, second: GradientTransformation) -> list[Difference]:
+    """What is not the same in two optimizers; what cannot be compared is left out."""
+    by_name: dict[str, Difference] = {}
+    _compare("", first, second, set(), by_name)
+    return list(by_name.values())
 
 
-def _walk(name: str, a: Any, b: Any, seen: set[tuple[int, int]], found: dict[str, Difference]) -> None:
-    if a is b or name in IGNORED or (id(a), id(b)) in seen or is_traced(a) or is_traced(b):
+def _compare(name: str, a: Any, b: Any, visited: set[tuple[int, int]], by_name: dict[str, Difference]) -> None:
+    if a is b or name in IGNORED or (id(a), id(b)) in visited or is_traced(a) or is_traced(b):
         return
-    seen.add((id(a), id(b)))
+    visited.add((id(a), id(b)))
 
     def note(is_number: bool, first: Any = a, second: Any = b) -> None:
-        found.setdefault(name, Difference(name, first, second, is_number))
+        by_name.setdefault(name, Difference(name, first, second, is_number))
 
-    a, b = _opened(a), _opened(b)
+    a, b = _unwrapped(a), _unwrapped(b)
     if _is_plain(a) or _is_plain(b):
         if not _equal(a, b):
             note(_is_number(a) and _is_number(b), _shown(a), _shown(b))
@@ -136,9 +136,9 @@ def _walk(name: str, a: Any, b: Any, seen: set[tuple[int, int]], found: dict[str
             note(False, a.__qualname__.partition(".")[0], b.__qualname__.partition(".")[0])
             return
         for inside, x, y in zip(a.__code__.co_freevars, a.__closure__ or (), b.__closure__ or (), strict=True):
-            _walk(inside, _content(x), _content(y), seen, found)
-        _walk(name, a.__defaults__, b.__defaults__, seen, found)
-        _walk(name, a.__kwdefaults__, b.__kwdefaults__, seen, found)
+            _compare(inside, _content(x), _content(y), visited, by_name)
+        _compare(name, a.__defaults__, b.__defaults__, visited, by_name)
+        _compare(name, a.__kwdefaults__, b.__kwdefaults__, visited, by_name)
     elif type(a) is not type(b):
         note(False, type(a).__name__, type(b).__name__)
     else:
@@ -147,10 +147,10 @@ def _walk(name: str, a: Any, b: Any, seen: set[tuple[int, int]], found: dict[str
             note(False, *(f"{len(parts)} parts" for parts in (mine, others)))
             return
         for (key, x), (_, y) in zip(mine, others, strict=True):
-            _walk(key, x, y, seen, found)
+            _compare(key, x, y, visited, by_name)
 
 
-def _opened(value: Any) -> Any:
+def _unwrapped(value: Any) -> Any:
     """A function as it was written; the parts of one that was bound or filled in."""
     if isinstance(value, types.MethodType):
         return value.__func__, value.__self__
