@@ -79,7 +79,8 @@ def acprop(
         eps_root: Added to the second moment at every step, at least 0.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `mu`, `nu`, two numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, `nu`, two
+        numbers a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the

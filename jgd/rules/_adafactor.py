@@ -155,8 +155,8 @@ def adafactor(
         state_dtype: The dtype of all slots; it goes before `dtype_momentum`.
 
     Returns:
-        An optimizer with the hyperparameters of the numbers above, and the slots `v_row`, `v_col`, `v` (and `ema`): for
-        a factored matrix one number a row and one a column.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `v_row`, `v_col`, `v`
+        (and `ema`): for a factored matrix one number a row and one a column.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the

@@ -137,7 +137,8 @@ def adamp(
         channel_axis: The axis of a leaf that counts a layer's outputs; 0 for kernels laid out as in PyTorch.
 
     Returns:
-        An optimizer with the numbers above as hyperparameters, and the slots `mu` and `nu`, two numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu` and `nu`, two
+        numbers a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask

@@ -109,7 +109,8 @@ def adamuon(
         matrix_axes: As `muon_weight_dimension_numbers` of `jgd.muon`.
 
     Returns:
-        An optimizer with the hyperparameters above (of the numbers), and the slots `mu` and `nu`.
+        An optimizer whose hyperparameters are `ns_coeffs` and the arguments that may be schedules, with the slots `mu`
+        and `nu`.
 
     Raises:
         TypeError, ValueError: As for `jgd.muon`.

@@ -100,7 +100,8 @@ def adan(
         like: Whose form to follow; see the notes above.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `m`, `v`, `n`, `g`, four numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `m`, `v`, `n`, `g`,
+        four numbers a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the

@@ -81,7 +81,8 @@ def ademamix(
         mu_dtype: The dtype of the slots `m1` and `m2`; as for `jgd.adam`.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `m1`, `m2`, `nu`, three numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `m1`, `m2`, `nu`,
+        three numbers a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the

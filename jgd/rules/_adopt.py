@@ -96,7 +96,8 @@ def adopt(
         clip_value_fn: The bound, a function of the number of updates made.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `mu`, `nu`, two numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, `nu`, two
+        numbers a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, or the mask does not fit.

@@ -128,7 +128,8 @@ def apollo(
         matrix_axes: As `muon_weight_dimension_numbers` of `jgd.muon`.
 
     Returns:
-        An optimizer with these hyperparameters, and the slots `mu`, `nu` (longer side by rank) and `norm` (one number).
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, `nu` (longer
+        side by rank) and `norm` (one number).
 
     Raises:
         TypeError, ValueError: As for `jgd.muon`; a leaf is complex; `scale_type` is unknown.

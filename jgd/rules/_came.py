@@ -123,8 +123,8 @@ def came(
         state_dtype: As for `jgd.adam`, but float16 cannot hold `eps1`.
 
     Returns:
-        An optimizer with the numbers above as hyperparameters, and the slots `mu`, one number a parameter, `nu_row`,
-        `nu_col`, `res_row` and `res_col`; other leaves have `mu` and `nu`.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, one number a
+        parameter, `nu_row`, `nu_col`, `res_row` and `res_col`; other leaves have `mu` and `nu`.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask

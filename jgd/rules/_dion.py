@@ -119,8 +119,8 @@ def dion(
         seed: Of the first `q`.
 
     Returns:
-        An optimizer with the hyperparameters above (of the numbers), and the slots `mu`, `q` (of matrices, the shorter
-        side by the rank) and `nu` (of the other leaves).
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, `q` (of
+        matrices, the shorter side by the rank) and `nu` (of the other leaves).
 
     Raises:
         TypeError, ValueError: As for `jgd.muon`; a leaf is complex; `rank_fraction` is outside its range.

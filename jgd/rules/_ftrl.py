@@ -87,8 +87,8 @@ def ftrl(
         offset: Added to the power of the sum of squares, at least 0; the paper's `beta`, there one.
 
     Returns:
-        An optimizer with the numbers above as hyperparameters, but for `initial_accumulator_value`, and the slots
-        `sum_of_squares` and `linear`, two numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `sum_of_squares` and
+        `linear`, two numbers a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, or

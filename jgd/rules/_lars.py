@@ -81,7 +81,8 @@ def lars(
         nesterov: Whether that momentum is Nesterov's.
 
     Returns:
-        An optimizer with the hyperparameters of the numbers above, and the slot `trace`, one number a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slot `trace`, one number a
+        parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a mask does not fit the

@@ -74,7 +74,8 @@ def madgrad(
         eps: Added to the learning rate and to the cube root, at least 0.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `grad_sum_sq`, `s`, `x0`, three numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `grad_sum_sq`, `s`,
+        `x0`, three numbers a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, or `update` is called without

@@ -118,8 +118,8 @@ def momo(
         adapt_lower_bound: Whether the bound follows the losses.
 
     Returns:
-        An optimizer with the hyperparameters above, the slot `exp_avg`, one number a parameter, and `barf`, `gamma`,
-        `lb` for the tree.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slot `exp_avg`, one number
+        a parameter, and `barf`, `gamma`, `lb` for the tree.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, or
@@ -169,8 +169,8 @@ def momo_adam(
         adapt_lower_bound: Whether the bound follows the losses.
 
     Returns:
-        An optimizer with the hyperparameters above, the slots `exp_avg`, `exp_avg_sq`, two numbers a parameter, and
-        `barf`, `gamma`, `lb` for the tree.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `exp_avg`,
+        `exp_avg_sq`, two numbers a parameter, and `barf`, `gamma`, `lb` for the tree.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, or

@@ -140,8 +140,8 @@ def muon(
         ns_dtype: What matrices are rounded to within the iteration, such as `"bfloat16"`; None for no rounding.
 
     Returns:
-        An optimizer with the hyperparameters above (of the numbers), and the slots `mu` and `nu`; matrices have no
-        `nu`.
+        An optimizer whose hyperparameters are `ns_coeffs` and the arguments that may be schedules, with the slots `mu`
+        and `nu`; matrices have no `nu`.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, `ns_coeffs` are not triples,

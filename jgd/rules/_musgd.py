@@ -122,7 +122,8 @@ def musgd(
             of four, `[height, width, in, out]`.
 
     Returns:
-        An optimizer with these hyperparameters, and the slots `trace` and (for matrices alone) `mu`.
+        An optimizer whose hyperparameters are `ns_coeffs` and the arguments that may be schedules, with the slots
+        `trace` and (for matrices alone) `mu`.
 
     Raises:
         TypeError, ValueError: As for `jgd.muon`.

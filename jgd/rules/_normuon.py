@@ -117,7 +117,8 @@ def normuon(
         adam_eps: AdamW's `eps`.
 
     Returns:
-        An optimizer with these hyperparameters, and the slots `mu`, `neuron` (one number an output) and `nu`.
+        An optimizer whose hyperparameters are `ns_coeffs` and the arguments that may be schedules, with the slots `mu`,
+        `neuron` (one number an output) and `nu`.
 
     Raises:
         TypeError, ValueError: As for `jgd.muon`.

@@ -72,7 +72,8 @@ def novograd(
         weight_decay: How much of each parameter is added to its normalised gradient, at least 0.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `mu`, one number a parameter, and `nu`, one a leaf.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, one number a
+        parameter, and `nu`, one a leaf.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, or `update` is called without

@@ -80,7 +80,8 @@ def optimistic_gradient_descent(
         beta: Weight of its change, at least 0.
 
     Returns:
-        An optimizer with the hyperparameters above and the slot `previous_gradient`, one number a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slot `previous_gradient`,
+        one number a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range.
@@ -130,8 +131,8 @@ def optimistic_adam_v2(
         nesterov: Whether Adam's momentum is Nesterov's.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `mu`, `nu`, `previous_gradient`, three numbers a
-        parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, `nu`,
+        `previous_gradient`, three numbers a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range.

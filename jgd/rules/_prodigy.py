@@ -128,9 +128,9 @@ def prodigy(
         growth_rate: The largest factor by which the estimate may grow in a step, above 1; None for no bound.
 
     Returns:
-        An optimizer with the hyperparameters above (`betas` as `b1`, `b2`; `beta3` as `b3`), four numbers a parameter
-        in the slots `exp_avg`, `exp_avg_sq`, `grad_sum`, `params0`, and `estim_lr`, `estim_lr_max`,
-        `numerator_weighted` for the tree.
+        An optimizer whose hyperparameters are the arguments that may be schedules (`betas` as `b1`, `b2`; `beta3` as
+        `b3`), with four numbers a parameter in the slots `exp_avg`, `exp_avg_sq`, `grad_sum`, `params0`, and
+        `estim_lr`, `estim_lr_max`, `numerator_weighted` for the tree.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask

@@ -138,7 +138,8 @@ def qhadam(
         weight_decay: How much of each parameter is added to its gradient, at least 0.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `mu`, `nu`, two numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, `nu`, two
+        numbers a parameter.
 
     Raises:
         TypeError, ValueError: As for `jgd.qhm`.

@@ -60,7 +60,8 @@ def sgdp(
         nesterov: Whether to step along the look-ahead sum.
 
     Returns:
-        An optimizer with the numbers above as hyperparameters, and the slot `trace`, one number a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slot `trace`, one number a
+        parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the mask

@@ -313,7 +313,7 @@ def shampoo(
         state_dtype: The dtype of `mu` and `graft_nu`; shorter ones than float32 leave the other slots as they are.
 
     Returns:
-        An optimizer with the hyperparameters above (of the numbers that are given) and the slots of the formula:
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots of the formula:
         `factors` and `basis` are a square matrix for each axis of each block.
 
     Raises:

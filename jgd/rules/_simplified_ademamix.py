@@ -72,7 +72,8 @@ def simplified_ademamix(
         alpha: Weight of the present gradient, at least 0.
 
     Returns:
-        An optimizer with the hyperparameters above and the slots `m`, `n`, two numbers a parameter.
+        An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `m`, `n`, two numbers
+        a parameter.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, the mask does not fit the

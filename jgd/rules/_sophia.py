@@ -112,8 +112,8 @@ def sophia(
         print_win_rate_every_n_steps: Steps between two prints.
 
     Returns:
-        An optimizer with the hyperparameters of the numbers above and the slots `mu`, `nu`, two numbers a parameter,
-        and `hessian_state`.
+        An optimizer with the hyperparameters `learning_rate`, `b1`, `b2`, `eps`, `gamma`, `update_interval`,
+        `weight_decay` (and `clip_threshold`), the slots `mu`, `nu`, two numbers a parameter, and `hessian_state`.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, a leaf is complex, the

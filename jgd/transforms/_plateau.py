@@ -46,8 +46,8 @@ def reduce_on_plateau(
         min_scale: The smallest scale.
 
     Returns:
-        A transform with the hyperparameters above and the slots `scale`, `best_value`, `plateau_count`,
-        `cooldown_count`, `avg_value` and `seen`, numbers for the tree.
+        A transform whose hyperparameters are the arguments that may be schedules, with the slots `scale`, `best_value`,
+        `plateau_count`, `cooldown_count`, `avg_value` and `seen`, numbers for the tree.
 
     Raises:
         TypeError, ValueError: A hyperparameter is not a finite number in its range, both tolerances are zero, or
