@@ -15,12 +15,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, tree_where
 from jgd.minimizers.constrained._multipliers import Constraints, FlatMultipliers, augmented_lagrangian, update
 from jgd.minimizers.loop._fields import Status
 from jgd.minimizers.loop._loop import Loop, RunState
 from jgd.minimizers.loop._stop import TOL, gradient_floor
-from jgd.minimizers.problem._problem import choose, dot, max_norm
+from jgd.minimizers.problem._problem import dot, max_norm
 
 #: The factor by which the penalty grows, how often at most, and what part of it the violation must become for it to
 #: stay.
@@ -113,7 +113,7 @@ def _minimization(loop: Loop, constraints: Constraints, s: OuterState, goal: Arr
     multipliers, violation = update(constraints, run.point.params, s.multipliers, s.penalty)
     # a Lagrangian without a minimum says nothing: back to where it began
     back = s.run._replace(steps=run.steps, evaluations=run.evaluations, trace=run.trace)
-    multipliers, violation = choose(lost, (s.multipliers, s.violation), (multipliers, violation))
+    multipliers, violation = tree_where(lost, (s.multipliers, s.violation), (multipliers, violation))
     grow = lost | (violation > jnp.maximum(SUFFICIENT * s.violation, goal))
     growths = s.growths + grow
     tight = s.inner_tol <= goal
@@ -133,7 +133,7 @@ def _minimization(loop: Loop, constraints: Constraints, s: OuterState, goal: Arr
     status = jnp.asarray(Status.RUNNING, jnp.int32)
     for condition, code in reversed(tests):
         status = jnp.where(condition, jnp.asarray(code, jnp.int32), status)
-    kept = choose(lost, back, run)
+    kept = tree_where(lost, back, run)
     kept = kept._replace(tol=jnp.where(status == Status.CONVERGED, jnp.maximum(bound, goal), goal))
     penalty = jnp.where(grow, GROWTH * s.penalty, s.penalty)
     inner_tol = jnp.maximum(goal, TIGHTER * s.inner_tol)

@@ -24,14 +24,14 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, check_integers, is_traced
+from jgd.core import Array, check_integers, is_traced, tree_where
 from jgd.minimizers.constrained._cauchy_point import cauchy_point
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.methods._compact_form import compact_form, solve, times
 from jgd.minimizers.methods._lbfgs import LBFGSMemory, LBFGSState, add_pair, empty_memory, two_loop_recursion
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, norm, unit_step
+from jgd.minimizers.problem._problem import Point, Problem, dot, norm, unit_step
 
 Bounds = tuple[Array, Array]
 
@@ -182,7 +182,7 @@ class LBFGSB(BaseMethod):
         # an emptied memory keeps its gamma: a first step of length one would be far from what has been learned
         emptied = empty_memory(self.memory, point.params, memory.gamma)
         after = LBFGSState(
-            choose(failed, emptied, extended._replace(gamma=gamma)), jnp.where(failed, predicted, jnp.inf)
+            tree_where(failed, emptied, extended._replace(gamma=gamma)), jnp.where(failed, predicted, jnp.inf)
         )
         predicted = jnp.minimum(predicted, last_predicted)
         return new, after, StepInfo(result.step, cost, failed & memory.empty, result.decreased, predicted)

@@ -31,12 +31,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Array, Scalar, check_choice, is_float
+from jgd.core import Array, Scalar, check_choice, is_float, tree_where
 from jgd.minimizers.line_searches._backtracking import Trial, backtrack
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._flatten import refuse_complex
-from jgd.minimizers.problem._problem import Point, Problem, choose, max_norm
+from jgd.minimizers.problem._problem import Point, Problem, max_norm
 
 Geometry = Literal["simplex", "positive"]
 
@@ -153,12 +153,12 @@ class MirrorDescent(BaseMethod):
         logs, first, growth = problem.detach(state.logs, state.step_size, state.growth)
         found = backtrack(inner, origin, lambda size: try_step(inner, origin, logs, size), first, growth)
         trial, count, failed = found.trial, found.count, ~found.success
-        if problem.detached is not None:
+        if problem.unrolled:
             trial, count = try_step(problem, point, state.logs, found.step), count + 1
         growth = jnp.where(found.count > 1, 1.2, growth).astype(dtype)
         new = MirrorState(trial.data, found.next_step, growth)
-        new = choose(failed, state, new)
-        kept = choose(failed, point, trial.point)
+        new = tree_where(failed, state, new)
+        kept = tree_where(failed, point, trial.point)
         return kept, new, StepInfo(found.step, Evaluations(count, count, 0), failed, ~failed, trial.divergence)
 
     def _scaled(self, problem: Problem, logs: Array) -> tuple[Array, Array]:

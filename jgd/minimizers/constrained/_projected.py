@@ -23,11 +23,11 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, Scalar
+from jgd.core import Array, PyTree, Scalar, tree_where
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, mapped, max_norm
+from jgd.minimizers.problem._problem import Point, Problem, apply_to_tree, dot, max_norm
 
 #: The shortest and the longest step along the gradient.
 SHORTEST, LONGEST = 1e-10, 1e10
@@ -94,7 +94,7 @@ class ProjectedGradient(BaseMethod):
                 "ProjectedGradient: found a projection and bounds; expected one of them. Leave out the projection, or"
                 " write one onto the points of the set that are within the bounds."
             )
-        return mapped(problem, self.projection, params, "ProjectedGradient: projection")
+        return apply_to_tree(problem, self.projection, params, "ProjectedGradient: projection")
 
     def start(self, problem: Problem, params: Array) -> Array:
         """The nearest feasible params."""
@@ -154,5 +154,5 @@ class ProjectedGradient(BaseMethod):
             new, cost = Point(moved, search.value, search.data), Evaluations(count, count, 0)
         else:
             new, cost = problem.point(moved), Evaluations(count + 1, count + 1, 0)
-        kept = choose(search.decreased, new, point)
+        kept = tree_where(search.decreased, new, point)
         return kept, search.step, search.decreased, cost

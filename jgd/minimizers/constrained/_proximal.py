@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Scalar
+from jgd.core import Array, Scalar, tree_where
 from jgd.minimizers.constrained._penalties import Penalty
 from jgd.minimizers.line_searches._backtracking import Trial, backtrack
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.loop._stop import is_finite
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, mapped, norm
+from jgd.minimizers.problem._problem import Point, Problem, apply_to_tree, dot, norm
 
 
 class ProximalState(NamedTuple):
@@ -112,7 +112,7 @@ class ProximalGradient(BaseMethod):
             after = (0.5 * (1 + jnp.sqrt(1 + 4 * state.theta**2))).astype(after.dtype)
             ahead = problem.point(point.params + (state.theta - 1) / after * (point.params - state.last))
             usable, cost = is_finite(ahead), Evaluations(1, 1, 0)
-            origin = choose(usable, ahead, origin)
+            origin = tree_where(usable, ahead, origin)
         new, found, next_step, failed, count = self._forward_backward(problem, origin, state)
         cost = Evaluations(cost.values + count, cost.gradients + count, 0)
         move = new.params - point.params
@@ -124,9 +124,9 @@ class ProximalGradient(BaseMethod):
             point.params, new.value, jnp.where(uphill, 1, after).astype(after.dtype), next_step, growth
         )
         stayed = ProximalState(point.params, state.smooth, jnp.ones_like(after), state.step_size, growth)
-        state = choose(failed, stayed, gone)
+        state = tree_where(failed, stayed, gone)
         whole = self._whole(problem, new)
-        kept = choose(failed, point, whole)
+        kept = tree_where(failed, point, whole)
         predicted = dot(move, move) / jnp.where(found > 0, found, 1)
         return kept, state, StepInfo(found, cost, stuck, ~failed, jnp.where(failed, jnp.abs(predicted), jnp.inf))
 
@@ -153,7 +153,9 @@ class ProximalGradient(BaseMethod):
         return new, found.step, found.next_step, ~found.success, found.count + 1
 
     def _prox(self, problem: Problem, params: Array, step: Any) -> Array:
-        return mapped(problem, lambda tree: self.penalty.prox(tree, step), params, "ProximalGradient: penalty.prox")
+        return apply_to_tree(
+            problem, lambda tree: self.penalty.prox(tree, step), params, "ProximalGradient: penalty.prox"
+        )
 
     def _penalty(self, problem: Problem, params: Array, like: Array) -> Array:
         return jnp.asarray(self.penalty.value(problem.unravel(params)), like.dtype)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jgd.core import Array
 from jgd.minimizers.least_squares._damped_system import Linear
 from jgd.minimizers.least_squares._trust_step import Region, TrustStep, trust_step
-from jgd.minimizers.methods._steihaug import inner_loop
+from jgd.minimizers.problem._inner_loop import inner_loop
 from jgd.minimizers.problem._problem import dot, norm
 
 Bounds = tuple[Array, Array]

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Scalar, check_choice, is_traced
+from jgd.core import Array, Scalar, check_choice, is_traced, tree_where
 from jgd.minimizers.constrained._lbfgsb import box, nearest
 from jgd.minimizers.least_squares._bounded_step import bounded_step
 from jgd.minimizers.least_squares._damped_system import (
@@ -46,7 +46,7 @@ from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.loop._stop import is_finite
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, max_norm, norm
+from jgd.minimizers.problem._problem import Point, Problem, dot, max_norm, norm
 
 Scaling = Literal["none", "columns"]
 
@@ -108,7 +108,7 @@ class GaussNewton(BaseMethod):
             moved = jnp.where(hidden, max_norm(tried.grad) < max_norm(point.grad), found.decreased) & is_finite(tried)
             extra = 1 if self.line_search.needs_slope else 0
             cost = Evaluations(cost.values + extra, cost.gradients + extra, count)
-            new, state = choose(moved, (tried, after), (point, state))
+            new, state = tree_where(moved, (tried, after), (point, state))
             found = found._replace(decreased=moved, step=jnp.where(hidden, 1.0, found.step))
         return new, state, StepInfo(found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope))
 
@@ -208,7 +208,7 @@ class LevenbergMarquardt(BaseMethod):
 
     def trial(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
         """Where to go [n], and the step to there."""
-        unroll = problem.detached is not None
+        unroll = problem.unrolled
         residuals, matrix = state.linear
         found = trust_step(matrix, residuals, scale, state.region, problem.running, unroll)
         return point.params + found.step.astype(point.params.dtype), found
@@ -238,10 +238,10 @@ class LevenbergMarquardt(BaseMethod):
         size, eps = norm(units * step), jnp.finfo(dtype).eps
         trial = Trial(step, size, found.damping, model)
         region, accepted, decrease = region_after(problem, point, tried, state.region, state.fresh, trial)
-        linear = choose(accepted, there, state.linear)
+        linear = tree_where(accepted, there, state.linear)
         bend = dot((there.matrix - matrix).T, there.residuals).astype(dtype)
         bends, missing = missing_after(state.bends, step, bend, size, plain, decrease, problem.noise(point.value))
-        bends, missing = choose(accepted, (bends, missing), (state.bends, region.missing))
+        bends, missing = tree_where(accepted, (bends, missing), (state.bends, region.missing))
         after = LMState(region._replace(missing=missing), state.fresh & ~accepted, scale, linear, bends, state.resolved)
         # what rounding of the params makes of the residuals is not to be gained
         sizes = jnp.maximum(jnp.abs(point.params), state.resolved)
@@ -249,7 +249,7 @@ class LevenbergMarquardt(BaseMethod):
         left = jnp.maximum(found.gain - 0.5 * rounded**2, 0)
         failed = ~accepted & (size <= eps * norm(units * point.params))
         info = StepInfo(norm(step), Evaluations(1, 1, 0), failed, accepted, jnp.abs(model), left)
-        return choose(accepted, tried, point), after, info
+        return tree_where(accepted, tried, point), after, info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +278,7 @@ class BoundedLevenbergMarquardt(LevenbergMarquardt):
 
     def trial(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
         """Where to go [n], and the step to there."""
-        bounds, unroll = box(problem, point.params), problem.detached is not None
+        bounds, unroll = box(problem, point.params), problem.unrolled
         known = point.params, point.grad, state.linear, scale, state.region
         found = bounded_step(*known, bounds, problem.running, unroll)
         return jnp.clip(point.params + found.step.astype(point.params.dtype), *bounds), found

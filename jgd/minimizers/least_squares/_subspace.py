@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array
 from jgd.minimizers.least_squares._damped_system import column_norms, least_norm_damping, residuals_of, solve_dense
-from jgd.minimizers.methods._steihaug import inner_loop
+from jgd.minimizers.problem._inner_loop import inner_loop
 from jgd.minimizers.problem._problem import Point, Problem, dot, norm
 
 #: The most dimensions of a subspace.
@@ -183,7 +183,7 @@ def newton_step(problem: Problem, point: Point) -> tuple[Array, Array]:
     gradient = norm(point.grad / units)
     residual = norm(linear.residuals)
     tol = jnp.minimum(0.1, jnp.sqrt(gradient / jnp.where(residual > 0, residual, 1)))
-    space = krylov_subspace(linear, units, tol, problem.running, problem.detached is not None)
+    space = krylov_subspace(linear, units, tol, problem.running, problem.unrolled)
     ones = jnp.ones(space.matrix.shape[1], space.matrix.dtype)
     return space.step(
         solve_dense(space.matrix, space.residuals, least_norm_damping(space.matrix), ones), units

@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, tree_where
 from jgd.minimizers.least_squares._gain_ratio import Trial, region_after
 from jgd.minimizers.least_squares._subspace import column_sizes, krylov_subspace, linear_map_at
 from jgd.minimizers.least_squares._trust_step import Region, trust_step
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, norm
+from jgd.minimizers.problem._problem import Point, Problem, dot, norm
 
 #: The norm of the scaled gradient to which the system of a step is solved at least, relative to that at its start.
 LOOSEST = 0.1
@@ -46,7 +46,7 @@ def subspace_step(
 ) -> tuple[Point, SubspaceState, StepInfo]:
     """One step; without `by_columns` all params have the largest scale."""
     dtype, eps = point.params.dtype, jnp.finfo(point.params.dtype).eps
-    unroll = problem.detached is not None
+    unroll = problem.unrolled
     linear = linear_map_at(problem, point.params)
     norms = column_sizes(linear, point.params.size)
     scale = jnp.maximum(state.scale, (norms if by_columns else jnp.full_like(norms, jnp.max(norms))).astype(dtype))
@@ -71,4 +71,4 @@ def subspace_step(
     left = jnp.maximum(found.gain - 0.5 * rounded**2, 0)
     failed = ~accepted & (trial.size <= eps * extent)
     cost = Evaluations(2, 1, space.products)
-    return choose(accepted, tried, point), after, StepInfo(norm(step), cost, failed, accepted, jnp.abs(model), left)
+    return tree_where(accepted, tried, point), after, StepInfo(norm(step), cost, failed, accepted, jnp.abs(model), left)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array
 from jgd.minimizers.least_squares._damped_system import column_norms, least_norm_damping
-from jgd.minimizers.methods._steihaug import inner_loop
+from jgd.minimizers.problem._inner_loop import inner_loop
 from jgd.minimizers.problem._problem import dot, norm
 
 #: Dampings that are tried at most, and by how much a step may miss the radius, relative to it.

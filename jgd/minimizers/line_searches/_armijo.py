@@ -21,9 +21,8 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, tree_where
 from jgd.minimizers.line_searches._protocol import BaseLineSearch, Line, LineSearchResult
-from jgd.minimizers.problem._problem import choose
 
 #: Evaluations after which a search ends where rounding hides what it could gain.
 MAX_HIDDEN = 4
@@ -114,8 +113,8 @@ class Armijo(BaseLineSearch):
             hidden = within_noise & (jnp.abs(rise) <= line.noise) & (count >= MAX_HIDDEN)
             done = success | hidden | (count >= self.max_evaluations) | ~(trial > 0)
             here = (s.trial, rise, jnp.asarray(slope, dtype))
-            step, lowest, slope = choose(accept, here, (s.step, s.rise, s.slope))
-            data = choose(accept, data, s.data)
+            step, lowest, slope = tree_where(accept, here, (s.step, s.rise, s.slope))
+            data = tree_where(accept, data, s.data)
             return _State(trial, s.trial, rise, step, lowest, slope, count, success & accept, done, data)
 
         s = jax.lax.while_loop(lambda s: ~s.done, body, start)

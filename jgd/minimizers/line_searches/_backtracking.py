@@ -106,7 +106,7 @@ def backtrack(
     no, none = jnp.array(False), jnp.zeros((), jnp.int32)
 
     def goes_on(state: Tried) -> Array:
-        return problem.running & ~state.success & (state.count < MAX_TRIALS) & (state.next_step > 0)
+        return jnp.asarray(problem.running) & ~state.success & (state.count < MAX_TRIALS) & (state.next_step > 0)
 
     def turn(state: Tried) -> Tried:
         step = state.next_step

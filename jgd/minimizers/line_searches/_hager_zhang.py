@@ -22,9 +22,8 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, tree_where
 from jgd.minimizers.line_searches._protocol import BaseLineSearch, Line, LineSearchResult
-from jgd.minimizers.problem._problem import choose
 
 #: What the trial step is for: to expand the interval, the two secant steps, the middle of an interval that shrinks
 #: slowly.
@@ -153,9 +152,9 @@ class HagerZhang(BaseLineSearch):
             count = s.count + 1
             no_trial = (new.trial == s.trial) | ~(new.trial > 0) | ~jnp.isfinite(new.trial)
             return new._replace(
-                best=choose(better, trial, s.best),
+                best=tree_where(better, trial, s.best),
                 minus_infinity=jnp.where(rise == -jnp.inf, s.trial, s.minus_infinity),
-                data=choose(better, data, s.data),
+                data=tree_where(better, data, s.data),
                 count=count,
                 success=success,
                 done=success | no_trial | (count >= self.max_evaluations),
@@ -177,7 +176,7 @@ class HagerZhang(BaseLineSearch):
         uphill, higher = trial.slope >= 0, (trial.slope < 0) & ~(trial.rise <= line.noise)
         to_high = inside & (uphill | higher)
         to_low = inside & ~(uphill | higher)
-        low, high = choose(to_low, trial, s.low), choose(to_high, trial, s.high)
+        low, high = tree_where(to_low, trial, s.low), tree_where(to_high, trial, s.high)
         bisecting = (inside & higher) | (s.bisecting & ~uphill)
         bracketed = s.bracketed | to_high
 
@@ -200,8 +199,8 @@ class HagerZhang(BaseLineSearch):
         return s._replace(
             low=low,
             high=high,
-            last_low=choose(new_pair, low, s.last_low),
-            last_high=choose(new_pair, high, s.last_high),
+            last_low=tree_where(new_pair, low, s.last_low),
+            last_high=tree_where(new_pair, high, s.last_high),
             trial=step,
             phase=phase,
             bisecting=bisecting,

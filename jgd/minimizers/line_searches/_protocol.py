@@ -10,9 +10,9 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, ArrayLike, PyTree
+from jgd.core import Array, ArrayLike, PyTree, tree_where
 from jgd.minimizers.loop._fields import Evaluations
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot
+from jgd.minimizers.problem._problem import Point, Problem, dot
 
 #: From a step length to the value, the slope and data of the point there.
 Phi = Callable[[Array], tuple[Array, Array, PyTree]]
@@ -173,8 +173,8 @@ def search_along(
     )
     result = line_search(phi, phi0, dphi0, first, noise=problem.noise(phi0), max_step=max_step, active=problem.running)
     params, count = point.params + result.step * direction, result.evaluations
-    if line_search.needs_slope and problem.detached is None:
+    if line_search.needs_slope and not problem.unrolled:
         new, cost = Point(params, result.value, result.data), Evaluations(count, count, 0)
     else:
         new, cost = problem.point(params), Evaluations(count + 1, jnp.ones_like(count), 0)
-    return choose(result.decreased, new, point), result, cost
+    return tree_where(result.decreased, new, point), result, cost

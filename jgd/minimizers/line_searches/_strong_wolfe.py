@@ -22,9 +22,8 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, tree_where
 from jgd.minimizers.line_searches._protocol import BaseLineSearch, Line, LineSearchResult
-from jgd.minimizers.problem._problem import choose
 
 #: Evaluations in which a search goes on by the slopes, where rounding hides what it could gain.
 MAX_HIDDEN = 4
@@ -188,7 +187,7 @@ class StrongWolfe(BaseLineSearch):
                 barrier=s.trial,
                 saw_minus_infinity=s.saw_minus_infinity | (rise == -jnp.inf),
             )
-            new = choose(finite, narrowed, retreat)
+            new = tree_where(finite, narrowed, retreat)
             improved = finite & (success | (trial.rise <= s.best.rise))
             count = s.count + 1
             no_trial = (new.trial == s.trial) | (new.trial == new.best.step)
@@ -198,9 +197,9 @@ class StrongWolfe(BaseLineSearch):
             hopeless = (new.bracketed & ((count >= MAX_HIDDEN) | ~at_floor)) | ~finite
             hopeless &= jnp.abs(dphi0) * end <= noise
             return new._replace(
-                best=choose(success, trial, new.best),
+                best=tree_where(success, trial, new.best),
                 best_rise=jnp.where(improved, rise, s.best_rise),
-                data=choose(improved, data, s.data),
+                data=tree_where(improved, data, s.data),
                 count=count,
                 success=success,
                 done=success | (count >= self.max_evaluations) | no_trial | hopeless,
@@ -225,8 +224,8 @@ class StrongWolfe(BaseLineSearch):
         sign_changed = trial.slope * jnp.sign(s.best.slope) < 0
         step = _next_trial(s, trial, higher, sign_changed, jnp.minimum(low, high), high)
         bracketed = s.bracketed | higher | sign_changed
-        other = choose(higher, trial, choose(sign_changed, s.best, s.other))
-        best = choose(higher, s.best, trial)
+        other = tree_where(higher, trial, tree_where(sign_changed, s.best, s.other))
+        best = tree_where(higher, s.best, trial)
         width = jnp.abs(other.step - best.step)
         slow = bracketed & (width >= 0.66 * s.last_width)
         left, right = jnp.minimum(best.step, other.step), jnp.maximum(best.step, other.step)

@@ -72,7 +72,7 @@ def implicit_tangents(
 
     def matvec(vector: Array) -> Array:
         if symmetric:
-            return program.problem.product(params, vector)
+            return program.problem.hessian_product(params, vector)
         return jax.jvp(lambda u: ravel_pytree(residual(unravel(u), inputs))[0], (unknowns,), (vector,))[1]
 
     def value(params: Array, inputs: Inputs) -> Array:

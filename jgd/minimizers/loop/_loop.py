@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, PyTree, tree_where
 from jgd.minimizers.loop._fields import Evaluations, Path, Status, Trace
 from jgd.minimizers.loop._stop import (
     GROWTH,
@@ -19,7 +19,7 @@ from jgd.minimizers.loop._stop import (
     rounding_along,
 )
 from jgd.minimizers.methods._base import BaseMethod
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, norm
+from jgd.minimizers.problem._problem import Point, Problem, dot, norm
 
 
 class RunState(NamedTuple):
@@ -134,7 +134,7 @@ class Loop:
         at_floor = (status == Status.CONVERGED) & (grad_norm > run.tol)
         costs = zip(run.evaluations, info.evaluations, strict=True)
         return RunState(
-            point=choose(finite, after, before),
+            point=tree_where(finite, after, before),
             state=state,
             grad_norm=jnp.where(finite, grad_norm, run.grad_norm),
             best_norm=jnp.where(grad_norm < 0.9 * run.best_norm, grad_norm, run.best_norm),
@@ -167,7 +167,7 @@ class Loop:
 
         def body(run: RunState, _: None) -> tuple[RunState, None]:
             running = run.status == Status.RUNNING
-            return choose(running, self._while_running(running).step(run), run), None
+            return tree_where(running, self._while_running(running).step(run), run), None
 
         return jax.lax.scan(body, run, None, length=self.max_steps)[0]
 

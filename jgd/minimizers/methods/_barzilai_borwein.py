@@ -1,6 +1,7 @@
 r"""Barzilai and Borwein's gradient method: the step of a quasi-Newton method with one number for a Hessian."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -11,20 +12,34 @@ from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, dot, steepest_descent, unit_step
 
 
+class BarzilaiBorweinState(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes:
+        step_size: The step length to try first, in units of the gradient.
+        values: The last values [window].
+        odd: Whether the next step length is the shorter of the two.
+    """
+
+    step_size: Array
+    values: Array
+    odd: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class BarzilaiBorwein(BaseMethod):
-    r"""Gradient descent with the steps of Barzilai and Borwein, and a nonmonotone safeguard.
+    r"""Gradient descent with the steps of Barzilai and Borwein, and a nonmonotone line search.
 
-    The two steps $\langle s, s \rangle / \langle s, y \rangle$ and $\langle s, y \rangle / \langle y, y \rangle$ take
-    turns. The value must be below the largest of the last `window` values, not below the last one: the steps are fast
-    because they do not descend in each.
+    The two step lengths $\langle s, s \rangle / \langle s, y \rangle$ and $\langle s, y \rangle / \langle y, y \rangle$
+    alternate. The value must be below the largest of the last `window` values, not below the last one: the steps are
+    fast because they do not descend in each.
 
     References: Barzilai and Borwein, https://doi.org/10.1093/imanum/8.1.141, 1988; Raydan,
-    https://doi.org/10.1137/S1052623494266365, 1997 (the safeguard).
+    https://doi.org/10.1137/S1052623494266365, 1997 (the line search).
 
     Args:
         window: How many values to compare with, at least 1.
-        line_search: Which search shortens steps that are too long.
+        line_search: The line search, which shortens steps that are too long.
     """
 
     window: int = 10
@@ -34,26 +49,26 @@ class BarzilaiBorwein(BaseMethod):
         """Checks the window."""
         check_integers("BarzilaiBorwein", 1, window=self.window)
 
-    def init(self, problem: Problem, point: Point) -> tuple[Array, Array, Array]:
-        """The step to try first, the last values, and the parity."""
+    def init(self, problem: Problem, point: Point) -> BarzilaiBorweinState:
+        """A first step of a norm of at most 1."""
         del problem
-        return unit_step(point.grad), jnp.full(self.window, point.value), jnp.array(False)
+        values = jnp.full(self.window, point.value)
+        return BarzilaiBorweinState(unit_step(point.grad), values, jnp.array(False))
 
     def step(
-        self, problem: Problem, point: Point, state: tuple[Array, Array, Array]
-    ) -> tuple[Point, tuple[Array, Array, Array], StepInfo]:
-        """One step."""
-        step0, values, odd = state
+        self, problem: Problem, point: Point, state: BarzilaiBorweinState
+    ) -> tuple[Point, BarzilaiBorweinState, StepInfo]:
+        """A line search along the negative gradient, and the next step length."""
         direction, slope, power = steepest_descent(point.grad)
-        step0, worst = step0 / power, jnp.max(values)
-        new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search, reference=worst)
-        # both steps are of the direction searched along, which is the gradient but where that is huge
-        move, change = new.params - point.params, power * (new.grad - point.grad)
-        curvature = dot(move, change)
-        long, short = dot(move, move) / curvature, curvature / dot(change, change)
-        usable = (curvature > 0) & jnp.isfinite(long) & jnp.isfinite(short)
-        size = jnp.where(usable, jnp.where(odd, short, long), 2 * found.step)
-        size = jnp.where(found.decreased & (size > 0), size, 0.1 * step0)
-        values = jnp.concatenate([values[1:], new.value[None]])
-        info = StepInfo(power * found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope * step0))
-        return new, ((power * size).astype(step0.dtype), values, ~odd), info
+        step0, largest = state.step_size / power, jnp.max(state.values)
+        new, result, cost = search_along(problem, point, direction, slope, step0, self.line_search, reference=largest)
+        # both step lengths are in units of the direction searched along, the gradient but where that is huge
+        s, y = new.params - point.params, power * (new.grad - point.grad)
+        s_y = dot(s, y)
+        long, short = dot(s, s) / s_y, s_y / dot(y, y)
+        usable = (s_y > 0) & jnp.isfinite(long) & jnp.isfinite(short)
+        step_size = jnp.where(usable, jnp.where(state.odd, short, long), 2 * result.step)
+        step_size = jnp.where(result.decreased & (step_size > 0), step_size, 0.1 * step0)
+        values = jnp.concatenate([state.values[1:], new.value[None]])
+        info = StepInfo(power * result.step, cost, ~result.decreased, result.decreased, jnp.abs(slope * step0))
+        return new, BarzilaiBorweinState((power * step_size).astype(step0.dtype), values, ~state.odd), info

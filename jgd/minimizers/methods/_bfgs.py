@@ -25,16 +25,17 @@ from jgd.minimizers.problem._problem import Point, Problem, dot, norm, safe_scal
 
 
 class BFGSState(NamedTuple):
-    """The inverse Hessian [n, n], and whether it is still the identity."""
+    """The inverse Hessian $H$ [n, n], and whether it is still the identity."""
 
     inverse: Array
-    fresh: Array
+    initial: Array
 
 
-def _updated(inverse: Array, move: Array, change: Array, curvature: Array) -> Array:
-    applied = inverse @ change
-    cross = jnp.outer(applied, move) / curvature
-    return inverse - cross - cross.T + (1 + dot(change, applied) / curvature) * jnp.outer(move, move) / curvature
+def _updated(inverse: Array, s: Array, y: Array, s_y: Array) -> Array:
+    """The formula of the module's docstring, multiplied out."""
+    inverse_y = inverse @ y
+    cross = jnp.outer(inverse_y, s) / s_y
+    return inverse - cross - cross.T + (1 + dot(y, inverse_y) / s_y) * jnp.outer(s, s) / s_y
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,27 +59,28 @@ class BFGS(BaseMethod):
         return state
 
     def step(self, problem: Problem, point: Point, state: BFGSState) -> tuple[Point, BFGSState, StepInfo]:
-        """One step."""
+        """A quasi-Newton direction, a line search along it, and the update of the matrix."""
         direction = -(state.inverse @ point.grad)
         slope = dot(direction, point.grad)
-        usable = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~state.fresh
+        usable = (slope < 0) & jnp.all(jnp.isfinite(direction)) & ~state.initial
         steepest, steepest_slope, power = steepest_descent(point.grad)
         direction = jnp.where(usable, direction, steepest)
         slope = jnp.where(usable, slope, steepest_slope)
         step0 = jnp.where(usable, 1, first_step(point) / power)
-        new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
-        failed = ~found.decreased
+        new, result, cost = search_along(problem, point, direction, slope, step0, self.line_search)
+        failed = ~result.decreased
 
-        move, change = new.params - point.params, new.grad - point.grad
-        power = safe_scale(change)
-        curvature, square = dot(move, change), dot(power * change, power * change)
-        keep = (curvature > jnp.finfo(move.dtype).eps * norm(move) * norm(change)) & jnp.isfinite(square)
-        curvature, square = jnp.where(keep, curvature, 1), jnp.where(keep, square, 1)
-        eye = jnp.eye(move.size, dtype=move.dtype)
-        base = jnp.where(state.fresh, power * (power * curvature / square) * eye, state.inverse)
-        inverse = jnp.where(keep, _updated(base, move, change, curvature), state.inverse)
-        inverse = jnp.where(failed, eye, inverse)
+        s, y = new.params - point.params, new.grad - point.grad
+        power = safe_scale(y)
+        s_y, y_y = dot(s, y), dot(power * y, power * y)
+        # the curvature condition; without it the matrix stays
+        keep = (s_y > jnp.finfo(s.dtype).eps * norm(s) * norm(y)) & jnp.isfinite(y_y)
+        s_y, y_y = jnp.where(keep, s_y, 1), jnp.where(keep, y_y, 1)
+        identity = jnp.eye(s.size, dtype=s.dtype)
+        before = jnp.where(state.initial, power * (power * s_y / y_y) * identity, state.inverse)
+        inverse = jnp.where(keep, _updated(before, s, y, s_y), state.inverse)
+        after = BFGSState(jnp.where(failed, identity, inverse), failed | (state.initial & ~keep))
         predicted = jnp.abs(slope * step0)
-        over = failed & (~usable | problem.at_floor(point, predicted))
-        info = StepInfo(found.step, cost, over, found.decreased, predicted)
-        return new, BFGSState(inverse, failed | (state.fresh & ~keep)), info
+        # a search along a quasi-Newton direction that failed is tried again along the gradient
+        final = failed & (~usable | problem.at_floor(point, predicted))
+        return new, after, StepInfo(result.step, cost, final, result.decreased, predicted)

@@ -9,7 +9,7 @@ $$
 $$
 
 the last one not below $-1 / (\lVert d_t \rVert \min(0.01, \lVert g_t \rVert))$. Where $d$ is no direction of descent,
-or a search fails, it starts again from $-g$; Dai and Yuan's also where successive gradients are far from orthogonal.
+or a search fails, it restarts from $-g$; Dai and Yuan's also where successive gradients are far from orthogonal.
 
 References:
     - Polak and Ribière, "Note sur la convergence de méthodes de directions conjuguées", 1969; Gilbert and Nocedal,
@@ -34,30 +34,37 @@ Formula = Literal["hager_zhang", "polak_ribiere", "dai_yuan"]
 
 
 class CGState(NamedTuple):
-    """The next direction [n], whether it is $-g$, and the last step times its slope."""
+    """What a step hands to the next.
+
+    Attributes:
+        direction: The next direction [n].
+        restarted: Whether it is $-g$.
+        decrease: The last step length times its slope, a decrease to first order; 0 where there is none.
+    """
 
     direction: Array
-    fresh: Array
+    restarted: Array
     decrease: Array
 
 
 def _divide(a: Array, b: Array) -> Array:
+    """The quotient; 0 where `b` is."""
     return a / jnp.where(b == 0, jnp.inf, b)
 
 
-def beta(formula: Formula, before: Array, after: Array, direction: Array) -> Array:
-    """How much of the last direction to keep."""
-    change = after - before
-    bend = dot(direction, change)
+def beta(formula: Formula, last_grad: Array, grad: Array, direction: Array) -> Array:
+    r"""$\beta_t$ of the gradients [n] before and after a step, and the step's direction [n]."""
+    y = grad - last_grad
+    d_y = dot(direction, y)
     if formula == "polak_ribiere":
-        return jnp.maximum(_divide(dot(after, change), dot(before, before)), 0)
+        return jnp.maximum(_divide(dot(grad, y), dot(last_grad, last_grad)), 0)
     if formula == "dai_yuan":
         # after a short step of its own this formula keeps making short ones; gradients that are far from orthogonal
         # are the sign of it
-        jammed = jnp.abs(dot(after, before)) >= 0.2 * dot(after, after)
-        return jnp.where(jammed, 0, jnp.maximum(_divide(dot(after, after), bend), 0))
-    full = _divide(dot(change, after) - 2 * _divide(dot(change, change), bend) * dot(direction, after), bend)
-    return jnp.maximum(full, -_divide(jnp.ones(()), norm(direction) * jnp.minimum(0.01, norm(before))))
+        jammed = jnp.abs(dot(grad, last_grad)) >= 0.2 * dot(grad, grad)
+        return jnp.where(jammed, 0, jnp.maximum(_divide(dot(grad, grad), d_y), 0))
+    hager_zhang = _divide(dot(y, grad) - 2 * _divide(dot(y, y), d_y) * dot(direction, grad), d_y)
+    return jnp.maximum(hager_zhang, -_divide(jnp.ones(()), norm(direction) * jnp.minimum(0.01, norm(last_grad))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +81,7 @@ class ConjugateGradient(BaseMethod):
     line_search: LineSearch = dataclasses.field(default_factory=lambda: StrongWolfe(c2=0.1))
 
     def __post_init__(self) -> None:
+        """Checks the formula."""
         check_choice("ConjugateGradient", "formula", self.formula, Formula)
 
     def init(self, problem: Problem, point: Point) -> CGState:
@@ -82,23 +90,24 @@ class ConjugateGradient(BaseMethod):
         return CGState(-point.grad, jnp.array(True), jnp.zeros((), point.grad.dtype))
 
     def step(self, problem: Problem, point: Point, state: CGState) -> tuple[Point, CGState, StepInfo]:
-        """One step."""
+        """A line search along the direction, and the next direction."""
         steepest, steepest_slope, power = steepest_descent(point.grad)
-        along = power * state.direction
-        slope = dot(along, point.grad)
-        usable = (slope < 0) & ~state.fresh
-        direction = jnp.where(usable, along, steepest)
+        conjugate = power * state.direction
+        slope = dot(conjugate, point.grad)
+        usable = (slope < 0) & ~state.restarted
+        direction = jnp.where(usable, conjugate, steepest)
         slope = jnp.where(usable, slope, steepest_slope)
-        # the decrease to first order is that of the last step, for want of better
-        again = _divide(state.decrease, slope)
-        step0 = jnp.where(again > 0, again, unit_step(point.grad) / power)
-        new, found, cost = search_along(problem, point, direction, slope, step0, self.line_search)
-        failed = ~found.decreased
-        keep = beta(self.formula, power * point.grad, power * new.grad, direction)
-        keep = jnp.where(failed | ~jnp.isfinite(keep), 0, keep).astype(slope.dtype)
-        after = -new.grad + keep * (direction / power)
-        decrease = jnp.where(failed, 0, found.step * slope)
+        # the first trial step decreases the value, to first order, as much as the last step did
+        same_decrease = _divide(state.decrease, slope)
+        step0 = jnp.where(same_decrease > 0, same_decrease, unit_step(point.grad) / power)
+        new, result, cost = search_along(problem, point, direction, slope, step0, self.line_search)
+        failed = ~result.decreased
+        beta_t = beta(self.formula, power * point.grad, power * new.grad, direction)
+        beta_t = jnp.where(failed | ~jnp.isfinite(beta_t), 0, beta_t).astype(slope.dtype)
+        next_direction = -new.grad + beta_t * (direction / power)
+        decrease = jnp.where(failed, 0, result.step * slope).astype(slope.dtype)
         predicted = jnp.abs(slope * step0)
-        over = failed & (~usable | problem.at_floor(point, predicted))
-        info = StepInfo(power * found.step, cost, over, found.decreased, predicted)
-        return new, CGState(after, failed, decrease.astype(slope.dtype)), info
+        # a search along a conjugate direction that failed is tried again along the gradient
+        final = failed & (~usable | problem.at_floor(point, predicted))
+        info = StepInfo(power * result.step, cost, final, result.decreased, predicted)
+        return new, CGState(next_direction, failed, decrease), info

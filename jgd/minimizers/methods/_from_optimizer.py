@@ -16,22 +16,23 @@ from jgd.minimizers.problem._problem import Point, Problem, norm
 _SEARCHES = (optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
 
 
-def _nodes(state: PyTree, kind: Any) -> list[Any]:
-    found = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
-    return [node for node in found if isinstance(node, kind)]
+def _nodes(state: PyTree, kind: type | tuple[type, ...]) -> list[Any]:
+    """The nodes of a state that are of a kind."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
 
 
 def _average(state: PyTree, params: PyTree) -> PyTree | None:
     """The params to evaluate, where the optimizer has others than those it trains; else None."""
-    found = eval_params(state, params)
-    if found is not params:
-        return found
+    average = eval_params(state, params)
+    if average is not params:
+        return average
     nodes = _nodes(state, ScheduleFreeState)
     return schedule_free_eval_params(nodes[0], params) if nodes else None
 
 
-def _searched(state: PyTree) -> Evaluations:
-    """What the optimizer's own line searches evaluated in the last update, as far as its state says."""
+def _line_search_cost(state: PyTree) -> Evaluations:
+    """The evaluations of the optimizer's own line searches in the last update, as far as its state says."""
     values, gradients = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     for node in _nodes(state, _SEARCHES):
         count = jnp.asarray(node.info.num_linesearch_steps, jnp.int32)
@@ -49,11 +50,11 @@ class OptimizerState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FromOptimizer(BaseMethod):
-    """The steps of an optimizer. `minimize` makes one of any optimizer that it is given as its method.
+    """The steps of an optimizer: what `minimize` makes of an optimizer as its method.
 
     The optimizer sees the params as the user's tree, and `value`, `grad` and `value_fn` beside the gradients. Where it
     has other params to evaluate than to train (`jgd.eval_params`: schedule-free, averages, lookahead; also optax's
-    `schedule_free`), those are what `minimize` judges and returns; each step then costs two evaluations. Evaluations
+    `schedule_free`), `minimize` evaluates and returns those; each step then costs two evaluations. Evaluations
     of optax's line searches are counted, in `optax.lbfgs` for one; those of any other search are not.
 
     Args:
@@ -66,7 +67,7 @@ class FromOptimizer(BaseMethod):
         """The optimizer's state."""
         params = problem.unravel(point.params)
         inner = self.optimizer.init(params)
-        if problem.detached is not None and _nodes(inner, _SEARCHES):
+        if problem.unrolled and _nodes(inner, _SEARCHES):
             raise ValueError(
                 "minimize: differentiate='unroll' cannot pass through an optimizer's own line search; use one without,"
                 " method='lbfgs', or differentiate='implicit'."
@@ -74,11 +75,11 @@ class FromOptimizer(BaseMethod):
         return OptimizerState(inner, None if _average(inner, params) is None else point.params)
 
     def warm(self, problem: Problem, point: Point, state: OptimizerState) -> OptimizerState:
-        """The optimizer's state, unless it has params of its own."""
+        """The optimizer's state, unless it trains other params than those of the point."""
         return state if state.training is None else self.init(problem, point)
 
     def step(self, problem: Problem, point: Point, state: OptimizerState) -> tuple[Point, OptimizerState, StepInfo]:
-        """One update."""
+        """One update of the optimizer."""
         trained, cost = point, Evaluations(1, 1, 0)
         if state.training is not None:
             trained, cost = problem.point(state.training), Evaluations(2, 2, 0)
@@ -91,14 +92,14 @@ class FromOptimizer(BaseMethod):
             grad=grads,
             value_fn=lambda tree: problem.inner.fun(problem.ravel(tree)),
         )
-        move = problem.ravel(updates)
-        slope = norm(trained.grad)
-        size = norm(move) / jnp.where(slope > 0, slope, 1)
-        moved = trained.params + move
-        cost = Evaluations(*(a + b for a, b in zip(cost, _searched(inner), strict=True)))
-        # an update of zero is no small step: a schedule may begin so; after a line search it has failed
-        info = StepInfo(size, cost, accepted=True if _nodes(inner, _SEARCHES) else jnp.any(move != 0))
+        update = problem.ravel(updates)
+        grad_norm = norm(trained.grad)
+        step_size = norm(update) / jnp.where(grad_norm > 0, grad_norm, 1)
+        new = trained.params + update
+        cost = Evaluations(*(a + b for a, b in zip(cost, _line_search_cost(inner), strict=True)))
+        # an update of zero is no small step, since a schedule may begin so; after a line search it is a failure
+        info = StepInfo(step_size, cost, accepted=True if _nodes(inner, _SEARCHES) else jnp.any(update != 0))
         if state.training is None:
-            return problem.point(moved), OptimizerState(inner, None), info
-        average = problem.ravel(_average(inner, problem.unravel(moved)))
-        return problem.point(average), OptimizerState(inner, moved), info
+            return problem.point(new), OptimizerState(inner, None), info
+        average = problem.ravel(_average(inner, problem.unravel(new)))
+        return problem.point(average), OptimizerState(inner, new), info

@@ -45,25 +45,25 @@ class GradientDescent(BaseMethod):
     line_search: LineSearch = dataclasses.field(default_factory=Armijo)
 
     def init(self, problem: Problem, point: Point) -> Array:
-        """The step to try first."""
+        """The first trial step, of a norm of at most 1."""
         del problem
         return unit_step(point.grad)
 
     def step(self, problem: Problem, point: Point, state: Array) -> tuple[Point, Array, StepInfo]:
-        """One step."""
+        """A step of the learning rate, or a line search along the negative gradient."""
         if self.learning_rate is not None:
             new = problem.point(point.params - jnp.asarray(self.learning_rate, point.params.dtype) * point.grad)
             return new, state, StepInfo(self.learning_rate, Evaluations(1, 1, 0))
         direction, slope, power = steepest_descent(point.grad)
-        new, found, cost = search_along(problem, point, direction, slope, state / power, self.line_search)
-        failed, size = ~found.decreased, power * found.step
-        state = jnp.where(failed, state, 2 * size).astype(state.dtype)
-        return new, state, StepInfo(size, cost, failed, found.decreased, jnp.abs(slope * (state / power)))
+        new, result, cost = search_along(problem, point, direction, slope, state / power, self.line_search)
+        failed, step_size = ~result.decreased, power * result.step
+        state = jnp.where(failed, state, 2 * step_size).astype(state.dtype)
+        return new, state, StepInfo(step_size, cost, failed, result.decreased, jnp.abs(slope * (state / power)))
 
 
 @dataclasses.dataclass(frozen=True)
 class ExactDescent(BaseMethod):
-    """Steepest descent with the step that is exact on a quadratic, from one Hessian-vector product.
+    """Steepest descent with the exact step of a quadratic, from one Hessian-vector product.
 
     Where the curvature along the gradient is not positive, the step is `fallback`.
 
@@ -79,14 +79,14 @@ class ExactDescent(BaseMethod):
         return ()
 
     def step(self, problem: Problem, point: Point, state: tuple[()]) -> tuple[Point, tuple[()], StepInfo]:
-        """One step."""
+        """A step to the minimizer of the quadratic along the gradient."""
         # along the unit vector: the product with the gradient itself overflows long before the step does
         length = norm(point.grad)
         unit = point.grad / jnp.where(length > 0, length, 1)
-        curvature = dot(unit, problem.product(point.params, unit))
-        size = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1), self.fallback)
-        new = problem.point(point.params - size * point.grad)
-        return new, state, StepInfo(size, Evaluations(1, 1, 1))
+        curvature = dot(unit, problem.hessian_product(point.params, unit))
+        step_size = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1), self.fallback)
+        new = problem.point(point.params - step_size * point.grad)
+        return new, state, StepInfo(step_size, Evaluations(1, 1, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +107,11 @@ class Polyak(BaseMethod):
         return ()
 
     def step(self, problem: Problem, point: Point, state: tuple[()]) -> tuple[Point, tuple[()], StepInfo]:
-        """One step."""
+        """A step of Polyak's length."""
         length = norm(point.grad)
         safe = jnp.where(length > 0, length, 1)
         gap = jnp.maximum(point.value - self.minimum, 0).astype(length.dtype)
         # the square of the length may overflow, the step along the unit vector does not
-        way = jnp.minimum(gap / safe, self.max_learning_rate * safe)
-        new = problem.point(point.params - way * (point.grad / safe))
-        return new, state, StepInfo(way / safe, Evaluations(1, 1, 0))
+        distance = jnp.minimum(gap / safe, self.max_learning_rate * safe)
+        new = problem.point(point.params - distance * (point.grad / safe))
+        return new, state, StepInfo(distance / safe, Evaluations(1, 1, 0))

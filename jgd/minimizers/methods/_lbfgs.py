@@ -30,11 +30,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, check_integers
+from jgd.core import Array, check_integers, tree_where
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, max_norm, norm, safe_scale, steepest_descent
+from jgd.minimizers.problem._problem import Point, Problem, dot, max_norm, norm, safe_scale, steepest_descent
 
 
 class LBFGSMemory(NamedTuple):
@@ -171,9 +171,9 @@ class LBFGS(BaseMethod):
         # where the search failed: once more with a larger gamma, then from an empty memory
         failed, initial = ~result.decreased, self.init(problem, point)
         larger_gamma = memory._replace(gamma=jnp.maximum(memory.gamma, first_step(point)))
-        retry = choose(last_predicted < jnp.inf, initial.memory, larger_gamma)
+        retry = tree_where(last_predicted < jnp.inf, initial.memory, larger_gamma)
         # of searches that failed in a row, the smallest predicted decrease counts
         predicted = jnp.minimum(jnp.abs(slope * step0), last_predicted)
         predicted = jnp.minimum(predicted, jnp.finfo(predicted.dtype).max)
-        after = choose(failed, LBFGSState(retry, predicted), LBFGSState(extended, initial.predicted))
+        after = tree_where(failed, LBFGSState(retry, predicted), LBFGSState(extended, initial.predicted))
         return new, after, StepInfo(result.step, cost, failed & ~usable, result.decreased, predicted)

@@ -39,28 +39,28 @@ class HeavyBall(BaseMethod):
 
     Args:
         learning_rate: The step size, above 0.
-        momentum: What is kept of the last step, in [0, 1).
+        momentum: The part of the last step that is added, in [0, 1).
     """
 
     learning_rate: float = 1e-3
     momentum: float = 0.9
 
     def init(self, problem: Problem, point: Point) -> Array:
-        """The last step made."""
+        """The last step [n]: none."""
         del problem
         return jnp.zeros_like(point.params)
 
     def step(self, problem: Problem, point: Point, state: Array) -> tuple[Point, Array, StepInfo]:
-        """One step."""
+        """The last step times the momentum, and a step along the negative gradient."""
         dtype = point.params.dtype
-        move = jnp.asarray(self.momentum, dtype) * state - jnp.asarray(self.learning_rate, dtype) * point.grad
-        return problem.point(point.params + move), move, StepInfo(self.learning_rate, Evaluations(1, 1, 0))
+        step = jnp.asarray(self.momentum, dtype) * state - jnp.asarray(self.learning_rate, dtype) * point.grad
+        return problem.point(point.params + step), step, StepInfo(self.learning_rate, Evaluations(1, 1, 0))
 
 
 class NesterovState(NamedTuple):
-    """The last $x$, $theta$, and the step size to try first."""
+    r"""The last $x$ [n], $\theta$, and the last step size."""
 
-    params: Array
+    x: Array
     theta: Array
     step_size: Array
 
@@ -91,25 +91,26 @@ class Nesterov(BaseMethod):
         return NesterovState(point.params, one, unit_step(point.grad).astype(one.dtype))
 
     def step(self, problem: Problem, point: Point, state: NesterovState) -> tuple[Point, NesterovState, StepInfo]:
-        """One step."""
+        """A step along the negative gradient, and one on by the momentum."""
         dtype = point.params.dtype
-        size, tried, failed = self._step_size(problem, point, state)
-        params = point.params - size * point.grad
-        uphill = jnp.asarray(self.restart) & (dot(point.grad, params - state.params) > 0)
+        step_size, evaluations, failed = self._step_size(problem, point, state.step_size)
+        x = point.params - step_size * point.grad
+        uphill = jnp.asarray(self.restart) & (dot(point.grad, x - state.x) > 0)
         theta = jnp.where(uphill, 1, state.theta).astype(dtype)
-        after = 0.5 * (1 + jnp.sqrt(1 + 4 * theta**2))
-        beta = jnp.where(uphill, 0, (theta - 1) / after)
-        new = problem.point(params + beta * (params - state.params))
-        info = StepInfo(size, Evaluations(1 + tried, 1, 0), failed, ~failed, dot(size * point.grad, point.grad))
-        return new, NesterovState(params, after.astype(dtype), size), info
+        next_theta = 0.5 * (1 + jnp.sqrt(1 + 4 * theta**2))
+        beta = jnp.where(uphill, 0, (theta - 1) / next_theta)
+        new = problem.point(x + beta * (x - state.x))
+        predicted = dot(step_size * point.grad, point.grad)
+        info = StepInfo(step_size, Evaluations(1 + evaluations, 1, 0), failed, ~failed, predicted)
+        return new, NesterovState(x, next_theta.astype(dtype), step_size), info
 
-    def _step_size(self, problem: Problem, point: Point, state: NesterovState) -> tuple[Array, Array, Array]:
-        """The step, the evaluations to find it, and whether there is none."""
+    def _step_size(self, problem: Problem, point: Point, last: Array) -> tuple[Array, Array, Array]:
+        """The step size, the evaluations to find it, and whether there is none; `last` is that of the last step."""
         dtype = point.params.dtype
         if self.learning_rate is not None:
             return jnp.asarray(self.learning_rate, dtype), jnp.zeros((), jnp.int32), jnp.array(False)
         inner = problem.inner
-        params, grad, value, last = problem.detach(point.params, point.grad, point.value, state.step_size)
+        params, grad, value, last = problem.detach(point.params, point.grad, point.value, last)
         direction, slope, power = steepest_descent(grad)
 
         def phi(t: Array) -> tuple[Array, Array, tuple[()]]:
@@ -117,5 +118,5 @@ class Nesterov(BaseMethod):
 
         noise = problem.noise(value)
         # half the decrease of the slope holds where the step is at most 1/L, which the theory needs
-        found = Armijo(c1=0.5)(phi, value, slope, 1.2 * last / power, noise=noise, active=problem.running)
-        return power * found.step, found.evaluations, ~found.decreased
+        result = Armijo(c1=0.5)(phi, value, slope, 1.2 * last / power, noise=noise, active=problem.running)
+        return power * result.step, result.evaluations, ~result.decreased

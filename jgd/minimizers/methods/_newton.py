@@ -1,9 +1,9 @@
 r"""Newton's method by conjugate gradients: $H p = -g$ from Hessian-vector products, no Hessian in sight.
 
-`NewtonCG` searches along $p$; `TrustRegion` bounds it, $\lVert p \rVert \le r$, and lets $r$ follow how well the
-quadratic model has foretold the decrease. Either solves the system only as well as the point deserves: to a residual of
-$\eta \lVert g \rVert$ with $\eta = \min(0.1, 0.9 (\lVert g \rVert / \lVert g_{-1} \rVert)^2)$ from this gradient and
-the last, so that convergence is faster than linear.
+`NewtonCG` searches along $p$; `TrustRegion` bounds it, $\lVert p \rVert \le r$, and adapts $r$ to how well the
+quadratic model has predicted the decrease. Both solve the system inexactly, to a residual of $\eta \lVert g \rVert$
+with $\eta = \min(0.1, 0.9 (\lVert g \rVert / \lVert g_{-1} \rVert)^2)$ from this gradient and the last, so that
+convergence is faster than linear.
 
 References:
     - Eisenstat and Walker, "Choosing the forcing terms in an inexact Newton method",
@@ -18,30 +18,31 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, Scalar
+from jgd.core import Array, Scalar, tree_where
 from jgd.minimizers.least_squares._gain_ratio import gain_ratio
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.methods._steihaug import NewtonStep, newton_step
-from jgd.minimizers.problem._problem import Point, Problem, choose, dot, norm
+from jgd.minimizers.problem._problem import Point, Problem, dot, norm
 
 #: The loosest tolerance of an inner solve, relative to the gradient; that of the first step.
 FORCING = 0.1
 
 
-def _solve(
-    problem: Problem, point: Point, radius: Array | None, max_products: int | None, last: Array
+def _newton_step(
+    problem: Problem, point: Point, radius: Array | None, max_products: int | None, last_norm: Array
 ) -> tuple[NewtonStep, Array]:
-    """The step, and the norm of the gradient: the next step's `last`, which is infinite before the first."""
-    product = jax.linearize(jax.grad(problem.fun), point.params)[1]
-    size = norm(jax.lax.stop_gradient(point.grad))
-    quotient = jnp.where(jnp.isfinite(last) & (last > 0), size / jnp.where(last > 0, last, 1), 1)
-    tol = jnp.minimum(FORCING, 0.9 * quotient**2) * size
-    most = max_products or max(20, 2 * point.params.size)
-    step = newton_step(product, point.grad, radius, tol, most, problem.running, problem.detached is not None)
-    return step, size
+    """The step, and the norm of the gradient; `last_norm` is that of the last step, infinite before the first."""
+    hessian_product = jax.linearize(jax.grad(problem.fun), point.params)[1]
+    grad_norm = norm(jax.lax.stop_gradient(point.grad))
+    known = jnp.isfinite(last_norm) & (last_norm > 0)
+    quotient = jnp.where(known, grad_norm / jnp.where(last_norm > 0, last_norm, 1), 1)
+    tol = jnp.minimum(FORCING, 0.9 * quotient**2) * grad_norm
+    max_products = max_products or max(20, 2 * point.params.size)
+    step = newton_step(hessian_product, point.grad, radius, tol, max_products, problem.running, problem.unrolled)
+    return step, grad_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,27 +65,27 @@ class NewtonCG(BaseMethod):
     max_products: int | None = None
 
     def init(self, problem: Problem, point: Point) -> Array:
-        """The norm of the last gradient."""
+        """The norm of the last gradient: infinite, as there is none."""
         del problem
         return jnp.full((), jnp.inf, point.params.dtype)
 
     def step(self, problem: Problem, point: Point, state: Array) -> tuple[Point, Array, StepInfo]:
-        """One step."""
-        inner, state = _solve(problem, point, None, self.max_products, state)
-        slope = dot(inner.step, point.grad)
-        usable = (slope < 0) & jnp.all(jnp.isfinite(inner.step))
-        direction = jnp.where(usable, inner.step, -point.grad)
+        """A line search along Newton's step."""
+        newton, grad_norm = _newton_step(problem, point, None, self.max_products, state)
+        slope = dot(newton.step, point.grad)
+        usable = (slope < 0) & jnp.all(jnp.isfinite(newton.step))
+        direction = jnp.where(usable, newton.step, -point.grad)
         slope = jnp.where(usable, slope, -dot(point.grad, point.grad))
-        new, found, cost = search_along(problem, point, direction, slope, 1.0, self.line_search)
-        cost = cost._replace(products=inner.products)
-        return new, state, StepInfo(found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope))
+        new, result, cost = search_along(problem, point, direction, slope, 1.0, self.line_search)
+        cost = cost._replace(products=newton.products)
+        return new, grad_norm, StepInfo(result.step, cost, ~result.decreased, result.decreased, jnp.abs(slope))
 
 
 class TrustState(NamedTuple):
     """The trust radius, and the norm of the last gradient."""
 
     radius: Array
-    last: Array
+    grad_norm: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,21 +113,20 @@ class TrustRegion(BaseMethod):
 
     def warm(self, problem: Problem, point: Point, state: TrustState) -> TrustState:
         """The radius as it is."""
-        return TrustState(state.radius, self.init(problem, point).last)
+        return self.init(problem, point)._replace(radius=state.radius)
 
     def step(self, problem: Problem, point: Point, state: TrustState) -> tuple[Point, TrustState, StepInfo]:
-        """One step."""
-        before = state.radius
-        inner, last = _solve(problem, point, before, self.max_products, state.last)
-        tried = problem.point(point.params + inner.step)
-        ratio = gain_ratio(problem, point, tried, -inner.model)
+        """Newton's step within the trust region, taken where the value decreases enough."""
+        newton, grad_norm = _newton_step(problem, point, state.radius, self.max_products, state.grad_norm)
+        trial = problem.point(point.params + newton.step)
+        ratio = gain_ratio(problem, point, trial, -newton.model)
         accepted = ratio > 1e-4
-        size = norm(inner.step)
-        grown = jnp.where(inner.at_boundary, jnp.maximum(before, 2 * size), before)
-        radius = jnp.where(ratio > 0.75, jnp.minimum(grown, self.max_radius), before)
-        radius = jnp.where(ratio < 0.25, 0.25 * size, radius).astype(before.dtype)
-        new = choose(accepted, tried, point)
-        eps = jnp.finfo(before.dtype).eps
+        size = norm(newton.step)
+        grown = jnp.where(newton.at_boundary, jnp.maximum(state.radius, 2 * size), state.radius)
+        radius = jnp.where(ratio > 0.75, jnp.minimum(grown, self.max_radius), state.radius)
+        radius = jnp.where(ratio < 0.25, 0.25 * size, radius).astype(state.radius.dtype)
+        eps = jnp.finfo(radius.dtype).eps
         failed = ~accepted & (size <= eps * jnp.maximum(norm(point.params), eps))
-        info = StepInfo(before, Evaluations(1, 1, inner.products), failed, accepted, jnp.abs(inner.model))
-        return new, TrustState(radius, last), info
+        cost = Evaluations(1, 1, newton.products)
+        info = StepInfo(state.radius, cost, failed, accepted, jnp.abs(newton.model))
+        return tree_where(accepted, trial, point), TrustState(radius, grad_norm), info

@@ -6,46 +6,23 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, ArrayLike
+from jgd.minimizers.problem._inner_loop import inner_loop
 from jgd.minimizers.problem._problem import dot, norm, safe_scale
 
 
-def inner_loop(goes_on: Callable[[Any], Array], turn: Callable[[Any], Any], start: Any, most: int, unroll: bool) -> Any:
-    """A `lax.while_loop` of at most `most` turns; with `unroll` a scan that reverse mode can pass.
-
-    Each turn of the scan is a `lax.cond`: those that are not needed cost no time, though their memory is kept.
-
-    Args:
-        goes_on: From the state to whether there is another turn.
-        turn: From a state to the next.
-        start: The first state.
-        most: Turns at most; read with `unroll` only.
-        unroll: Whether the loop is to be differentiated in reverse.
-
-    Returns:
-        The last state.
-    """
-    if not unroll:
-        return jax.lax.while_loop(goes_on, turn, start)
-
-    def body(state: Any, _: None) -> tuple[Any, None]:
-        return jax.lax.cond(goes_on(state), turn, lambda state: state, state), None
-
-    return jax.lax.scan(body, start, None, length=most)[0]
-
-
 class NewtonStep(NamedTuple):
-    """What CG has found.
+    """A step of truncated conjugate gradients.
 
     Attributes:
         step: The step [n].
         model: The change of the quadratic model along it, at most 0.
-        at_boundary: Whether it ends on the boundary, or where the curvature is negative.
+        at_boundary: Whether it ends on the boundary, or where the curvature is not positive.
         products: Hessian-vector products made, int32.
     """
 
@@ -56,18 +33,20 @@ class NewtonStep(NamedTuple):
 
 
 class _State(NamedTuple):
+    """The step and the Hessian times it, the residual and its square, and the next direction."""
+
     step: Array
+    hessian_step: Array
     residual: Array
-    direction: Array
-    applied: Array
     square: Array
+    direction: Array
     at_boundary: Array
     count: Array
     done: Array
 
 
 def _to_boundary(step: Array, direction: Array, radius: Array) -> Array:
-    """How far along the direction the boundary is."""
+    """How far along the direction the boundary is: the root of a quadratic equation."""
     # the square of a radius in units of a huge gradient would vanish
     power = safe_scale(radius)
     step, radius = power * step, power * radius
@@ -78,18 +57,18 @@ def _to_boundary(step: Array, direction: Array, radius: Array) -> Array:
 
 
 def newton_step(
-    product: Callable[[Array], Array],
+    hessian_product: Callable[[Array], Array],
     grad: Array,
     radius: Array | None,
     tol: Array,
     max_products: int,
-    active: Any,
+    active: ArrayLike,
     unroll: bool = False,
 ) -> NewtonStep:
     """Truncated conjugate gradients.
 
     Args:
-        product: The Hessian times a vector [n].
+        hessian_product: The Hessian times a vector [n].
         grad: The gradient [n].
         radius: The trust radius; None for none: then the step ends before a direction of negative curvature, and is
             $-g$ where the first one is.
@@ -99,38 +78,50 @@ def newton_step(
         unroll: Whether to loop so that reverse mode can pass.
 
     Returns:
-        The step, and what it cost.
+        The step, and its cost.
     """
     # of a gradient of length one: the curvature along a long one overflows float32 where the step would not
     size = norm(jax.lax.stop_gradient(grad))
     size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
     grad, tol = grad / size, tol / size
     radius = None if radius is None else radius / size
-    zero = jnp.zeros_like(grad)
-    square = dot(grad, grad)
+    zero, square = jnp.zeros_like(grad), dot(grad, grad)
     start = _State(
-        zero, grad, -grad, zero, square, jnp.array(False), jnp.zeros((), jnp.int32), ~(active & (square > 0))
+        step=zero,
+        hessian_step=zero,
+        residual=grad,
+        square=square,
+        direction=-grad,
+        at_boundary=jnp.array(False),
+        count=jnp.zeros((), jnp.int32),
+        done=~(jnp.asarray(active) & (square > 0)),
     )
 
-    def turn(s: _State) -> _State:
-        applied = product(s.direction)
-        curvature = dot(s.direction, applied)
+    def body(s: _State) -> _State:
+        product = hessian_product(s.direction)
+        curvature = dot(s.direction, product)
         negative = ~(curvature > 0)
         alpha = s.square / jnp.where(negative, 1, curvature)
         if radius is None:
-            outside, edge = negative, jnp.where(s.count == 0, 1.0, 0.0)
+            outside, to_boundary = negative, jnp.where(s.count == 0, 1.0, 0.0)
         else:
             outside = negative | (norm(s.step + alpha * s.direction) >= radius)
-            edge = _to_boundary(s.step, s.direction, radius)
-        alpha = jnp.where(outside, edge, alpha).astype(grad.dtype)
-        step, residual = s.step + alpha * s.direction, s.residual + alpha * applied
+            to_boundary = _to_boundary(s.step, s.direction, radius)
+        alpha = jnp.where(outside, to_boundary, alpha).astype(grad.dtype)
+        residual = s.residual + alpha * product
         square = dot(residual, residual)
-        direction = -residual + square / s.square * s.direction
         count = s.count + 1
-        done = outside | (jnp.sqrt(square) <= tol) | (count >= max_products)
-        sum_applied = s.applied + alpha * applied
-        return _State(step, residual, direction, sum_applied, square, outside, count, done)
+        return _State(
+            step=s.step + alpha * s.direction,
+            hessian_step=s.hessian_step + alpha * product,
+            residual=residual,
+            square=square,
+            direction=-residual + square / s.square * s.direction,
+            at_boundary=outside,
+            count=count,
+            done=outside | (jnp.sqrt(square) <= tol) | (count >= max_products),
+        )
 
-    s = inner_loop(lambda s: ~s.done, turn, start, max_products, unroll)
-    model = size * (size * (dot(grad, s.step) + 0.5 * dot(s.step, s.applied)))
+    s = inner_loop(lambda s: ~s.done, body, start, max_products, unroll)
+    model = size * (size * (dot(grad, s.step) + 0.5 * dot(s.step, s.hessian_step)))
     return NewtonStep(size * s.step, model, s.at_boundary, s.count)

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, ArrayLike, PyTree
 
 
 class Point(NamedTuple):
@@ -24,6 +24,11 @@ class Point(NamedTuple):
     grad: Array
 
 
+def _identity(value: PyTree) -> PyTree:
+    """Of a problem whose params are a vector for the user, too."""
+    return value
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """A function of a flat vector.
@@ -32,8 +37,8 @@ class Problem:
         fun: From params [n] to the value, a scalar.
         residuals: From params [n] to residuals [m], where the value is half the sum of their squares; else None.
         eps: The relative rounding error of a value, about the machine epsilon.
-        running: Whether this lane of a `vmap` still runs. Inner loops of a lane that has stopped must end at once,
-            since the others wait for them: pass it to line searches and to the conditions of inner loops.
+        running: Whether this lane of a `vmap` has not ended. Inner loops of a lane that has must end at once, since
+            the others wait for them: pass it to line searches and to the conditions of inner loops.
         detached: The same problem without derivatives with respect to its arguments, for inner loops of an unrolled
             run; None where the run is not unrolled.
         ravel: From the user's tree to a vector [n].
@@ -45,12 +50,17 @@ class Problem:
     fun: Callable[[Array], Array]
     residuals: Callable[[Array], Array] | None = None
     eps: float = 2.0**-52
-    running: Any = True
-    detached: Any = None
-    ravel: Any = None
-    unravel: Any = None
+    running: ArrayLike = True
+    detached: "Problem | None" = None
+    ravel: Callable[[PyTree], Array] = _identity
+    unravel: Callable[[Array], PyTree] = _identity
     bounds: tuple[Array, Array] | None = None
-    magnitude: Any = 0.0
+    magnitude: ArrayLike = 0.0
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether the run is differentiated step by step: then reverse mode must be able to pass its inner loops."""
+        return self.detached is not None
 
     @property
     def inner(self) -> "Problem":
@@ -70,12 +80,12 @@ class Problem:
         """Params with their value and gradient."""
         return Point(params, *self.value_and_grad(params))
 
-    def product(self, params: Array, vector: Array) -> Array:
+    def hessian_product(self, params: Array, vector: Array) -> Array:
         """The Hessian times a vector [n]."""
         return jax.jvp(jax.grad(self.fun), (params,), (vector,))[1]
 
     def noise(self, value: Array) -> Array:
-        """By how much rounding may change a value."""
+        """By how much rounding may change a value: ten times the error of one operation."""
         return 10 * self.eps * jnp.maximum(jnp.abs(value), jnp.asarray(self.magnitude, value.dtype))
 
     def at_floor(self, point: Point, decrease: Array | float) -> Array:
@@ -85,17 +95,17 @@ class Problem:
         return jnp.abs(decrease) <= 10 * (self.noise(point.value) + 10 * rounded)
 
 
-def mapped(problem: Problem, fun: Callable[[PyTree], PyTree], params: Array, what: str) -> Array:
-    """A function from a tree to one of its kind, of a vector [n].
+def apply_to_tree(problem: Problem, fun: Callable[[PyTree], PyTree], params: Array, what: str) -> Array:
+    """A function from the user's tree to a tree of the same shapes, applied to a vector [n]; `what` is for errors.
 
     Raises:
         ValueError: The function returns another kind of tree.
     """
     before = problem.unravel(params)
     after = fun(before)
-    found, expected = (jax.tree.map(lambda leaf: jnp.shape(leaf), tree) for tree in (after, before))
-    if found != expected:
-        raise ValueError(f"{what} returned a tree of the shapes {found}; expected those of params, {expected}.")
+    shapes, expected = (jax.tree.map(lambda leaf: jnp.shape(leaf), tree) for tree in (after, before))
+    if shapes != expected:
+        raise ValueError(f"{what} returned a tree of the shapes {shapes}; expected those of params, {expected}.")
     return problem.ravel(after)
 
 
@@ -109,7 +119,7 @@ def norm(a: Array) -> Array:
     scale = jnp.max(jnp.abs(a), initial=0.0)
     safe = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     square = dot(a / safe, a / safe)
-    # lanes of an unrolled run that have stopped make steps of zero, through which derivatives are taken, too
+    # lanes of an unrolled run that have ended make steps of zero, through which derivatives are taken, too
     zero = square == 0
     return jnp.where(zero, 0, safe * jnp.sqrt(jnp.where(zero, 1, square)))
 
@@ -133,11 +143,6 @@ def unit_step(vector: Array) -> Array:
     """The step length along a vector [n], at most 1, for a step of a norm of at most 1."""
     size = norm(vector)
     return jnp.minimum(1, 1 / jnp.where(size > 0, size, 1)).astype(size.dtype)
-
-
-def choose(condition: Array, a: Any, b: Any) -> Any:
-    """The tree `a` where the condition holds, else `b`."""
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
 def max_norm(a: Array) -> Array:
