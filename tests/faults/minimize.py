@@ -70,7 +70,7 @@ FAULTS = [
     Fault(
         "evaluates_outside_the_box",
         "jgd/minimizers/constrained/_lbfgsb.py",
-        "inside = inside_only(problem, bounds)",
+        "inside = clipped(problem, bounds)",
         "inside = problem",
         ("tests/minimize/test_bounds.py::test_no_evaluation_is_outside_of_the_bounds",),
         "Rounding takes evaluations past a bound, where a logarithm is NaN.",
@@ -182,8 +182,8 @@ FAULTS = [
     Fault(
         "no_solution_is_any_solution",
         "jgd/minimizers/loop/_krylov.py",
-        "left = norm(residual) > float(jnp.finfo(rhs.dtype).eps) ** (1 / 6) * norm(rhs)",
-        "left = norm(residual) < 0",
+        "unsolved = norm(residual) > float(jnp.finfo(rhs.dtype).eps) ** (1 / 6) * norm(rhs)",
+        "unsolved = norm(residual) < 0",
         ("tests/minimize/test_constrained.py::test_a_derivative_that_does_not_exist_is_nan",),
         "A derivative of one of many solutions is a number of no meaning.",
     ),

@@ -1,16 +1,16 @@
 r"""The generalized Cauchy point: the first minimizer of a quadratic model along the projected gradient path.
 
 The path $x(t) = P(x - t \gamma g)$ bends where an entry reaches its bound, at its breakpoint. From one breakpoint to
-the next it is straight, with a direction $d$ of the entries that still move, and the model's slope and curvature along
-it are
+the next it is a segment along the direction $d$ of the entries that have not reached theirs, and the model's slope and
+curvature along it are
 
 $$
 q' = \lVert d \rVert^2 (t - 1) + d^\top C z, \qquad q'' = \lVert d \rVert^2 + d^\top C d, \qquad
 z = x(t) - x, \quad C = \gamma B - I
 $$
 
-$C$ has few rows, so sums over the sorted breakpoints give all of them at once, in place of a loop from one to the next.
-What still moves is summed from the last breakpoint on: nothing is subtracted from a sum that shrinks to nothing.
+$C$ is of low rank, so sums over the sorted breakpoints give all of them at once, in place of a loop over the segments.
+The sums for $d$ go from the last breakpoint backwards: nothing is subtracted from a sum that shrinks to zero.
 
 References:
     - Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained optimization",

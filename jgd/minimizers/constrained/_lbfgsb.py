@@ -1,9 +1,9 @@
 r"""L-BFGS-B: L-BFGS within bounds $l \le x \le u$.
 
 A step goes from $x$ along the path $P(x - t g)$ to the first minimizer of the quadratic model, the generalized Cauchy
-point. Entries that are at a bound there stay, the others go on to the model's minimizer $\hat x$ with those held. Then
-the line search is along $P(\hat x) - x$; where that does not lead downhill, $\hat x$ is approached from the Cauchy
-point as far as the bounds let it. Points never leave the bounds. A run ends where
+point. Entries that are at a bound there are fixed; over the others the model has a minimizer $\hat x$. The line search
+is along $P(\hat x) - x$; where that is no direction of descent, $\hat x$ is approached from the Cauchy point as far as
+the bounds let it. Points never leave the bounds. A run ends where
 
 $$
 \lVert x - P(x - g) \rVert_\infty \le \mathrm{tol}
@@ -54,21 +54,21 @@ def check_order(bounds: Bounds | None) -> None:
         )
 
 
-def box(problem: Problem, params: Array) -> Bounds:
+def bounds_of(problem: Problem, params: Array) -> Bounds:
     """The problem's bounds; infinite ones where it has none."""
     if problem.bounds is not None:
         return problem.bounds
     return jnp.full_like(params, -jnp.inf), jnp.full_like(params, jnp.inf)
 
 
-def nearest(bounds: Bounds, params: Array) -> Array:
+def project_to_bounds(bounds: Bounds, params: Array) -> Array:
     """The nearest point inside the bounds [n]; NaN where a lower bound is above its upper one."""
     lower, upper = bounds
     return jnp.where(lower <= upper, jnp.clip(params, lower, upper), jnp.nan)
 
 
-def largest_step(params: Array, direction: Array, bounds: Bounds) -> Array:
-    """How far a direction [n] can be followed inside the bounds, a scalar."""
+def max_feasible_step(params: Array, direction: Array, bounds: Bounds) -> Array:
+    """The largest step length along a direction [n] that stays inside the bounds, a scalar."""
     params, direction, lower, upper = jax.lax.stop_gradient((params, direction, *bounds))
     room = jnp.where(direction > 0, upper - params, lower - params)
     moving = direction != 0
@@ -89,7 +89,7 @@ def model_minimizer(params: Array, grad: Array, bounds: Bounds, memory: LBFGSMem
     step = jax.lax.cond(jnp.all(free), lambda: -two_loop_recursion(memory, grad), over_free)
     minimizer = jnp.where(free, params + step, cauchy)
     onward = minimizer - cauchy
-    part = jnp.clip(largest_step(cauchy, onward, bounds), 0, 1)
+    part = jnp.clip(max_feasible_step(cauchy, onward, bounds), 0, 1)
     # the best of these that is in a direction of descent, the last one first
     target = params - scaled
     for candidate in (cauchy, cauchy + part * onward, minimizer):
@@ -107,17 +107,17 @@ def smaller_gamma(memory: LBFGSMemory) -> Array:
     return jnp.where(known, 1 / jnp.where(known, rho, 1) / size / size, memory.gamma)
 
 
-def inside_only(problem: Problem, bounds: Bounds) -> Problem:
-    """The problem whose params are first put inside the bounds, where rounding has moved them out."""
+def clipped(problem: Problem, bounds: Bounds) -> Problem:
+    """The problem whose params are clipped to the bounds first, where rounding has moved them out."""
 
-    def kept(inner: Problem) -> Problem:
+    def replaced(inner: Problem) -> Problem:
         def fun(params: Array) -> Array:
             return inner.fun(params + jax.lax.stop_gradient(jnp.clip(params, *bounds) - params))
 
         return dataclasses.replace(inner, fun=fun)
 
-    outer = kept(problem)
-    return outer if problem.detached is None else dataclasses.replace(outer, detached=kept(problem.detached))
+    outer = replaced(problem)
+    return outer if problem.detached is None else dataclasses.replace(outer, detached=replaced(problem.detached))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,15 +147,15 @@ class LBFGSB(BaseMethod):
 
     def start(self, problem: Problem, params: Array) -> Array:
         """The nearest point inside the bounds; NaN where a lower bound is above its upper one."""
-        return nearest(box(problem, params), params)
+        return project_to_bounds(bounds_of(problem, params), params)
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
         """The projected gradient [n]: where the params would go along the negative gradient, were it not for bounds."""
-        return params - jnp.clip(params - grad, *box(problem, params))
+        return params - jnp.clip(params - grad, *bounds_of(problem, params))
 
     def init(self, problem: Problem, point: Point) -> LBFGSState:
         """An empty memory."""
-        lower, upper = box(problem, point.params)
+        lower, upper = bounds_of(problem, point.params)
         first = unit_step(self.residual(problem, point.params, point.grad))
         # bounds on all sides say how far is far: the first step goes along the whole gradient as far as they let it
         gamma = jnp.where(jnp.all(jnp.isfinite(upper - lower)), 1, first)
@@ -168,11 +168,11 @@ class LBFGSB(BaseMethod):
     def step(self, problem: Problem, point: Point, state: LBFGSState) -> tuple[Point, LBFGSState, StepInfo]:
         """A direction to the model's minimizer, a line search along it, and the pair that the step adds."""
         memory, last_predicted = state
-        bounds = box(problem, point.params)
+        bounds = bounds_of(problem, point.params)
         direction = model_minimizer(point.params, point.grad, bounds, memory) - point.params
         slope = dot(direction, point.grad)
-        max_step = jnp.maximum(1, largest_step(point.params, direction, bounds))
-        inside = inside_only(problem, bounds)
+        max_step = jnp.maximum(1, max_feasible_step(point.params, direction, bounds))
+        inside = clipped(problem, bounds)
         new, result, cost = search_along(inside, point, direction, slope, 1.0, self.line_search, max_step=max_step)
         new = new._replace(params=jnp.clip(new.params, *bounds))
         extended = add_pair(memory, new.params - point.params, new.grad - point.grad)

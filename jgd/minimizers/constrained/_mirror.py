@@ -6,8 +6,8 @@ $$
 $$
 
 which minimizes $\langle g, x \rangle + \frac{1}{t} \mathrm{KL}(x, x_k)$, where the projected gradient method has half
-the squared distance. The run keeps $\log x$, so that an entry that has become zero can come back. The step $t$ is
-given, or the longest that the curvature relative to the divergence allows.
+the squared distance. The state holds $\log x$, so that an entry that has become zero can grow again. The step length
+$t$ is the learning rate, or the longest that the curvature relative to the divergence allows.
 
 The run has converged where $x - P(x - g)$, with the Euclidean projection $P$ onto the same set, is at most `tol` in
 every entry, as in `ProjectedGradient`. Entries that are zero at the solution get there slowly; where there are many,
@@ -47,7 +47,7 @@ class MirrorState(NamedTuple):
     Attributes:
         logs: The logarithms of the params [n]; they stay finite where a param is zero.
         step_size: The step size to try first.
-        growth: By what factor it may grow: much at first, little once a step was too long.
+        growth: The factor by which it may grow: large at first, small once a step was too long.
     """
 
     logs: Array
@@ -67,26 +67,26 @@ def _by_rows(problem: Problem, fun: Callable[[Array], Array], vector: Array) -> 
     return problem.ravel(jax.tree.map(rows, problem.unravel(vector)))
 
 
-def _divergences(before: Array, after: Array, change: Array) -> tuple[Array, Array]:
-    """KL(after, before) and its sum with KL(before, after), where `change` is that of the logarithms.
+def _divergences(before: Array, after: Array, log_change: Array) -> tuple[Array, Array]:
+    """KL(after, before), and its sum with KL(before, after), from the change of the logarithms [n].
 
     Both are sums of terms that are not negative, so that small ones are exact.
     """
-    small = jnp.abs(change) < 0.1
-    c = jnp.where(small, change, 0)
+    small = jnp.abs(log_change) < 0.1
+    c = jnp.where(small, log_change, 0)
     series = before * c**2 * (1 / 2 + c / 3 + c**2 / 8 + c**3 / 30)
-    move = jnp.where(small, before * jnp.expm1(c), after - before)
-    return jnp.sum(jnp.where(small, series, after * change - move)), jnp.sum(move * change)
+    change = jnp.where(small, before * jnp.expm1(c), after - before)
+    return jnp.sum(jnp.where(small, series, after * log_change - change)), jnp.sum(change * log_change)
 
 
-def _raised(row: Array) -> Array:
-    """A row without zeros."""
+def _without_zeros(row: Array) -> Array:
+    """A row whose entries that are not positive become small positive ones."""
     mean = jnp.mean(jnp.maximum(row, 0))
     return jnp.where(row > 0, row, jnp.where(mean > 0, 1e-3 * mean, 1))
 
 
-def _nearest(row: Array) -> Array:
-    """The nearest point of the simplex; that of a row shifted is the same, and more exact."""
+def _project(row: Array) -> Array:
+    """The nearest point of the simplex; that of the shifted row is the same, and more exact."""
     return optax.projections.projection_simplex(row - jnp.max(row))
 
 
@@ -118,17 +118,17 @@ class MirrorDescent(BaseMethod):
     def start(self, problem: Problem, params: Array) -> Array:
         """Params in the set, with no zero among them."""
         refuse_complex(f'MirrorDescent("{self.geometry}"): the set', problem.unravel(params))
-        params = _by_rows(problem, _raised, params)
+        params = _by_rows(problem, _without_zeros, params)
         return self._scaled(problem, jnp.log(params))[0]
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
         """The change of a step of projected gradient of size 1."""
         if self.geometry == "positive":
             return params - jnp.maximum(params - grad, 0)
-        return params - _by_rows(problem, _nearest, params - grad)
+        return params - _by_rows(problem, _project, params - grad)
 
     def init(self, problem: Problem, point: Point) -> MirrorState:
-        """The first step, which changes no entry by more than a factor of e."""
+        """A first step that changes no entry by more than a factor of e."""
         del problem
         size, one = max_norm(point.grad), jnp.ones((), point.params.dtype)
         step = 1 / jnp.where(size > 0, size, 1) if self.learning_rate is None else self.learning_rate
@@ -136,33 +136,32 @@ class MirrorDescent(BaseMethod):
         return MirrorState(jnp.log(jnp.maximum(point.params, tiny)), jnp.asarray(step, one.dtype), 10 * one)
 
     def step(self, problem: Problem, point: Point, state: MirrorState) -> tuple[Point, MirrorState, StepInfo]:
-        """One step."""
+        """A multiplicative step, of the learning rate or by backtracking."""
         dtype = point.params.dtype
 
-        def try_step(problem: Problem, point: Point, logs: Array, size: Array) -> Trial:
-            params, shift = self._scaled(problem, logs - size * point.grad)
-            change = -size * point.grad - shift
-            there, both = _divergences(point.params, params, change)
-            return Trial(problem.point(params), there / size, both / size, logs + change)
+        def try_step(problem: Problem, point: Point, logs: Array, step_size: Array) -> Trial:
+            params, shift = self._scaled(problem, logs - step_size * point.grad)
+            log_change = -step_size * point.grad - shift
+            divergence, symmetric = _divergences(point.params, params, log_change)
+            return Trial(problem.point(params), divergence / step_size, symmetric / step_size, logs + log_change)
 
         if self.learning_rate is not None:
-            size = jnp.asarray(self.learning_rate, dtype)
-            trial = try_step(problem, point, state.logs, size)
-            return trial.point, state._replace(logs=trial.data), StepInfo(size, Evaluations(1, 1, 0))
+            step_size = jnp.asarray(self.learning_rate, dtype)
+            trial = try_step(problem, point, state.logs, step_size)
+            return trial.point, state._replace(logs=trial.data), StepInfo(step_size, Evaluations(1, 1, 0))
         inner, origin = problem.inner, Point(*problem.detach(*point))
         logs, first, growth = problem.detach(state.logs, state.step_size, state.growth)
-        found = backtrack(inner, origin, lambda size: try_step(inner, origin, logs, size), first, growth)
-        trial, count, failed = found.trial, found.count, ~found.success
+        result = backtrack(inner, origin, lambda size: try_step(inner, origin, logs, size), first, growth)
+        trial, count, failed = result.trial, result.evaluations, ~result.success
         if problem.unrolled:
-            trial, count = try_step(problem, point, state.logs, found.step), count + 1
-        growth = jnp.where(found.count > 1, 1.2, growth).astype(dtype)
-        new = MirrorState(trial.data, found.next_step, growth)
-        new = tree_where(failed, state, new)
-        kept = tree_where(failed, point, trial.point)
-        return kept, new, StepInfo(found.step, Evaluations(count, count, 0), failed, ~failed, trial.divergence)
+            trial, count = try_step(problem, point, state.logs, result.step_size), count + 1
+        growth = jnp.where(result.evaluations > 1, 1.2, growth).astype(dtype)
+        after = tree_where(failed, state, MirrorState(trial.data, result.next_step_size, growth))
+        info = StepInfo(result.step_size, Evaluations(count, count, 0), failed, ~failed, trial.divergence)
+        return tree_where(failed, point, trial.point), after, info
 
     def _scaled(self, problem: Problem, logs: Array) -> tuple[Array, Array]:
-        """Params of unscaled logarithms [n], and by how much these were too large [n]."""
+        """Params in the set from logarithms that need not be [n], and by how much these were too large [n]."""
         if self.geometry == "positive":
             return jnp.exp(logs), jnp.zeros_like(logs)
         shift = _by_rows(problem, lambda row: jnp.full(row.shape, jax.nn.logsumexp(row)), logs)

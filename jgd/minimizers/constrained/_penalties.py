@@ -14,8 +14,8 @@ With $s_t(v) = \operatorname{sign}(v) \max(\lvert v \rvert - t, 0)$, entry by en
 | `GroupLasso(strength)` | $\lambda \sum_g \lVert x_g \rVert$ | $v_g \max(1 - t \lambda / \lVert v_g \rVert, 0)$ |
 | `Indicator(projection)` | 0 in a set, infinite outside | $P(v)$ |
 
-A penalty of one's own is any frozen dataclass with these two functions, and `project(params)` where it is infinite
-somewhere: the nearest params where it is not, for the start.
+A penalty of your own is any frozen dataclass with `value(params)` and `prox(params, step)`, and, where it is infinite
+somewhere, `project(params)`: the nearest params where it is not, for the start.
 
 References:
     - Parikh and Boyd, "Proximal algorithms", https://doi.org/10.1561/2400000003, 2014.
@@ -27,11 +27,11 @@ References:
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax.numpy as jnp
 
-from jgd.core import Array, ArrayTree, PyTree, abs_sq
+from jgd.core import Array, ArrayLike, ArrayTree, PyTree, abs_sq
 from jgd.minimizers.problem._flatten import refuse_complex
 from jgd.minimizers.problem._leafwise import map_floats, total
 
@@ -43,8 +43,8 @@ class Penalty(Protocol):
         """The penalty, a scalar."""
         ...
 
-    def prox(self, params: PyTree, step: Any) -> PyTree:
-        """The proximal operator of `step` times the penalty."""
+    def prox(self, params: PyTree, step: ArrayLike) -> PyTree:
+        """The proximal operator of `step`, a positive scalar, times the penalty."""
         ...
 
 
@@ -73,7 +73,7 @@ class L1:
         """The penalty, a scalar."""
         return total(params, map_floats("L1: strength", lambda x, s: s * jnp.abs(x), params, self.strength))
 
-    def prox(self, params: PyTree, step: Any) -> PyTree:
+    def prox(self, params: PyTree, step: ArrayLike) -> PyTree:
         """Entries shrunk by `step * strength`."""
         return map_floats("L1: strength", lambda x, s: _shrunk(x, step * s), params, self.strength)
 
@@ -93,7 +93,7 @@ class NonNegativeL1:
         refuse_complex("NonNegativeL1: the penalty", params)
         return total(params, map_floats("NonNegativeL1: strength", lambda x, s: s * x, params, self.strength))
 
-    def prox(self, params: PyTree, step: Any) -> PyTree:
+    def prox(self, params: PyTree, step: ArrayLike) -> PyTree:
         """Entries less `step * strength`, or 0."""
         what = "NonNegativeL1: strength"
         refuse_complex("NonNegativeL1: the penalty", params)
@@ -124,7 +124,7 @@ class ElasticNet:
             params, map_floats("ElasticNet: l2", lambda x, s: s / 2 * abs_sq(x), params, self.l2)
         )
 
-    def prox(self, params: PyTree, step: Any) -> PyTree:
+    def prox(self, params: PyTree, step: ArrayLike) -> PyTree:
         """Entries shrunk, then scaled."""
         shrunk = map_floats("ElasticNet: l1", lambda x, s: _shrunk(x, step * s), params, self.l1)
         return map_floats("ElasticNet: l2", lambda x, s: x / (1 + step * s), shrunk, self.l2)
@@ -160,7 +160,7 @@ class GroupLasso:
         """The penalty, a scalar."""
         return total(params, map_floats("GroupLasso: strength", lambda x, s: s * _norms(x), params, self.strength))
 
-    def prox(self, params: PyTree, step: Any) -> PyTree:
+    def prox(self, params: PyTree, step: ArrayLike) -> PyTree:
         """Groups shrunk by `step * strength`."""
 
         def shrunk(x: Array, strength: Array) -> Array:
@@ -187,7 +187,7 @@ class Indicator:
         del params
         return jnp.zeros(())
 
-    def prox(self, params: PyTree, step: Any) -> PyTree:
+    def prox(self, params: PyTree, step: ArrayLike) -> PyTree:
         """The projection."""
         del step
         return self.projection(params)

@@ -1,4 +1,4 @@
-r"""Projected gradient: minimization over a set that one knows how to project onto.
+r"""Projected gradient: minimization over a set with a known projection.
 
 $$
 x_{k+1} = x_k + t_k d_k, \qquad d_k = P(x_k - a_k \nabla f(x_k)) - x_k
@@ -23,8 +23,9 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, Scalar, tree_where
+from jgd.core import Array, PyTree, Scalar, check_integers, tree_where
 from jgd.minimizers.line_searches._armijo import Armijo
+from jgd.minimizers.line_searches._protocol import LineSearchResult
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
 from jgd.minimizers.problem._problem import Point, Problem, apply_to_tree, dot, max_norm
@@ -73,8 +74,7 @@ class ProjectedGradient(BaseMethod):
 
     def __post_init__(self) -> None:
         """Checks the window."""
-        if self.window < 1:
-            raise ValueError(f"ProjectedGradient: window must be at least 1; got {self.window}.")
+        check_integers("ProjectedGradient", 1, window=self.window)
 
     def project(self, problem: Problem, params: Array) -> Array:
         """The nearest point of the set [n].
@@ -91,7 +91,7 @@ class ProjectedGradient(BaseMethod):
             return jnp.clip(params, *problem.bounds)
         if problem.bounds is not None:
             raise ValueError(
-                "ProjectedGradient: found a projection and bounds; expected one of them. Leave out the projection, or"
+                "ProjectedGradient: got a projection and bounds; expected one of them. Leave out the projection, or"
                 " write one onto the points of the set that are within the bounds."
             )
         return apply_to_tree(problem, self.projection, params, "ProjectedGradient: projection")
@@ -105,54 +105,53 @@ class ProjectedGradient(BaseMethod):
         return params - self.project(problem, params - grad)
 
     def init(self, problem: Problem, point: Point) -> ProjectedState:
-        """The first step, which moves no entry by much more than 1."""
+        """A first step that moves no entry by much more than 1."""
         size = max_norm(self.residual(problem, point.params, point.grad))
         first = jnp.clip(1 / jnp.where(size > 0, size, 1), SHORTEST, LONGEST).astype(point.params.dtype)
         return ProjectedState(first, jnp.full(self.window, point.value))
 
     def step(self, problem: Problem, point: Point, state: ProjectedState) -> tuple[Point, ProjectedState, StepInfo]:
-        """One step."""
+        """A step of the learning rate, or a nonmonotone line search towards the projection of a spectral step."""
         if self.learning_rate is not None:
-            size = jnp.asarray(self.learning_rate, point.params.dtype)
-            new = problem.point(self.project(problem, point.params - size * point.grad))
-            return new, state, StepInfo(size, Evaluations(1, 1, 0))
-        end = self.project(problem, point.params - state.step_size * point.grad)
-        along = end - point.params
+            step_size = jnp.asarray(self.learning_rate, point.params.dtype)
+            new = problem.point(self.project(problem, point.params - step_size * point.grad))
+            return new, state, StepInfo(step_size, Evaluations(1, 1, 0))
+        target = self.project(problem, point.params - state.step_size * point.grad)
+        direction = target - point.params
         # in exact arithmetic the first is never above the second, which has no large terms that cancel
-        slope = jnp.minimum(dot(point.grad, along), -dot(along, along) / state.step_size)
-        new, part, found, cost = self._search(problem, point, end, slope, jnp.max(state.values))
-        move, change = new.params - point.params, new.grad - point.grad
-        curvature, square = dot(move, change), dot(move, move)
-        spectral = square / jnp.where(curvature > 0, curvature, 1)
+        slope = jnp.minimum(dot(point.grad, direction), -dot(direction, direction) / state.step_size)
+        new, result, cost = self._search(problem, point, target, slope, jnp.max(state.values))
+        s, y = new.params - point.params, new.grad - point.grad
+        s_y, s_s = dot(s, y), dot(s, s)
+        spectral = s_s / jnp.where(s_y > 0, s_y, 1)
         # along flat or concave directions steps get longer
-        size = jnp.where(curvature > 0, spectral, 10 * state.step_size)
-        size = jnp.clip(size, SHORTEST, LONGEST).astype(state.step_size.dtype)
+        step_size = jnp.where(s_y > 0, spectral, 10 * state.step_size)
+        step_size = jnp.clip(step_size, SHORTEST, LONGEST).astype(state.step_size.dtype)
         values = jnp.concatenate([state.values[1:], new.value[None]])
-        info = StepInfo(part * state.step_size, cost, ~found, found, jnp.abs(slope))
-        return new, ProjectedState(jnp.where(found, size, state.step_size), values), info
+        accepted = result.decreased
+        info = StepInfo(result.step * state.step_size, cost, ~accepted, accepted, jnp.abs(slope))
+        return new, ProjectedState(jnp.where(accepted, step_size, state.step_size), values), info
 
     def _search(
-        self, problem: Problem, point: Point, end: Array, slope: Array, worst: Array
-    ) -> tuple[Point, Array, Array, Evaluations]:
-        """The point found on the way to `end`, how far that is, whether there is one, and what it cost."""
+        self, problem: Problem, point: Point, target: Array, slope: Array, reference: Array
+    ) -> tuple[Point, LineSearchResult, Evaluations]:
+        """The new point on the way to `target`, where the value is below the reference, the search, and its cost."""
 
-        def between(params: Array, end: Array, t: Array) -> Array:
-            return jnp.where(t < 1, params + t * (end - params), end)
+        def between(params: Array, target: Array, t: Array) -> Array:
+            return jnp.where(t < 1, params + t * (target - params), target)
 
         inner = problem.inner
-        params, goal, descent, reference = problem.detach(point.params, end, slope, worst)
+        params, end, dphi0, phi0 = problem.detach(point.params, target, slope, reference)
 
         def phi(t: Array) -> tuple[Array, Array, Array]:
-            # nearly every first step is taken, so that the gradient comes with the value
-            value, grad = inner.value_and_grad(between(params, goal, t))
+            # nearly every first step is accepted, so that the gradient comes with the value
+            value, grad = inner.value_and_grad(between(params, end, t))
             return value, jnp.zeros_like(t), grad
 
-        noise = problem.noise(reference)
-        search = Armijo()(phi, reference, descent, 1.0, noise=noise, active=problem.running)
-        moved, count = between(point.params, end, search.step), search.evaluations
-        if problem.detached is None:
-            new, cost = Point(moved, search.value, search.data), Evaluations(count, count, 0)
+        result = Armijo()(phi, phi0, dphi0, 1.0, noise=problem.noise(phi0), active=problem.running)
+        new_params, count = between(point.params, target, result.step), result.evaluations
+        if problem.unrolled:
+            new, cost = problem.point(new_params), Evaluations(count + 1, count + 1, 0)
         else:
-            new, cost = problem.point(moved), Evaluations(count + 1, count + 1, 0)
-        kept = tree_where(search.decreased, new, point)
-        return kept, search.step, search.decreased, cost
+            new, cost = Point(new_params, result.value, result.data), Evaluations(count, count, 0)
+        return tree_where(result.decreased, new, point), result, cost

@@ -5,9 +5,9 @@ x_{k+1} = \operatorname{prox}_{t h}(y_k - t \nabla f(y_k)), \qquad y_{k+1} = x_{
 $$
 
 with $\beta_k = (\theta_k - 1) / \theta_{k+1}$, $\theta_{k+1} = (1 + \sqrt{1 + 4 \theta_k^2}) / 2$ (FISTA), or
-$\beta_k = 0$ (ISTA). Where the momentum points uphill, $\langle y_k - x_{k+1}, x_{k+1} - x_k \rangle > 0$, it starts
-again from $\theta = 1$. The step $t$ is given, or the longest that the curvature along it allows: it shrinks where it
-was too long, and grows again where there is room.
+$\beta_k = 0$ (ISTA). Where the momentum points uphill, $\langle y_k - x_{k+1}, x_{k+1} - x_k \rangle > 0$, it restarts
+from $\theta = 1$. The step length $t$ is the learning rate, or the longest that the curvature along the step allows: it
+shrinks where it was too long, and grows again where the curvature is smaller.
 
 Params are $x_k$, so that zeros are zeros and constraints hold. A step of FISTA takes a gradient at $y_k$ and one at
 $x_{k+1}$, a step of ISTA the latter only. The run has converged where $x - \operatorname{prox}_h(x - \nabla f(x))$ is
@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Scalar, tree_where
+from jgd.core import Array, ArrayLike, Scalar, tree_where
 from jgd.minimizers.constrained._penalties import Penalty
-from jgd.minimizers.line_searches._backtracking import Trial, backtrack
+from jgd.minimizers.line_searches._backtracking import BacktrackingResult, Trial, backtrack
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.loop._stop import is_finite
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
@@ -35,17 +35,17 @@ from jgd.minimizers.problem._problem import Point, Problem, apply_to_tree, dot, 
 
 
 class ProximalState(NamedTuple):
-    """What a step hands to the next.
+    r"""What a step hands to the next.
 
     Attributes:
-        last: The params before the last step [n].
+        last_params: The params before the last step [n].
         smooth: The value of the smooth function alone.
-        theta: The momentum's, 1 where there is none.
+        theta: $\theta$, 1 where there is no momentum.
         step_size: The step size to try first.
-        growth: By what factor it may grow: much at first, little once a step was too long.
+        growth: The factor by which it may grow: large at first, small once a step was too long.
     """
 
-    last: Array
+    last_params: Array
     smooth: Array
     theta: Array
     step_size: Array
@@ -92,7 +92,7 @@ class ProximalGradient(BaseMethod):
 
     def point(self, problem: Problem, params: Array) -> Point:
         """The value of the sum, and the gradient of `fun` alone."""
-        return self._whole(problem, problem.point(params))
+        return self._with_penalty(problem, problem.point(params))
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
         """The change of a step of size 1."""
@@ -106,59 +106,55 @@ class ProximalGradient(BaseMethod):
         return ProximalState(point.params, smooth, one, jnp.asarray(step, one.dtype), 10 * one)
 
     def step(self, problem: Problem, point: Point, state: ProximalState) -> tuple[Point, ProximalState, StepInfo]:
-        """One step."""
-        origin, cost, after = Point(point.params, state.smooth, point.grad), Evaluations(), state.theta
+        """A proximal step, from a point ahead where there is momentum."""
+        origin, cost, theta = Point(point.params, state.smooth, point.grad), Evaluations(), state.theta
         if self.accelerated:
-            after = (0.5 * (1 + jnp.sqrt(1 + 4 * state.theta**2))).astype(after.dtype)
-            ahead = problem.point(point.params + (state.theta - 1) / after * (point.params - state.last))
-            usable, cost = is_finite(ahead), Evaluations(1, 1, 0)
-            origin = tree_where(usable, ahead, origin)
-        new, found, next_step, failed, count = self._forward_backward(problem, origin, state)
+            theta = (0.5 * (1 + jnp.sqrt(1 + 4 * state.theta**2))).astype(theta.dtype)
+            ahead = problem.point(point.params + (state.theta - 1) / theta * (point.params - state.last_params))
+            origin, cost = tree_where(is_finite(ahead), ahead, origin), Evaluations(1, 1, 0)
+        result = self._proximal_step(problem, origin, state)
+        new, count, failed = result.trial.point, result.evaluations, ~result.success
         cost = Evaluations(cost.values + count, cost.gradients + count, 0)
-        move = new.params - point.params
-        uphill = jnp.asarray(self.restart) & (dot(origin.params - new.params, move) > 0)
-        # momentum may be to blame for a step that failed: without it there is one more try
-        stuck = failed & (state.theta <= 1)
+        s = new.params - point.params
+        uphill = jnp.asarray(self.restart) & (dot(origin.params - new.params, s) > 0)
+        # momentum may be the reason for a step that failed: without it there is one more try
+        final = failed & (state.theta <= 1)
         growth = jnp.where(count > 1, 1.05, state.growth).astype(state.growth.dtype)
-        gone = ProximalState(
-            point.params, new.value, jnp.where(uphill, 1, after).astype(after.dtype), next_step, growth
-        )
-        stayed = ProximalState(point.params, state.smooth, jnp.ones_like(after), state.step_size, growth)
-        state = tree_where(failed, stayed, gone)
-        whole = self._whole(problem, new)
-        kept = tree_where(failed, point, whole)
-        predicted = dot(move, move) / jnp.where(found > 0, found, 1)
-        return kept, state, StepInfo(found, cost, stuck, ~failed, jnp.where(failed, jnp.abs(predicted), jnp.inf))
+        next_theta = jnp.where(uphill, 1, theta).astype(theta.dtype)
+        accepted = ProximalState(point.params, new.value, next_theta, result.next_step_size, growth)
+        restarted = ProximalState(point.params, state.smooth, jnp.ones_like(theta), state.step_size, growth)
+        after = tree_where(failed, restarted, accepted)
+        new = tree_where(failed, point, self._with_penalty(problem, new))
+        predicted = dot(s, s) / jnp.where(result.step_size > 0, result.step_size, 1)
+        predicted = jnp.where(failed, jnp.abs(predicted), jnp.inf)
+        return new, after, StepInfo(result.step_size, cost, final, ~failed, predicted)
 
-    def _forward_backward(
-        self, problem: Problem, origin: Point, state: ProximalState
-    ) -> tuple[Point, Array, Array, Array, Array]:
-        """A step of the smooth function's gradient and the penalty's operator, and what it took to find its size."""
+    def _proximal_step(self, problem: Problem, origin: Point, state: ProximalState) -> BacktrackingResult:
+        """A step along the smooth function's gradient, then the proximal operator, of a step size that is accepted."""
 
-        def try_step(problem: Problem, origin: Point, size: Array) -> Trial:
-            new = problem.point(self._prox(problem, origin.params - size * origin.grad, size))
-            square = dot(new.params - origin.params, new.params - origin.params) / size
+        def try_step(problem: Problem, origin: Point, step_size: Array) -> Trial:
+            new = problem.point(self._prox(problem, origin.params - step_size * origin.grad, step_size))
+            square = dot(new.params - origin.params, new.params - origin.params) / step_size
             return Trial(new, square / 2, square)
 
         if self.learning_rate is not None:
-            size = jnp.asarray(self.learning_rate, origin.params.dtype)
-            new = try_step(problem, origin, size).point
-            return new, size, size, jnp.array(False), jnp.ones((), jnp.int32)
+            step_size = jnp.asarray(self.learning_rate, origin.params.dtype)
+            trial, one = try_step(problem, origin, step_size), jnp.ones((), jnp.int32)
+            return BacktrackingResult(trial, step_size, step_size, one, jnp.array(True))
         inner, fixed = problem.inner, Point(*problem.detach(*origin))
         first, growth = problem.detach(state.step_size, state.growth)
-        found = backtrack(inner, fixed, lambda size: try_step(inner, fixed, size), first, growth)
-        if problem.detached is None:
-            return found.trial.point, found.step, found.next_step, ~found.success, found.count
-        new = try_step(problem, origin, found.step).point
-        return new, found.step, found.next_step, ~found.success, found.count + 1
+        result = backtrack(inner, fixed, lambda step_size: try_step(inner, fixed, step_size), first, growth)
+        if not problem.unrolled:
+            return result
+        trial = try_step(problem, origin, result.step_size)
+        return result._replace(trial=trial, evaluations=result.evaluations + 1)
 
-    def _prox(self, problem: Problem, params: Array, step: Any) -> Array:
-        return apply_to_tree(
-            problem, lambda tree: self.penalty.prox(tree, step), params, "ProximalGradient: penalty.prox"
-        )
+    def _prox(self, problem: Problem, params: Array, step_size: ArrayLike) -> Array:
+        what = "ProximalGradient: penalty.prox"
+        return apply_to_tree(problem, lambda tree: self.penalty.prox(tree, step_size), params, what)
 
     def _penalty(self, problem: Problem, params: Array, like: Array) -> Array:
         return jnp.asarray(self.penalty.value(problem.unravel(params)), like.dtype)
 
-    def _whole(self, problem: Problem, point: Point) -> Point:
+    def _with_penalty(self, problem: Problem, point: Point) -> Point:
         return point._replace(value=point.value + self._penalty(problem, point.params, point.value))

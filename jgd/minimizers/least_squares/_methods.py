@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax.numpy as jnp
 
 from jgd.core import Array, Scalar, check_choice, is_traced, tree_where
-from jgd.minimizers.constrained._lbfgsb import box, nearest
+from jgd.minimizers.constrained._lbfgsb import bounds_of, project_to_bounds
 from jgd.minimizers.least_squares._bounded_step import bounded_step
 from jgd.minimizers.least_squares._damped_system import (
     Linear,
@@ -270,15 +270,15 @@ class BoundedLevenbergMarquardt(LevenbergMarquardt):
 
     def start(self, problem: Problem, params: Array) -> Array:
         """The nearest point inside the bounds; NaN where a lower bound is above its upper one."""
-        return nearest(box(problem, params), params)
+        return project_to_bounds(bounds_of(problem, params), params)
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
         """The projected gradient [n]."""
-        return params - jnp.clip(params - grad, *box(problem, params))
+        return params - jnp.clip(params - grad, *bounds_of(problem, params))
 
     def trial(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
         """Where to go [n], and the step to there."""
-        bounds, unroll = box(problem, point.params), problem.unrolled
+        bounds, unroll = bounds_of(problem, point.params), problem.unrolled
         known = point.params, point.grad, state.linear, scale, state.region
         found = bounded_step(*known, bounds, problem.running, unroll)
         return jnp.clip(point.params + found.step.astype(point.params.dtype), *bounds), found

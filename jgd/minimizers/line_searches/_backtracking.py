@@ -1,13 +1,13 @@
-r"""Steps that a gradient method with a distance may take: no longer than one over the curvature relative to it.
+r"""Backtracking for steps with a divergence: a step length of at most one over the curvature relative to it.
 
-A step of size $t$ from $y$ to $x$ minimizes $\langle g(y), x \rangle + \frac{1}{t} B(x, y)$ and more, where $B$ is half
-the squared distance, or another divergence of Bregman. It is good where
+A step of length $t$ from $y$ to $x$ minimizes $\langle g(y), x \rangle + \frac{1}{t} B(x, y)$, and a penalty where
+there is one, with $B$ half the squared distance or another divergence of Bregman. It is accepted where
 
 $$
 f(x) - f(y) - \langle g(y), x - y \rangle \le \frac{1}{t} B(x, y)
 $$
 
-and is tried again, shorter, where it is not. Near a solution rounding hides the left side; there the gradients decide:
+and else tried again with a shorter one. Near a solution rounding hides the left side; there the gradients decide:
 
 $$
 \langle g(x) - g(y), x - y \rangle \le \frac{1}{t} \left( B(x, y) + B(y, x) \right)
@@ -32,15 +32,15 @@ from jgd.core import Array, PyTree
 from jgd.minimizers.loop._stop import is_finite
 from jgd.minimizers.problem._problem import Point, Problem, dot
 
-#: Steps tried at most.
+#: Trial steps at most.
 MAX_TRIALS = 30
 
 
 class Trial(NamedTuple):
-    """A step that was tried.
+    """A trial step.
 
     Attributes:
-        point: Params, value and gradient of the smooth function where it ended.
+        point: Params, value and gradient of the smooth function where it ends.
         divergence: $B(x, y) / t$, a scalar.
         symmetric: $(B(x, y) + B(y, x)) / t$, a scalar.
         data: What else the caller wants of it, any tree of arrays.
@@ -52,36 +52,36 @@ class Trial(NamedTuple):
     data: PyTree = ()
 
 
-class Tried(NamedTuple):
-    """Where the search ended.
+class BacktrackingResult(NamedTuple):
+    """Where backtracking ended.
 
     Attributes:
-        trial: The last step tried.
-        step: Its size.
-        next_step: The size to try first in the next step.
-        count: How many were tried, int32.
-        success: Whether the last is good.
+        trial: The last trial step.
+        step_size: Its length.
+        next_step_size: The length to try first in the next step.
+        evaluations: Trial steps made, int32.
+        success: Whether the last one is accepted.
     """
 
     trial: Trial
-    step: Array
-    next_step: Array
-    count: Array
+    step_size: Array
+    next_step_size: Array
+    evaluations: Array
     success: Array
 
 
 def curvature_ratios(problem: Problem, origin: Point, trial: Trial) -> tuple[Array, Array]:
-    """The step's size over the largest that is good, along this step: the least and the most that rounding allows."""
-    move, change = trial.point.params - origin.params, trial.point.grad - origin.grad
-    rise = (trial.point.value - origin.value - dot(origin.grad, move)).astype(move.dtype)
-    rounded = dot(jnp.abs(origin.grad), jnp.abs(move)) + dot(jnp.abs(change), jnp.abs(origin.params))
-    noise = 10 * jnp.finfo(move.dtype).eps * rounded
+    """The step length over the largest that would be accepted along this step: the bounds that rounding allows."""
+    s, y = trial.point.params - origin.params, trial.point.grad - origin.grad
+    excess = (trial.point.value - origin.value - dot(origin.grad, s)).astype(s.dtype)
+    rounded = dot(jnp.abs(origin.grad), jnp.abs(s)) + dot(jnp.abs(y), jnp.abs(origin.params))
+    noise = 10 * jnp.finfo(s.dtype).eps * rounded
     hidden = problem.at_floor(origin, trial.divergence)
-    below = jnp.where(hidden, trial.symmetric, trial.divergence)
+    right = jnp.where(hidden, trial.symmetric, trial.divergence)
 
     def ratio(noise: Array) -> Array:
-        above = jnp.where(hidden, dot(change, move) + noise, rise)
-        ratio = jnp.where(below > 0, above / jnp.where(below > 0, below, 1), jnp.where(above > 0, jnp.inf, 0))
+        left = jnp.where(hidden, dot(y, s) + noise, excess)
+        ratio = jnp.where(right > 0, left / jnp.where(right > 0, right, 1), jnp.where(left > 0, jnp.inf, 0))
         return jnp.where(is_finite(trial.point), ratio, jnp.inf)
 
     return ratio(-noise), ratio(noise)
@@ -89,33 +89,41 @@ def curvature_ratios(problem: Problem, origin: Point, trial: Trial) -> tuple[Arr
 
 def backtrack(
     problem: Problem, origin: Point, try_step: Callable[[Array], Trial], step0: Array, growth: Array | float
-) -> Tried:
-    """The first good step of shorter and shorter ones.
+) -> BacktrackingResult:
+    """Tries shorter and shorter steps, until one is accepted.
 
     Args:
         problem: The problem; where it does not run, nothing is evaluated.
         origin: Params, value and gradient of the smooth function where the step begins.
-        try_step: From a size to the step.
-        step0: The size tried first.
-        growth: By what factor the next step may be larger, at least 1.
+        try_step: From a step length to the trial step.
+        step0: The first length.
+        growth: The factor by which the next step may be longer, at least 1.
 
     Returns:
-        Where the search ended.
+        Where it ended.
     """
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(try_step, step0))
-    no, none = jnp.array(False), jnp.zeros((), jnp.int32)
+    running = jnp.asarray(problem.running)
+    start = BacktrackingResult(
+        trial=zeros,
+        step_size=jnp.zeros_like(step0),
+        next_step_size=step0,
+        evaluations=jnp.zeros((), jnp.int32),
+        success=jnp.array(False),
+    )
 
-    def goes_on(state: Tried) -> Array:
-        return jnp.asarray(problem.running) & ~state.success & (state.count < MAX_TRIALS) & (state.next_step > 0)
+    def cond(s: BacktrackingResult) -> Array:
+        return running & ~s.success & (s.evaluations < MAX_TRIALS) & (s.next_step_size > 0)
 
-    def turn(state: Tried) -> Tried:
-        step = state.next_step
-        trial = try_step(step)
+    def body(s: BacktrackingResult) -> BacktrackingResult:
+        step_size = s.next_step_size
+        trial = try_step(step_size)
         least, most = curvature_ratios(problem, origin, trial)
-        good = least <= 1
+        success = least <= 1
         longer = jnp.clip(0.9 / jnp.where(most > 0, most, 0.1), 1, growth)
         shorter = jnp.clip(0.9 / jnp.where(least > 0, least, 1), 0.1, 0.8)
-        factor = jnp.where(good, longer, shorter)
-        return Tried(trial, step, (step * factor).astype(step.dtype), state.count + 1, good)
+        factor = jnp.where(success, longer, shorter)
+        next_step_size = (step_size * factor).astype(step_size.dtype)
+        return BacktrackingResult(trial, step_size, next_step_size, s.evaluations + 1, success)
 
-    return jax.lax.while_loop(goes_on, turn, Tried(zeros, jnp.zeros_like(step0), step0, none, no))
+    return jax.lax.while_loop(cond, body, start)

@@ -24,57 +24,62 @@ import jax.numpy as jnp
 from jgd.core import Array
 from jgd.minimizers.problem._problem import dot, norm
 
-Product = Callable[[Array], Array]
+#: From a vector [n] to the matrix times it.
+Matvec = Callable[[Array], Array]
 
 #: Products in a cycle of GMRES at most.
 CYCLE = 100
 
 
-def solve_linear(product: Product, rhs: Array, symmetric: bool) -> Array:
-    """The vector whose product is `rhs`; NaN where there is none."""
+def solve_linear(matvec: Matvec, rhs: Array, symmetric: bool) -> Array:
+    """The vector $v$ with $A v$ equal to `rhs` [n]; NaN where there is none."""
     if symmetric:
-        return jax.lax.custom_linear_solve(product, rhs, conjugate_gradients, symmetric=True)
-    return jax.lax.custom_linear_solve(product, rhs, gmres, transpose_solve=gmres)
+        return jax.lax.custom_linear_solve(matvec, rhs, conjugate_gradients, symmetric=True)
+    return jax.lax.custom_linear_solve(matvec, rhs, gmres, transpose_solve=gmres)
 
 
 def no_solution(solution: Array, residual: Array, rhs: Array) -> Array:
-    """The solution, or NaN where a good part of the right-hand side is left over."""
-    left = norm(residual) > float(jnp.finfo(rhs.dtype).eps) ** (1 / 6) * norm(rhs)
-    return jnp.where(left, jnp.nan, solution)
+    """The solution, or NaN where the residual is a good part of the right-hand side."""
+    unsolved = norm(residual) > float(jnp.finfo(rhs.dtype).eps) ** (1 / 6) * norm(rhs)
+    return jnp.where(unsolved, jnp.nan, solution)
 
 
 class _Cycle(NamedTuple):
+    """The best solution so far, its residual and the norm of that, now and a cycle before."""
+
     solution: Array
     residual: Array
     size: Array
-    before: Array
+    last_size: Array
     count: Array
 
 
 class _Space(NamedTuple):
+    """The orthonormal rows so far, and the matrix among them; `closed` where the next row would be zero."""
+
     basis: Array
     matrix: Array
     count: Array
     closed: Array
 
 
-def gmres(product: Product, rhs: Array) -> Array:
+def gmres(matvec: Matvec, rhs: Array) -> Array:
     """The solution of a system that need not be symmetric nor regular."""
     eps, length = float(jnp.finfo(rhs.dtype).eps), min(rhs.size, CYCLE)
     goal = eps**0.8 * norm(rhs)
 
-    def goes_on(s: _Cycle) -> Array:
-        return (s.size > goal) & (s.size < 0.9 * s.before) & (s.count < max(2, rhs.size))
+    def cond(s: _Cycle) -> Array:
+        return (s.size > goal) & (s.size < 0.9 * s.last_size) & (s.count < max(2, rhs.size))
 
     def cycle(s: _Cycle) -> _Cycle:
-        space = _krylov_space(product, s.residual / s.size, length)
+        space = _krylov_space(matvec, s.residual / s.size, length)
         target = jnp.zeros(length + 1, rhs.dtype).at[0].set(s.size)
-        moved = s.solution + dot(space.basis[:length].T, jnp.linalg.lstsq(space.matrix, target)[0])
-        residual = rhs - product(moved)
+        solution = s.solution + dot(space.basis[:length].T, jnp.linalg.lstsq(space.matrix, target)[0])
+        residual = rhs - matvec(solution)
         size = norm(residual)
         better = size < s.size
         return _Cycle(
-            jnp.where(better, moved, s.solution),
+            jnp.where(better, solution, s.solution),
             jnp.where(better, residual, s.residual),
             jnp.where(better, size, s.size),
             s.size,
@@ -83,18 +88,18 @@ def gmres(product: Product, rhs: Array) -> Array:
 
     infinity = jnp.full((), jnp.inf, rhs.dtype)
     start = _Cycle(jnp.zeros_like(rhs), rhs, norm(rhs), infinity, jnp.zeros((), jnp.int32))
-    end = jax.lax.while_loop(goes_on, cycle, start)
+    end = jax.lax.while_loop(cond, cycle, start)
     return no_solution(end.solution, end.residual, rhs)
 
 
-def _krylov_space(product: Product, first: Array, length: int) -> _Space:
+def _krylov_space(matvec: Matvec, first: Array, length: int) -> _Space:
     """Orthonormal rows [length + 1, n], and what the matrix is among them; zeros once the space is closed."""
     eps = float(jnp.finfo(first.dtype).eps)
     rows = jnp.zeros((length + 1, first.size), first.dtype).at[0].set(first)
     start = _Space(rows, jnp.zeros((length + 1, length), first.dtype), jnp.zeros((), jnp.int32), jnp.array(False))
 
-    def turn(s: _Space) -> _Space:
-        applied = product(s.basis[s.count])
+    def body(s: _Space) -> _Space:
+        applied = matvec(s.basis[s.count])
         along, rest = jnp.zeros(length + 1, first.dtype), applied
         for _ in range(2):  # the second pass removes what rounding has left of the first
             part = dot(s.basis, rest)
@@ -105,26 +110,26 @@ def _krylov_space(product: Product, first: Array, length: int) -> _Space:
         row = jnp.where(closed, 0, rest / jnp.where(closed, 1, size))
         return _Space(s.basis.at[s.count + 1].set(row), s.matrix.at[:, s.count].set(column), s.count + 1, closed)
 
-    return jax.lax.while_loop(lambda s: ~s.closed & (s.count < length), turn, start)
+    return jax.lax.while_loop(lambda s: ~s.closed & (s.count < length), body, start)
 
 
-def conjugate_gradients(product: Product, rhs: Array) -> Array:
+def conjugate_gradients(matvec: Matvec, rhs: Array) -> Array:
     """The solution of a symmetric system, from zero, to a relative residual of a few epsilons."""
     goal = (float(jnp.finfo(rhs.dtype).eps) ** 0.8) ** 2 * dot(rhs, rhs)
     most = max(100, 10 * rhs.size)
 
-    def goes_on(state: tuple[Array, ...]) -> Array:
+    def cond(state: tuple[Array, ...]) -> Array:
         return (state[3] > goal) & (state[4] < most)
 
-    def turn(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def body(state: tuple[Array, ...]) -> tuple[Array, ...]:
         solution, residual, direction, square, count = state
-        applied = product(direction)
-        bend = dot(direction, applied)
-        alpha = square / jnp.where(bend == 0, jnp.inf, bend)
+        applied = matvec(direction)
+        curvature = dot(direction, applied)
+        alpha = square / jnp.where(curvature == 0, jnp.inf, curvature)
         residual = residual - alpha * applied
         after = dot(residual, residual)
         return solution + alpha * direction, residual, residual + after / square * direction, after, count + 1
 
     start = (jnp.zeros_like(rhs), rhs, rhs, dot(rhs, rhs), jnp.zeros((), jnp.int32))
-    solution = jax.lax.while_loop(goes_on, turn, start)[0]
-    return no_solution(solution, rhs - product(solution), rhs)
+    solution = jax.lax.while_loop(cond, body, start)[0]
+    return no_solution(solution, rhs - matvec(solution), rhs)
