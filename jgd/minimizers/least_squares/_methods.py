@@ -6,8 +6,8 @@ $\lVert D p \rVert$ is at most the radius $\delta$ of a trust region, which foll
 the linear model. $D$ holds the largest norm so far of each column of $J$, so that a run does not depend on the units of
 the params (Moré).
 
-Damped steps say little of what is left to gain: the model without damping says it. A run goes on while Gauss and
-Newton's step promises a decrease above rounding.
+A damped step says little of what is left to gain; the model without damping does. A run goes on while the step of
+Gauss-Newton predicts a decrease above rounding.
 
 The Jacobian of an accepted point serves the next step, too, so a step costs one evaluation of the residuals and one of
 the Jacobian. With `solver="cg"` it is not formed: the same step is made in a Krylov subspace of at most 50 dimensions,
@@ -27,20 +27,20 @@ from jgd.core import Array, Scalar, check_choice, is_traced, tree_where
 from jgd.minimizers.constrained._lbfgsb import bounds_of, project_to_bounds
 from jgd.minimizers.least_squares._bounded_step import bounded_step
 from jgd.minimizers.least_squares._damped_system import (
-    Linear,
+    LinearModel,
     Solver,
     column_norms,
     is_dense,
     least_norm_damping,
-    linear_at,
+    linear_model_at,
     point_of,
-    solve_dense,
+    solve_by_qr,
 )
-from jgd.minimizers.least_squares._gain_ratio import Trial, region_after
-from jgd.minimizers.least_squares._missing_curvature import Bends, missing_after, no_bends
-from jgd.minimizers.least_squares._subspace import newton_step
+from jgd.minimizers.least_squares._gain_ratio import TrialStep, next_region
+from jgd.minimizers.least_squares._missing_curvature import CurvatureSums, update_missing_curvature, zero_sums
+from jgd.minimizers.least_squares._subspace import gauss_newton_step
 from jgd.minimizers.least_squares._subspace_step import SubspaceState, first_state, subspace_step
-from jgd.minimizers.least_squares._trust_step import Region, TrustStep, trust_step
+from jgd.minimizers.least_squares._trust_step import TrustRegion, TrustStep, trust_step
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.loop._fields import Evaluations
@@ -51,8 +51,32 @@ from jgd.minimizers.problem._problem import Point, Problem, dot, max_norm, norm
 Scaling = Literal["none", "columns"]
 
 
+class LeastSquaresMethod(BaseMethod):
+    """What the methods for residuals share."""
+
+    solver: Solver
+    least_squares: ClassVar[bool] = True
+
+    def point(self, problem: Problem, params: Array) -> Point:
+        """The value and gradient at params."""
+        if not is_dense(self.solver, params):
+            return problem.point(params)
+        return point_of(problem, params, linear_model_at(problem, params))
+
+    def jacobian(self, state: Any) -> Array | None:
+        """The Jacobian [m, n], where it is formed."""
+        linear = getattr(state, "linear", None)
+        return None if linear is None else linear.jacobian
+
+
+class GaussNewtonState(NamedTuple):
+    """The residuals and the Jacobian of the point; None where the Jacobian is not formed."""
+
+    linear: LinearModel | None
+
+
 @dataclasses.dataclass(frozen=True)
-class GaussNewton(BaseMethod):
+class GaussNewton(LeastSquaresMethod):
     """Gauss-Newton with a line search; `fun` returns residuals.
 
     Args:
@@ -62,80 +86,73 @@ class GaussNewton(BaseMethod):
 
     line_search: LineSearch = dataclasses.field(default_factory=Armijo)
     solver: Solver = "auto"
-    least_squares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        """Checks the solver."""
         check_choice("GaussNewton", "solver", self.solver, Solver)
 
-    def point(self, problem: Problem, params: Array) -> Point:
-        """The value and gradient at params."""
-        if not is_dense(self.solver, params):
-            return problem.point(params)
-        return point_of(problem, params, linear_at(problem, params))
+    def init(self, problem: Problem, point: Point) -> GaussNewtonState:
+        """The residuals and the Jacobian, where it is formed."""
+        return GaussNewtonState(linear_model_at(problem, point.params) if is_dense(self.solver, point.params) else None)
 
-    def init(self, problem: Problem, point: Point) -> Linear | None:
-        """The Jacobian, unless only products with it are made."""
-        return linear_at(problem, point.params) if is_dense(self.solver, point.params) else None
-
-    def jacobian(self, state: Linear | None) -> Array | None:
-        """The Jacobian [m, n], where it is formed."""
-        return None if state is None else state.matrix
-
-    def step(self, problem: Problem, point: Point, state: Linear | None) -> tuple[Point, Linear | None, StepInfo]:
-        """One step."""
-        if state is None:
-            step, count = newton_step(problem, point)
+    def step(self, problem: Problem, point: Point, state: GaussNewtonState) -> tuple[Point, GaussNewtonState, StepInfo]:
+        """A line search along the step of least norm."""
+        linear = state.linear
+        if linear is None:
+            step, products = gauss_newton_step(problem, point)
         else:
-            norms = column_norms(state.matrix)
-            least = least_norm_damping(state.matrix)
-            step = solve_dense(state.matrix, state.residuals, least, jnp.where(norms > 0, norms, 1))
-            count = jnp.zeros((), jnp.int32)
+            norms = column_norms(linear.jacobian)
+            damping = least_norm_damping(linear.jacobian)
+            step = solve_by_qr(linear.jacobian, linear.residuals, damping, jnp.where(norms > 0, norms, 1))
+            products = jnp.zeros((), jnp.int32)
         step = step.astype(point.params.dtype)
         slope = dot(step, point.grad)
         usable = (slope < 0) & jnp.all(jnp.isfinite(step))
         direction = jnp.where(usable, step, -point.grad)
         slope = jnp.where(usable, slope, -dot(point.grad, point.grad))
-        new, found, cost = search_along(problem, point, direction, slope, 1.0, self.line_search)
-        if state is None:
-            cost = Evaluations(cost.values + 1, cost.gradients, count)
-        else:
-            # the gradient of a search that reads values only is not needed, and not computed: the Jacobian gives it
-            # where the value cannot tell, the whole step is made if the gradient becomes smaller
-            hidden = jnp.abs(slope) <= problem.noise(point.value)
-            there = jnp.where(hidden, point.params + direction, new.params)
-            after = linear_at(problem, there)
-            tried = point_of(problem, there, after)
-            moved = jnp.where(hidden, max_norm(tried.grad) < max_norm(point.grad), found.decreased) & is_finite(tried)
-            extra = 1 if self.line_search.needs_slope else 0
-            cost = Evaluations(cost.values + extra, cost.gradients + extra, count)
-            new, state = tree_where(moved, (tried, after), (point, state))
-            found = found._replace(decreased=moved, step=jnp.where(hidden, 1.0, found.step))
-        return new, state, StepInfo(found.step, cost, ~found.decreased, found.decreased, jnp.abs(slope))
+        new, result, cost = search_along(problem, point, direction, slope, 1.0, self.line_search)
+        predicted = jnp.abs(slope)
+        if linear is None:
+            cost = Evaluations(cost.values + 1, cost.gradients, products)
+            return new, state, StepInfo(result.step, cost, ~result.decreased, result.decreased, predicted)
+        # the gradient of a search that reads values only is not needed, and not computed: the Jacobian gives it
+        # where the value cannot tell, the whole step is made if the gradient becomes smaller
+        hidden = predicted <= problem.noise(point.value)
+        params = jnp.where(hidden, point.params + direction, new.params)
+        new_linear = linear_model_at(problem, params)
+        trial = point_of(problem, params, new_linear)
+        smaller = max_norm(trial.grad) < max_norm(point.grad)
+        accepted = jnp.where(hidden, smaller, result.decreased) & is_finite(trial)
+        extra = 1 if self.line_search.needs_slope else 0
+        cost = Evaluations(cost.values + extra, cost.gradients + extra, products)
+        new, linear = tree_where(accepted, (trial, new_linear), (point, linear))
+        info = StepInfo(jnp.where(hidden, 1.0, result.step), cost, ~accepted, accepted, predicted)
+        return new, GaussNewtonState(linear), info
 
 
 class LMState(NamedTuple):
-    """What Levenberg-Marquardt carries.
+    """What a step of Levenberg-Marquardt hands to the next.
 
     Attributes:
         region: The trust region.
-        fresh: Whether no step has been accepted yet.
+        initial: Whether no step has been accepted yet.
         scale: The scale [n].
         linear: The residuals and the Jacobian of the point.
-        bends: What steps have shown of the curvature that the linear model lacks.
-        resolved: The sizes of params [n] below which they count as 0, far below those of the start: a run towards 0
+        sums: What steps have shown of the curvature that the linear model lacks.
+        negligible: The sizes of params [n] below which they count as 0, far below those of the start: a run towards 0
             has an end.
     """
 
-    region: Region
-    fresh: Array
+    region: TrustRegion
+    initial: Array
     scale: Array
-    linear: Linear
-    bends: Bends
-    resolved: Array
+    linear: LinearModel
+    sums: CurvatureSums
+    negligible: Array
 
 
 @dataclasses.dataclass(frozen=True)
-class LevenbergMarquardt(BaseMethod):
+class LevenbergMarquardt(LeastSquaresMethod):
     """Levenberg-Marquardt; `fun` returns residuals.
 
     Args:
@@ -157,61 +174,49 @@ class LevenbergMarquardt(BaseMethod):
     radius: Scalar = 1.0
     solver: Solver = "auto"
     scaling: Scaling = "columns"
-    least_squares: ClassVar[bool] = True
     handles_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        """Checks the settings."""
         check_choice("LevenbergMarquardt", "solver", self.solver, Solver)
         check_choice("LevenbergMarquardt", "scaling", self.scaling, Scaling)
         if not is_traced(self.radius) and not self.radius > 0:
             raise ValueError(f"LevenbergMarquardt: radius must be above 0; got {self.radius}.")
 
-    def point(self, problem: Problem, params: Array) -> Point:
-        """The value and gradient at params."""
-        if not is_dense(self.solver, params):
-            return problem.point(params)
-        return point_of(problem, params, linear_at(problem, params))
-
     def init(self, problem: Problem, point: Point) -> LMState | SubspaceState:
-        """The first radius and scale."""
+        """The first trust region and scale."""
         if not is_dense(self.solver, point.params):
             return first_state(point, self.radius)
-        dtype, linear = point.params.dtype, linear_at(problem, point.params)
+        dtype, linear = point.params.dtype, linear_model_at(problem, point.params)
         scale = self._scale(linear, jnp.zeros((), dtype)).astype(dtype)
         size = norm(jnp.where(scale > 0, scale, 1) * point.params)
         radius = jnp.asarray(self.radius, dtype) * jnp.where(size > 0, size, 1)
-        region = Region(radius, jnp.zeros((), dtype), jnp.zeros_like(point.params))
         return LMState(
-            region,
-            jnp.array(True),
-            scale,
-            linear,
-            no_bends(point.params),
-            jnp.finfo(dtype).eps ** 0.5 * jnp.abs(point.params),
+            region=TrustRegion(radius, jnp.zeros((), dtype), jnp.zeros_like(point.params)),
+            initial=jnp.array(True),
+            scale=scale,
+            linear=linear,
+            sums=zero_sums(point.params),
+            negligible=jnp.finfo(dtype).eps ** 0.5 * jnp.abs(point.params),
         )
 
-    def _scale(self, linear: Linear, before: Array) -> Array:
-        """The scale of a point [n]."""
-        norms = column_norms(linear.matrix)
+    def _scale(self, linear: LinearModel, last: Array) -> Array:
+        """The scale of a point [n], at least the last one."""
+        norms = column_norms(linear.jacobian)
         if self.scaling == "none":
             norms = jnp.full_like(norms, jnp.max(norms, initial=0.0))
-        return jnp.maximum(before, norms.astype(before.dtype))
+        return jnp.maximum(last, norms.astype(last.dtype))
 
     def measures_gain(self, params: Array) -> bool:
         """Always."""
         del params
         return True
 
-    def jacobian(self, state: Any) -> Array | None:
-        """The Jacobian [m, n], where it is formed."""
-        return state.linear.matrix if isinstance(state, LMState) else None
-
-    def trial(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
-        """Where to go [n], and the step to there."""
-        unroll = problem.unrolled
-        residuals, matrix = state.linear
-        found = trust_step(matrix, residuals, scale, state.region, problem.running, unroll)
-        return point.params + found.step.astype(point.params.dtype), found
+    def trial_step(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
+        """The trial params [n], and the step to them."""
+        residuals, jacobian = state.linear
+        step = trust_step(jacobian, residuals, scale, state.region, problem.running, problem.unrolled)
+        return point.params + step.step.astype(point.params.dtype), step
 
     def bounded(self) -> "BoundedLevenbergMarquardt":
         """The same method within bounds.
@@ -222,41 +227,44 @@ class LevenbergMarquardt(BaseMethod):
         return BoundedLevenbergMarquardt(self.radius, self.solver, self.scaling)
 
     def step(self, problem: Problem, point: Point, state: Any) -> tuple[Point, Any, StepInfo]:
-        """One step."""
+        """A step within the trust region, accepted where the value decreases."""
         if isinstance(state, SubspaceState):
             return subspace_step(problem, point, state, self.scaling == "columns")
-        dtype, matrix = point.params.dtype, state.linear.matrix
-        scale = self._scale(state.linear, state.scale)
-        units = jnp.where(scale > 0, scale, 1)
-        moved, found = self.trial(problem, point, state, units)
-        step, change = found.step.astype(dtype), dot(matrix, found.step)
+        dtype, jacobian, eps = point.params.dtype, state.linear.jacobian, jnp.finfo(point.params.dtype).eps
+        largest = self._scale(state.linear, state.scale)
+        scale = jnp.where(largest > 0, largest, 1)
+        params, damped = self.trial_step(problem, point, state, scale)
+        step, change = damped.step.astype(dtype), dot(jacobian, damped.step)
         slope = dot(point.grad, step)
-        there = linear_at(problem, moved)
-        tried = point_of(problem, moved, there)
-        plain = -slope - 0.5 * dot(change, change)
-        model = plain - 0.5 * dot(step, state.region.missing * step)
-        size, eps = norm(units * step), jnp.finfo(dtype).eps
-        trial = Trial(step, size, found.damping, model)
-        region, accepted, decrease = region_after(problem, point, tried, state.region, state.fresh, trial)
-        linear = tree_where(accepted, there, state.linear)
-        bend = dot((there.matrix - matrix).T, there.residuals).astype(dtype)
-        bends, missing = missing_after(state.bends, step, bend, size, plain, decrease, problem.noise(point.value))
-        bends, missing = tree_where(accepted, (bends, missing), (state.bends, region.missing))
-        after = LMState(region._replace(missing=missing), state.fresh & ~accepted, scale, linear, bends, state.resolved)
+        new_linear = linear_model_at(problem, params)
+        new = point_of(problem, params, new_linear)
+        linear_decrease = -slope - 0.5 * dot(change, change)
+        predicted = linear_decrease - 0.5 * dot(step, state.region.missing * step)
+        length = norm(scale * step)
+        trial = TrialStep(step, length, damped.damping, predicted)
+        region, accepted, decrease = next_region(problem, point, new, state.region, state.initial, trial)
+        linear = tree_where(accepted, new_linear, state.linear)
+        y = dot((new_linear.jacobian - jacobian).T, new_linear.residuals).astype(dtype)
+        noise = problem.noise(point.value)
+        updated = update_missing_curvature(state.sums, step, y, length, linear_decrease, decrease, noise)
+        sums, missing = tree_where(accepted, updated, (state.sums, region.missing))
+        region = region._replace(missing=missing)
+        after = LMState(region, state.initial & ~accepted, largest, linear, sums, state.negligible)
         # what rounding of the params makes of the residuals is not to be gained
-        sizes = jnp.maximum(jnp.abs(point.params), state.resolved)
-        rounded = norm(2 * eps * dot(jnp.abs(matrix), sizes.astype(matrix.dtype)))
-        left = jnp.maximum(found.gain - 0.5 * rounded**2, 0)
-        failed = ~accepted & (size <= eps * norm(units * point.params))
-        info = StepInfo(norm(step), Evaluations(1, 1, 0), failed, accepted, jnp.abs(model), left)
-        return tree_where(accepted, tried, point), after, info
+        sizes = jnp.maximum(jnp.abs(point.params), state.negligible)
+        rounding = norm(2 * eps * dot(jnp.abs(jacobian), sizes.astype(jacobian.dtype)))
+        remaining = jnp.maximum(damped.gain - 0.5 * rounding**2, 0)
+        failed = ~accepted & (length <= eps * norm(scale * point.params))
+        info = StepInfo(norm(step), Evaluations(1, 1, 0), failed, accepted, jnp.abs(predicted), remaining)
+        return tree_where(accepted, new, point), after, info
 
 
 @dataclasses.dataclass(frozen=True)
 class BoundedLevenbergMarquardt(LevenbergMarquardt):
-    """Levenberg-Marquardt where there are bounds: what `LevenbergMarquardt` becomes by itself."""
+    """Levenberg-Marquardt within bounds: what `LevenbergMarquardt` becomes where there are some."""
 
     def __post_init__(self) -> None:
+        """Checks the settings."""
         super().__post_init__()
         if self.solver == "cg":
             raise ValueError(
@@ -276,9 +284,8 @@ class BoundedLevenbergMarquardt(LevenbergMarquardt):
         """The projected gradient [n]."""
         return params - jnp.clip(params - grad, *bounds_of(problem, params))
 
-    def trial(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
-        """Where to go [n], and the step to there."""
-        bounds, unroll = bounds_of(problem, point.params), problem.unrolled
-        known = point.params, point.grad, state.linear, scale, state.region
-        found = bounded_step(*known, bounds, problem.running, unroll)
-        return jnp.clip(point.params + found.step.astype(point.params.dtype), *bounds), found
+    def trial_step(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
+        """The trial params [n], and the step to them."""
+        bounds, known = bounds_of(problem, point.params), (point.params, point.grad, state.linear, scale, state.region)
+        step = bounded_step(*known, bounds, problem.running, problem.unrolled)
+        return jnp.clip(point.params + step.step.astype(point.params.dtype), *bounds), step

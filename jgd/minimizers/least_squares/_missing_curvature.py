@@ -1,14 +1,13 @@
-r"""What a linear model of residuals lacks of the curvature of the value, $S = \sum_i r_i \nabla^2 r_i$: its diagonal.
+r"""The curvature of the value that a linear model of residuals lacks, $S = \sum_i r_i \nabla^2 r_i$: its diagonal.
 
-Along a step $s$ to new residuals $r_+$ and a new Jacobian $J_+$ the missing part bends the gradient by
-$y = (J_+ - J)^\top r_+$. Each $S_{jj}$ is the quotient of decayed sums of $s_j y_j$ and $s_j^2$, at least 0, and no
-more than the last step has shown (sized). The next step counts on it where it has told the decrease of the last one
-better than the linear model alone. Where residuals stay large, steps become as long as the value allows; where they
-vanish, the model is Gauss and Newton's.
+A step $s$ to new residuals $r_+$ and a new Jacobian $J_+$ shows $S s \approx y = (J_+ - J)^\top r_+$. Each $S_{jj}$ is
+the quotient of decayed sums of $s_j y_j$ and $s_j^2$, at least 0, and at most what the last step has shown (sizing).
+The next step uses it where it has predicted the decrease of the last one better than the linear model alone. Where
+residuals stay large, steps become as long as the value allows; where they vanish, the model is that of Gauss-Newton.
 
 References:
     - Dennis, Gay and Welsch, "An adaptive nonlinear least-squares algorithm", https://doi.org/10.1145/355958.355965,
-      1981: the bend of the gradient, the sizing, the choice of the model; there of the whole matrix.
+      1981: $y$, the sizing, the choice of the model; there of the whole matrix.
 """
 
 from typing import NamedTuple
@@ -18,49 +17,51 @@ import jax.numpy as jnp
 from jgd.core import Array
 from jgd.minimizers.problem._problem import dot
 
+#: The part of the sums that the next step keeps.
 DECAY = 0.5
 
 
-class Bends(NamedTuple):
-    """What steps have shown of the missing curvature: decayed sums [n] of $s_j y_j$, and of $s_j^2$."""
+class CurvatureSums(NamedTuple):
+    """Decayed sums [n] of $s_j y_j$, and of $s_j^2$."""
 
-    products: Array
-    squares: Array
+    s_y: Array
+    s_s: Array
 
     def diagonal(self) -> Array:
         """The diagonal of the missing curvature [n], at least 0."""
-        return jnp.maximum(_over(self.products, self.squares), 0)
+        return jnp.maximum(_divide(self.s_y, self.s_s), 0)
 
 
-def _over(numerator: Array, denominator: Array) -> Array:
+def _divide(numerator: Array, denominator: Array) -> Array:
+    """The quotient; 0 where the denominator is."""
     return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1), 0)
 
 
-def no_bends(params: Array) -> Bends:
+def zero_sums(params: Array) -> CurvatureSums:
     """Before the first step."""
-    return Bends(jnp.zeros_like(params), jnp.zeros_like(params))
+    return CurvatureSums(jnp.zeros_like(params), jnp.zeros_like(params))
 
 
-def missing_after(
-    before: Bends, step: Array, bend: Array, size: Array, plain: Array, decrease: Array, noise: Array
-) -> tuple[Bends, Array]:
-    """What is known after a step, and the diagonal [n] that the next one is to count on.
+def update_missing_curvature(
+    sums: CurvatureSums, s: Array, y: Array, length: Array, predicted: Array, decrease: Array, noise: Array
+) -> tuple[CurvatureSums, Array]:
+    """The sums after a step, and the diagonal [n] that the next step uses.
 
     Args:
-        before: What was known.
-        step: The step [n].
-        bend: By how much the change of the Jacobian bends the gradient [n].
-        size: The scaled length of the step: steps count alike, long or short.
-        plain: The decrease that the linear model promised.
+        sums: The sums before it.
+        s: The step [n].
+        y: $y$ [n].
+        length: The scaled length of the step: steps count alike, long or short.
+        predicted: The decrease that the linear model predicted.
         decrease: The decrease of the value.
-        noise: Its rounding error: where that hides the decrease, the bend along the step tells.
+        noise: Its rounding error: where that hides the decrease, $y$ along the step decides.
     """
-    expected, found = dot(step, before.diagonal() * step), dot(step, bend)
-    better = jnp.abs(decrease - plain + 0.5 * expected) < jnp.abs(decrease - plain)
-    told = jnp.where(plain <= noise, jnp.abs(found - expected) < jnp.abs(found), better)
-    weight = _over(jnp.ones_like(size), size**2)
-    sums = Bends(*(DECAY * old + weight * step * new for old, new in zip(before, (bend, step), strict=True)))
-    diagonal = sums.diagonal()
-    along = dot(step, diagonal * step)
-    sized = diagonal * jnp.clip(_over(found, along), 0, 1)
-    return sums, jnp.where(told, sized, 0)
+    expected, observed = dot(s, sums.diagonal() * s), dot(s, y)
+    better = jnp.abs(decrease - predicted + 0.5 * expected) < jnp.abs(decrease - predicted)
+    better = jnp.where(predicted <= noise, jnp.abs(observed - expected) < jnp.abs(observed), better)
+    weight = _divide(jnp.ones_like(length), length**2)
+    new = CurvatureSums(*(DECAY * old + weight * s * part for old, part in zip(sums, (y, s), strict=True)))
+    diagonal = new.diagonal()
+    along = dot(s, diagonal * s)
+    sized = diagonal * jnp.clip(_divide(observed, along), 0, 1)
+    return new, jnp.where(better, sized, 0)

@@ -8,8 +8,8 @@ $$
 
 from $k$ products with $J$ and as many with $J^\top$. A step $D^{-1} V y$ then has the model $\lVert \beta_1 e_1 + B y
 \rVert$ and the scaled length $\lVert y \rVert$: a small dense system, to be solved as one where the Jacobian is formed.
-LSQR makes its step of the same numbers. The columns are made orthogonal to all before them, since in float32 they would
-not stay so.
+LSQR makes its step of the same numbers. Each column is made orthogonal to all before it again, since in float32 they
+would not stay so.
 
 References:
     - Golub and Kahan, "Calculating the singular values and pseudo-inverse of a matrix",
@@ -19,24 +19,24 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array
-from jgd.minimizers.least_squares._damped_system import column_norms, least_norm_damping, residuals_of, solve_dense
+from jgd.core import Array, ArrayLike
+from jgd.minimizers.least_squares._damped_system import column_norms, least_norm_damping, residuals_of, solve_by_qr
 from jgd.minimizers.problem._inner_loop import inner_loop
 from jgd.minimizers.problem._problem import Point, Problem, dot, norm
 
-#: The most dimensions of a subspace.
-LARGEST = 50
+#: The dimensions of a subspace at most.
+MAX_DIMENSIONS = 50
 #: Random probes of the columns' norms; up to so many columns are measured one by one.
 PROBES = 8
 
 
 class Subspace(NamedTuple):
-    """The linear model in a subspace of k dimensions; those that were not needed are columns of zeros.
+    """The linear model in a subspace of k dimensions; the columns of those that were not needed are zeros.
 
     Attributes:
         basis: $V$, transposed [k, n].
@@ -55,59 +55,69 @@ class Subspace(NamedTuple):
         return dot(coordinates, self.basis) / scale
 
 
-class LinearMap(NamedTuple):
+class MatrixFreeModel(NamedTuple):
     r"""The residuals of a point [m] and products with their Jacobian.
 
     Attributes:
         residuals: $r$ [m].
-        push: $v \mapsto J v$, from [n] to [m].
-        pull: $w \mapsto J^\top w$, from [m] to [n].
+        jvp: $v \mapsto J v$, from [n] to [m].
+        vjp: $w \mapsto J^\top w$, from [m] to [n].
     """
 
     residuals: Array
-    push: Callable[[Array], Array]
-    pull: Callable[[Array], Array]
+    jvp: Callable[[Array], Array]
+    vjp: Callable[[Array], Array]
 
 
 class _State(NamedTuple):
-    """The process after `count` columns; of LSQR, what its next rotation acts on, and the gradient left."""
+    r"""The process after `count` columns, and LSQR's rotations of them.
 
-    basis: Array
-    images: Array
-    matrix: Array
+    Attributes:
+        v: $V$, transposed [k + 1, n].
+        u: $U$, transposed [k + 1, m].
+        b: $B$ [k + 1, k].
+        residual: The norm of the residual of the model.
+        rotated: The diagonal entry that the next rotation acts on.
+        count: Columns made.
+        grad_norm: The norm of the scaled gradient of the model.
+    """
+
+    v: Array
+    u: Array
+    b: Array
     residual: Array
     rotated: Array
     count: Array
     grad_norm: Array
 
 
-def _normal(vector: Array) -> tuple[Array, Array]:
+def _normalized(vector: Array) -> tuple[Array, Array]:
     size = norm(vector)
     return vector / jnp.where(size > 0, size, 1), size
 
 
-def _next(vector: Array, basis: Array) -> tuple[Array, Array]:
-    """The part of a vector across the rows of a basis, as a unit vector and a size; 0 where it is rounding."""
-    across = vector
-    for _ in range(2):  # once is not enough, twice is
-        across = across - dot(dot(basis, across), basis)
-    unit, size = _normal(across)
-    counts = size > 10 * jnp.finfo(vector.dtype).eps * norm(vector)
-    return jnp.where(counts, unit, 0), jnp.where(counts, size, 0)
+def _orthogonalized(vector: Array, rows: Array) -> tuple[Array, Array]:
+    """The part of a vector orthogonal to orthonormal rows, as a unit vector and its norm; 0 where it is rounding."""
+    part = vector
+    for _ in range(2):  # the second pass removes what rounding has left of the first
+        part = part - dot(dot(rows, part), rows)
+    unit, size = _normalized(part)
+    above_rounding = size > 10 * jnp.finfo(vector.dtype).eps * norm(vector)
+    return jnp.where(above_rounding, unit, 0), jnp.where(above_rounding, size, 0)
 
 
-def linear_map_at(problem: Problem, params: Array) -> LinearMap:
+def matrix_free_model_at(problem: Problem, params: Array) -> MatrixFreeModel:
     """The residuals and products with their Jacobian."""
-    residuals, push = jax.linearize(residuals_of(problem), params)
-    pull = jax.linear_transpose(push, params)
-    return LinearMap(
+    residuals, jvp = jax.linearize(residuals_of(problem), params)
+    vjp = jax.linear_transpose(jvp, params)
+    return MatrixFreeModel(
         residuals,
-        lambda vector: push(vector.astype(params.dtype)),
-        lambda vector: pull(vector)[0].astype(residuals.dtype),
+        lambda vector: jvp(vector.astype(params.dtype)),
+        lambda vector: vjp(vector)[0].astype(residuals.dtype),
     )
 
 
-def column_sizes(linear: LinearMap, columns: int) -> Array:
+def estimate_column_norms(linear: MatrixFreeModel, columns: int) -> Array:
     r"""The norms of the columns of the Jacobian [n]: exact for few columns, else estimated from random signs $w$.
 
     $\mathbb{E}\,(J^\top w)_j^2 = \lVert J_j \rVert^2$. The signs are the same at each step: an estimate changes only
@@ -115,12 +125,12 @@ def column_sizes(linear: LinearMap, columns: int) -> Array:
     """
     dtype = linear.residuals.dtype
     if columns <= PROBES:
-        return column_norms(jax.vmap(linear.push, out_axes=1)(jnp.eye(columns, dtype=dtype)))
+        return column_norms(jax.vmap(linear.jvp, out_axes=1)(jnp.eye(columns, dtype=dtype)))
     signs = jax.random.rademacher(jax.random.key(0), (PROBES, linear.residuals.size), dtype)
-    return column_norms(jax.vmap(linear.pull)(signs)) / PROBES**0.5
+    return column_norms(jax.vmap(linear.vjp)(signs)) / PROBES**0.5
 
 
-def krylov_subspace(linear: LinearMap, scale: Array, tol: Array, running: Any, unroll: bool) -> Subspace:
+def krylov_subspace(linear: MatrixFreeModel, scale: Array, tol: Array, running: ArrayLike, unroll: bool) -> Subspace:
     r"""The Krylov subspace of $J D^{-1}$ and the residuals.
 
     Args:
@@ -132,59 +142,56 @@ def krylov_subspace(linear: LinearMap, scale: Array, tol: Array, running: Any, u
         running: False to do little.
         unroll: Whether to loop so that reverse mode can pass.
     """
-    residuals, push, pull = linear
-    tol = jnp.where(scale.size <= LARGEST, 0, tol)
-    dtype, most = residuals.dtype, min(LARGEST, scale.size, residuals.size)
-    first, size = _normal(residuals)
-    direction, slope = _normal(pull(first) / scale)
+    residuals, jvp, vjp = linear
+    tol = jnp.where(scale.size <= MAX_DIMENSIONS, 0, tol)
+    dtype, dimensions = residuals.dtype, min(MAX_DIMENSIONS, scale.size, residuals.size)
+    u1, beta1 = _normalized(residuals)
+    v1, alpha1 = _normalized(vjp(u1) / scale)
+    start = _State(
+        v=jnp.zeros((dimensions + 1, scale.size), dtype).at[0].set(v1),
+        u=jnp.zeros((dimensions + 1, residuals.size), dtype).at[0].set(u1),
+        b=jnp.zeros((dimensions + 1, dimensions), dtype),
+        residual=beta1,
+        rotated=alpha1,
+        count=jnp.zeros((), jnp.int32),
+        grad_norm=alpha1 * beta1,
+    )
 
-    def more(s: _State) -> _State:
-        image = push(s.basis[s.count] / scale)
-        column = dot(s.images, image)
-        image, below = _next(image, s.images)
-        back, ahead = _next(pull(image) / scale, s.basis)
-        diagonal = norm(jnp.stack([s.rotated, below]))
-        sine, cosine = jnp.stack([below, s.rotated]) / jnp.where(diagonal > 0, diagonal, 1)
+    def cond(s: _State) -> Array:
+        return jnp.asarray(running) & (s.grad_norm > tol * alpha1 * beta1) & (s.count < dimensions)
+
+    def body(s: _State) -> _State:
+        image = jvp(s.v[s.count] / scale)
+        column = dot(s.u, image)
+        u, beta = _orthogonalized(image, s.u)
+        v, alpha = _orthogonalized(vjp(u) / scale, s.v)
+        diagonal = norm(jnp.stack([s.rotated, beta]))
+        sine, cosine = jnp.stack([beta, s.rotated]) / jnp.where(diagonal > 0, diagonal, 1)
         residual = s.residual * sine
         return _State(
-            s.basis.at[s.count + 1].set(back),
-            s.images.at[s.count + 1].set(image),
-            s.matrix.at[:, s.count].set(column.at[s.count + 1].set(below)),
-            residual,
-            -cosine * ahead,
-            s.count + 1,
-            jnp.abs(residual * ahead * cosine),
+            v=s.v.at[s.count + 1].set(v),
+            u=s.u.at[s.count + 1].set(u),
+            b=s.b.at[:, s.count].set(column.at[s.count + 1].set(beta)),
+            residual=residual,
+            rotated=-cosine * alpha,
+            count=s.count + 1,
+            grad_norm=jnp.abs(residual * alpha * cosine),
         )
 
-    def unfinished(s: _State) -> Array:
-        return jnp.asarray(running) & (s.grad_norm > tol * slope * size) & (s.count < most)
-
-    start = _State(
-        jnp.zeros((most + 1, scale.size), dtype).at[0].set(direction),
-        jnp.zeros((most + 1, residuals.size), dtype).at[0].set(first),
-        jnp.zeros((most + 1, most), dtype),
-        size,
-        slope,
-        jnp.zeros((), jnp.int32),
-        slope * size,
-    )
-    s = inner_loop(unfinished, more, start, most, unroll)
-    basis = jnp.where(jnp.arange(most)[:, None] < s.count, s.basis[:-1], 0)
-    return Subspace(
-        basis, s.matrix, jnp.zeros(most + 1, dtype).at[0].set(size), 2 * s.count + 1 + min(PROBES, scale.size)
-    )
+    s = inner_loop(cond, body, start, dimensions, unroll)
+    basis = jnp.where(jnp.arange(dimensions)[:, None] < s.count, s.v[:-1], 0)
+    products = 2 * s.count + 1 + min(PROBES, scale.size)
+    return Subspace(basis, s.b, jnp.zeros(dimensions + 1, dtype).at[0].set(beta1), products)
 
 
-def newton_step(problem: Problem, point: Point) -> tuple[Array, Array]:
+def gauss_newton_step(problem: Problem, point: Point) -> tuple[Array, Array]:
     """The step [n] that minimizes the linear model in a Krylov subspace, and products made."""
-    linear = linear_map_at(problem, point.params)
-    norms = column_sizes(linear, point.params.size)
-    units = jnp.where(norms > 0, norms, 1)
-    gradient = norm(point.grad / units)
-    residual = norm(linear.residuals)
+    linear = matrix_free_model_at(problem, point.params)
+    norms = estimate_column_norms(linear, point.params.size)
+    scale = jnp.where(norms > 0, norms, 1)
+    gradient, residual = norm(point.grad / scale), norm(linear.residuals)
     tol = jnp.minimum(0.1, jnp.sqrt(gradient / jnp.where(residual > 0, residual, 1)))
-    space = krylov_subspace(linear, units, tol, problem.running, problem.unrolled)
+    space = krylov_subspace(linear, scale, tol, problem.running, problem.unrolled)
     ones = jnp.ones(space.matrix.shape[1], space.matrix.dtype)
-    return space.step(
-        solve_dense(space.matrix, space.residuals, least_norm_damping(space.matrix), ones), units
-    ), space.products
+    coordinates = solve_by_qr(space.matrix, space.residuals, least_norm_damping(space.matrix), ones)
+    return space.step(coordinates, scale), space.products

@@ -27,7 +27,7 @@ from jax.flatten_util import ravel_pytree
 
 from jgd.core import Array
 from jgd.minimizers.constrained._multipliers import optimality_conditions
-from jgd.minimizers.least_squares._damped_system import linear_at
+from jgd.minimizers.least_squares._damped_system import linear_model_at
 from jgd.minimizers.loop._krylov import solve_linear
 from jgd.minimizers.loop._program import Inputs, Program
 from jgd.minimizers.loop._result import MinimizeResult
@@ -80,7 +80,7 @@ def implicit_tangents(
         return program.method.point(program.problem, params).value
 
     def jacobian(params: Array, inputs: Inputs) -> Array:
-        return linear_at(build(inputs).problem, params).matrix
+        return linear_model_at(build(inputs).problem, params).jacobian
 
     rhs = jax.jvp(lambda inputs: ravel_pytree(residual((params, multipliers), inputs))[0], (inputs,), (tangents,))[1]
     d_params, d_multipliers = unravel(-solve_linear(matvec, rhs, symmetric))
