@@ -1,16 +1,12 @@
-"""What `minimize` is called with: scipy's and jaxopt's names for things, and what makes no sense, in words."""
+"""What `minimize` is called with: other libraries' names of arguments, and checks of what the types leave open."""
 
-import math
-import operator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jgd.core import FloatDtype, is_traced
+from jgd.core import ArrayTree, FloatDtype, Scalar, check_integers, check_numbers, is_traced
 
-#: What others call an argument, and what to write here.
+#: Other libraries' arguments, and what to write here instead.
 RENAMED = {
     "x0": "the second argument, params",
     "init_params": "the second argument, params",
@@ -45,78 +41,43 @@ RENAMED = {
 }
 
 
-def refuse(others: dict[str, Any]) -> None:
+def refuse_unknown(unknown: dict[str, Any]) -> None:
     """Refuses arguments that `minimize` does not have.
 
     Raises:
         TypeError: There is one.
     """
-    for name in others:
+    for name in unknown:
         if name in RENAMED:
             raise TypeError(f"minimize: there is no argument {name!r}; here it is {RENAMED[name]}.")
         raise TypeError(f"minimize: there is no argument {name!r}; jax.jit, vmap and grad take others around a lambda.")
 
 
-def as_args(args: Any) -> tuple:
-    """More arguments of the function: a tuple as it is, anything else is one argument."""
+def as_tuple(args: ArrayTree) -> tuple:
+    """More arguments of the function as a tuple: what is not one is one argument."""
     return args if isinstance(args, tuple) else (args,)
 
 
-def check_numbers(fun: Any, tol: Any, max_steps: Any) -> int:
-    """Checks the function, the tolerance and the number of steps, which it returns.
+def check_limits(owner: str, tol: Scalar | None, max_steps: int) -> None:
+    """Checks the tolerance and the number of steps.
 
     Raises:
-        TypeError: `fun` is no function, or a number is none.
-        ValueError: A number is out of range.
+        TypeError: One is not a number, or `max_steps` is known only when the program runs.
+        ValueError: One is out of range.
     """
-    if not callable(fun):
-        raise TypeError(f"minimize: fun must be a function of params; got {_text(fun)}.")
-    try:
-        steps = operator.index(max_steps)
-    except TypeError:
-        steps = None
-    if steps is None or isinstance(max_steps, bool):
-        raise TypeError(
-            f"minimize: max_steps must be an integer, known before the program runs; got {_text(max_steps)}."
-        )
-    if steps < 0:
-        raise ValueError(f"minimize: max_steps must be at least 0; got {steps}.")
-    if steps >= 2**31:
-        raise ValueError(f"minimize: max_steps must be an int32, as counts are; got {steps}.")
+    if is_traced(max_steps):
+        raise TypeError(f"{owner}: max_steps must be known before the program runs; got a traced value.")
+    check_integers(owner, 0, max_steps=max_steps)
     if tol is not None:
-        _check_tol(tol)
-    return steps
+        check_numbers(owner, 0, tol=tol)
 
 
-def _check_tol(tol: Any) -> None:
-    known = isinstance(tol, int | float | np.ndarray | np.generic | jax.Array) and not isinstance(tol, bool)
-    if not known or jnp.ndim(tol) > 0 or not jnp.issubdtype(jnp.result_type(tol), jnp.number):
-        raise TypeError(f"minimize: tol must be None or a number; got {_text(tol)}.")
-    if not is_traced(tol) and not (float(tol) >= 0 and math.isfinite(float(tol))):
-        raise ValueError(f"minimize: tol must be finite and at least 0; got {tol}.")
-
-
-def check_flags(**flags: Any) -> None:
-    """Checks what is true or false.
-
-    Raises:
-        TypeError: It is neither.
-    """
-    for name, flag in flags.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise TypeError(f"minimize: {name} must be True or False; got {_text(flag)}.")
-
-
-def check_constraints(method: Any, equality: Any, inequality: Any, differentiate: str, progress: bool) -> None:
+def check_constraints(method: Any, differentiate: str, progress: bool) -> None:
     """Checks what goes with constraints.
 
     Raises:
-        TypeError: A constraint is no function.
-        ValueError: The method or an option knows none.
+        ValueError: The method or an option does not.
     """
-    for name, fun in (("equality", equality), ("inequality", inequality)):
-        if fun is not None and not callable(fun):
-            raise TypeError(f"minimize: {name} must be a function of params; got {_text(fun)}.")
     if getattr(method, "least_squares", False):
         raise ValueError(
             "minimize: methods for least squares know no constraints; let fun return the sum, and use 'lbfgs'."
@@ -127,27 +88,21 @@ def check_constraints(method: Any, equality: Any, inequality: Any, differentiate
         raise ValueError("minimize: with constraints there is no progress bar; expected progress=False.")
 
 
-def value_dtype_of(value_dtype: FloatDtype | None) -> Any:
+def as_float_dtype(value_dtype: FloatDtype | None) -> Any:
     """The dtype that the value is summed in, or None.
 
     Raises:
-        TypeError: It is no dtype of floats.
+        TypeError: It is not a dtype of floats.
         ValueError: It needs x64.
     """
     if value_dtype is None:
         return None
     try:
-        found = jnp.dtype(value_dtype)
+        dtype = jnp.dtype(value_dtype)
     except TypeError:
-        found = None
-    if found is None or not jnp.issubdtype(found, jnp.floating):
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"minimize: value_dtype must be a dtype of floats or None; got {value_dtype!r}.")
-    if found.itemsize > jnp.dtype(jnp.result_type(float)).itemsize:
-        raise ValueError(f"minimize: value_dtype={found} needs jax.config.update('jax_enable_x64', True).")
-    return found
-
-
-def _text(value: Any) -> str:
-    if is_traced(value):
-        return "a value that is known only when the program runs"
-    return f"{value!r}" if isinstance(value, int | float | str | bool | None) else f"a {type(value).__name__}"
+    if dtype.itemsize > jnp.dtype(jnp.result_type(float)).itemsize:
+        raise ValueError(f"minimize: value_dtype={dtype} needs jax.config.update('jax_enable_x64', True).")
+    return dtype

@@ -91,7 +91,7 @@ class ProjectedGradient(BaseMethod):
             return jnp.clip(params, *problem.bounds)
         if problem.bounds is not None:
             raise ValueError(
-                "ProjectedGradient: got a projection and bounds; expected one of them. Leave out the projection, or"
+                "ProjectedGradient: found a projection and bounds; expected one of them. Leave out the projection, or"
                 " write one onto the points of the set that are within the bounds."
             )
         return apply_to_tree(problem, self.projection, params, "ProjectedGradient: projection")

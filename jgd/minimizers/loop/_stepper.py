@@ -1,4 +1,4 @@
-"""A method step by step, in a loop of one's own: what `minimize` does, without its loop."""
+"""A method step by step, in a loop of your own: `minimize` without its loop."""
 
 import dataclasses
 import functools
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jgd.core import Array, FloatDtype, PyTree, Scalar
-from jgd.minimizers._arguments import as_args, check_flags, check_numbers, value_dtype_of
-from jgd.minimizers._names import flat_bounds, make_method
+from jgd.core import Array, ArrayTree, FloatDtype, PyTree, Scalar
+from jgd.minimizers._arguments import as_float_dtype, check_limits
+from jgd.minimizers._names import BoundsLike, LineSearchLike, MethodLike, flat_bounds, make_method
 from jgd.minimizers.loop._loop import RunState
 from jgd.minimizers.loop._program import Inputs, Settings, build
 from jgd.minimizers.loop._result import MinimizeResult
@@ -21,8 +21,8 @@ class StepperState(NamedTuple):
     """Where a run stands, a tree of arrays.
 
     Attributes:
-        params: The params, as the ones given.
-        run: The loop's own numbers, with the method's state in it.
+        params: The params, a tree as the start.
+        run: The state of the run, with that of the method.
     """
 
     params: PyTree
@@ -40,18 +40,18 @@ class StepperState(NamedTuple):
 
     @property
     def status(self) -> Array:
-        """A code of `Status`; `RUNNING`, which is 0, while there are steps to make."""
+        """A code of `Status`: `RUNNING` until the run has ended."""
         return self.run.status
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stepper:
-    """A method's steps one by one, for a loop of one's own: `init`, `update`, and `result` at the end.
+    """A method's steps one by one, for a loop of your own: `init`, `update`, and `result` at the end.
 
     Each is compiled once, and may be called inside `jit`. After the same steps the numbers are those of `minimize`.
 
     Args:
-        fun: As for `minimize`, and so are the others.
+        fun: The function, as for `minimize`; so are the others.
         method: The method, its name, or an optimizer.
         line_search: A line search in place of the method's own.
         tol: The tolerance.
@@ -62,10 +62,10 @@ class Stepper:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jgd.minimizers import Stepper
+        >>> from jgd.minimizers import Status, Stepper
         >>> stepper = Stepper(lambda x, goal: jnp.sum(jnp.cosh(x - goal)))
         >>> state = stepper.init(jnp.zeros(2), 1.0)
-        >>> while state.status == 0:
+        >>> while state.status == Status.RUNNING:
         ...     state = stepper.update(state, 1.0)
         >>> print(state.params.round(2), stepper.result(state, 1.0).status)
         [1. 1.] CONVERGED
@@ -73,56 +73,62 @@ class Stepper:
     """
 
     fun: Callable[..., Any]
-    method: Any = "lbfgs"
-    line_search: Any = None
+    method: MethodLike = "lbfgs"
+    line_search: LineSearchLike | None = None
     tol: Scalar | None = None
     max_steps: int = 1000
     has_aux: bool = False
-    bounds: Any = None
+    bounds: BoundsLike | None = None
     value_dtype: FloatDtype | None = None
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
-        check_numbers(self.fun, self.tol, self.max_steps)
-        check_flags(has_aux=self.has_aux)
+        check_limits("Stepper", self.tol, self.max_steps)
 
-    def init(self, params: PyTree, *args: Any, warm: StepperState | None = None) -> StepperState:
+    def init(self, params: PyTree, *args: ArrayTree, warm: StepperState | None = None) -> StepperState:
         """The state before the first step.
 
         Args:
             params: Where to start.
             args: More arguments of `fun`.
-            warm: A state whose method knows something of the function's shape, to begin with that: the pairs of
-                L-BFGS, the matrix of BFGS, a trust radius, an optimizer's state. The args may have changed since then.
+            warm: A state of another run, to start with what its method has learned of the function's shape: the pairs
+                of L-BFGS, the matrix of BFGS, a trust radius, an optimizer's state. The args may have changed since.
 
         Returns:
             The state.
         """
         return _call(_init, *self._parts(params, args), params, warm)
 
-    def update(self, state: StepperState, *args: Any, steps: int = 1) -> StepperState:
-        """The state after so many steps more, or fewer where the run ends; one that has ended stays as it is.
+    def update(self, state: StepperState, *args: ArrayTree, steps: Array | int = 1) -> StepperState:
+        """The state after some steps more, or fewer where the run ends; one that has ended stays as it is.
 
         Args:
             state: The state.
             args: As for `init`: where they change, go on from `init(state.params, *args, warm=state)`.
-            steps: How many.
+            steps: How many steps.
 
         Returns:
             The new state.
         """
         return _call(_update, *self._parts(state.params, args), state, steps)
 
-    def result(self, state: StepperState, *args: Any) -> MinimizeResult:
+    def result(self, state: StepperState, *args: ArrayTree) -> MinimizeResult:
         """The result of the run so far; its status is `RUNNING` where it has not ended."""
         return _call(_result, *self._parts(state.params, args), state)
 
     def _parts(self, params: PyTree, args: tuple) -> tuple[Settings, Inputs]:
-        flattener(params)  # refuses what is no tree of arrays
-        made, numbers = split(make_method(self.method, self.line_search, self.bounds))
-        dtype = value_dtype_of(self.value_dtype)
-        settings = Settings(self.fun, made, self.max_steps, self.has_aux, False, "implicit", dtype)
-        return settings, Inputs(as_args(args), flat_bounds(self.bounds, params), numbers, self.tol)
+        flattener(params)  # refuses what is not a tree of arrays
+        method, arrays = split(make_method(self.method, self.line_search, self.bounds))
+        settings = Settings(
+            fun=self.fun,
+            method=method,
+            max_steps=int(self.max_steps),
+            has_aux=self.has_aux,
+            trace=False,
+            differentiate="implicit",
+            value_dtype=as_float_dtype(self.value_dtype),
+        )
+        return settings, Inputs(args, flat_bounds(self.bounds, params), arrays, self.tol)
 
 
 def _call(program: Callable[..., Any], settings: Settings, *rest: Any) -> Any:
@@ -146,7 +152,7 @@ def _init(settings: Settings, inputs: Inputs, params: PyTree, warm: StepperState
     return StepperState(program.flat.unravel(run.point.params), run)
 
 
-def _update(settings: Settings, inputs: Inputs, state: StepperState, steps: Any) -> StepperState:
+def _update(settings: Settings, inputs: Inputs, state: StepperState, steps: Array | int) -> StepperState:
     program = build(settings, flattener(state.params), inputs)
     run = program.loop.iterate(state.run, state.run.steps + steps)
     return StepperState(program.flat.unravel(run.point.params), run)
