@@ -1,4 +1,4 @@
-"""A sentence on why a run stopped, and what would help."""
+"""Why a run stopped, and what would help, in sentences."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from jgd.minimizers.loop._sentences import largest_step, rate_of, sentences
 def explain(result: MinimizeResult) -> str:
     """Says why a run stopped.
 
-    A step that overshoots is reported with the largest stable one, 2/L, where L is the largest curvature met along the
+    A step that overshoots is reported with the largest stable one, 2/L, where L is the largest curvature along the
     path; a run that crawls, with its linear rate and the steps that it would take to reach `tol`.
 
     Args:
@@ -40,24 +40,24 @@ def explain(result: MinimizeResult) -> str:
 
 
 def stable_step(result: MinimizeResult) -> float:
-    """The largest stable step of gradient descent, 2/L, from the largest curvature met along the path.
+    """The largest stable step size of gradient descent, 2/L, from the largest curvature along the path.
 
     Args:
         result: The result of one run.
 
     Returns:
-        The step size; infinite where no curvature was met. The curvature of other directions may be larger.
+        The step size; infinite where the path has no curvature. That of other directions may be larger.
     """
     return largest_step(result)
 
 
 def linear_rate(result: MinimizeResult) -> float:
-    """By what factor the gradient norm changed in a step, on average over the last half of the run or more.
+    """The factor by which the gradient norm changes in a step, on average over the last half of the run or more.
 
     Args:
         result: The result of one run.
 
     Returns:
-        The rate, below 1 where it decreased; NaN with less than two steps.
+        The rate, below 1 where it decreases; NaN with fewer than two steps.
     """
     return rate_of(result)

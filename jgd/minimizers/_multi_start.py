@@ -1,4 +1,4 @@
-"""Many starts at once: one compiled program, and the best of what they find."""
+"""Many starts at once: one compiled program, and the best run of them."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class MultiStart(NamedTuple):
     Attributes:
         best: The run with the lowest value.
         runs: All runs: each leaf with one axis more in front.
-        index: Which one was the best, int32.
+        index: The index of the best run, int32.
     """
 
     best: MinimizeResult
@@ -27,12 +27,12 @@ class MultiStart(NamedTuple):
 
 
 def multi_start(fun: Callable[..., Any], starts: ArrayTree, **options: Any) -> MultiStart:
-    """Minimizes from many starts at once, by `vmap`: each run ends for itself, the program with the last of them.
+    """Minimizes from many starts at once, by `vmap`: each run ends on its own, the program with the last of them.
 
     Args:
-        fun: As for `minimize`.
-        starts: As the params of `minimize`, each leaf with one axis more in front, of the same length in all.
-        **options: Of `minimize`; no progress bar.
+        fun: The function, as for `minimize`.
+        starts: The params of `minimize`, each leaf with one axis more in front, of the same length in all.
+        **options: Options of `minimize`, but no progress bar.
 
     Returns:
         The best run and all runs.
@@ -44,8 +44,8 @@ def multi_start(fun: Callable[..., Any], starts: ArrayTree, **options: Any) -> M
         >>> import jax.numpy as jnp
         >>> from jgd.minimizers import multi_start
         >>> double_well = lambda x: (x**2 - 1) ** 2 + 0.3 * x
-        >>> found = multi_start(double_well, jnp.array([-1.0, 0.5, 1.0]), tol=1e-4)
-        >>> print(found.best.params.round(2), found.runs.params.round(2))
+        >>> result = multi_start(double_well, jnp.array([-1.0, 0.5, 1.0]), tol=1e-4)
+        >>> print(result.best.params.round(2), result.runs.params.round(2))
         -1.04 [-1.04  0.96  0.96]
     """
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(starts)}
@@ -56,15 +56,15 @@ def multi_start(fun: Callable[..., Any], starts: ArrayTree, **options: Any) -> M
     try:
         hash((fun, settings))
     except TypeError:  # settings that hold arrays: compiled anew in each call
-        return _search(fun, settings, starts, data)
+        return _minimize_all(fun, settings, starts, data)
     return _compiled(fun, settings, starts, data)
 
 
-def _search(fun: Callable[..., Any], settings: tuple, starts: PyTree, data: dict[str, Any]) -> MultiStart:
+def _minimize_all(fun: Callable[..., Any], settings: tuple, starts: PyTree, data: dict[str, Any]) -> MultiStart:
     runs = jax.vmap(lambda params: minimize(fun, params, **dict(settings), **data))(starts)
     values = jnp.where(jnp.isnan(runs.value), jnp.inf, runs.value)
     index = jnp.argmin(values).astype(jnp.int32)
     return MultiStart(jax.tree.map(lambda leaf: leaf[index], runs), runs, index)
 
 
-_compiled = functools.partial(jax.jit, static_argnums=(0, 1))(_search)
+_compiled = functools.partial(jax.jit, static_argnums=(0, 1))(_minimize_all)

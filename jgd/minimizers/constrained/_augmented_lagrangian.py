@@ -22,8 +22,7 @@ from jgd.minimizers.loop._loop import Loop, RunState
 from jgd.minimizers.loop._stop import TOL, gradient_floor
 from jgd.minimizers.problem._problem import dot, max_norm
 
-#: The factor by which the penalty grows, how often at most, and what part of it the violation must become for it to
-#: stay.
+#: The factor by which the penalty grows, how often at most, and the part of the last violation below which it stays.
 GROWTH, MAX_GROWTHS, SUFFICIENT = 10.0, 9, 0.25
 #: The tolerance of the first minimization, and the factor by which each next one is tighter.
 LOOSE, TIGHTER = 0.1, 0.1
@@ -60,7 +59,7 @@ class OuterState(NamedTuple):
 def minimize_constrained(
     loop: Loop, constraints: Constraints, params: Array, tol: Array | None, trace: bool
 ) -> OuterState:
-    """A whole run.
+    """A run of the method of multipliers.
 
     Args:
         loop: The method that minimizes each Lagrangian, on the problem without constraints; its `max_steps` bounds the
@@ -111,7 +110,7 @@ def _minimization(loop: Loop, constraints: Constraints, s: OuterState, goal: Arr
     run = inner.iterate(run, max_steps)
     lost = jnp.isin(run.status, jnp.asarray([Status.UNBOUNDED, Status.DIVERGED, Status.NON_FINITE]))
     multipliers, violation = update(constraints, run.point.params, s.multipliers, s.penalty)
-    # a Lagrangian without a minimum says nothing: back to where it began
+    # a Lagrangian without a minimum tells nothing: the run goes back to where it began
     back = s.run._replace(steps=run.steps, evaluations=run.evaluations, trace=run.trace)
     multipliers, violation = tree_where(lost, (s.multipliers, s.violation), (multipliers, violation))
     grow = lost | (violation > jnp.maximum(SUFFICIENT * s.violation, goal))
@@ -133,11 +132,11 @@ def _minimization(loop: Loop, constraints: Constraints, s: OuterState, goal: Arr
     status = jnp.asarray(Status.RUNNING, jnp.int32)
     for condition, code in reversed(tests):
         status = jnp.where(condition, jnp.asarray(code, jnp.int32), status)
-    kept = tree_where(lost, back, run)
-    kept = kept._replace(tol=jnp.where(status == Status.CONVERGED, jnp.maximum(bound, goal), goal))
+    run = tree_where(lost, back, run)
+    run = run._replace(tol=jnp.where(status == Status.CONVERGED, jnp.maximum(bound, goal), goal))
     penalty = jnp.where(grow, GROWTH * s.penalty, s.penalty)
     inner_tol = jnp.maximum(goal, TIGHTER * s.inner_tol)
-    return OuterState(kept, multipliers, penalty, violation, inner_tol, growths, s.minimizations + 1, idle, status)
+    return OuterState(run, multipliers, penalty, violation, inner_tol, growths, s.minimizations + 1, idle, status)
 
 
 def _bounds(loop: Loop, run: RunState, goal: Array) -> tuple[Array, Array]:

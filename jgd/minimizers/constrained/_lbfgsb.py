@@ -157,7 +157,7 @@ class LBFGSB(BaseMethod):
         """An empty memory."""
         lower, upper = bounds_of(problem, point.params)
         first = unit_step(self.residual(problem, point.params, point.grad))
-        # bounds on all sides say how far is far: the first step goes along the whole gradient as far as they let it
+        # bounds on all sides give a scale: the first step goes along the gradient as far as they let it
         gamma = jnp.where(jnp.all(jnp.isfinite(upper - lower)), 1, first)
         return LBFGSState(empty_memory(self.memory, point.params, gamma), jnp.full((), jnp.inf, first.dtype))
 
@@ -179,7 +179,7 @@ class LBFGSB(BaseMethod):
         # of an empty memory, the next step is as long as this one
         gamma = jnp.where(extended.empty, memory.gamma * result.step, smaller_gamma(extended))
         failed, predicted = ~result.decreased, jnp.abs(slope)
-        # an emptied memory keeps its gamma: a first step of length one would be far from what has been learned
+        # an emptied memory keeps its gamma, which is closer to the curvature than that of a first step
         emptied = empty_memory(self.memory, point.params, memory.gamma)
         after = LBFGSState(
             tree_where(failed, emptied, extended._replace(gamma=gamma)), jnp.where(failed, predicted, jnp.inf)

@@ -183,7 +183,7 @@ class Indicator:
     projection: Callable[[PyTree], PyTree]
 
     def value(self, params: PyTree) -> Array:
-        """Zero: all params of a run are in the set."""
+        """Zero, since all params of a run are in the set."""
         del params
         return jnp.zeros(())
 

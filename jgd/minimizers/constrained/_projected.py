@@ -7,7 +7,7 @@ $$
 with the step of Barzilai and Borwein, $a_k = \langle s, s \rangle / \langle s, y \rangle$ from the last changes of
 params and gradient, and $t_k \le 1$ from a backtracking search that compares with the largest of the last values, not
 with the last one: the spectral projected gradient method. All params of a run are in the set, if it is convex. With a
-given step it is $x_{k+1} = P(x_k - \eta \nabla f(x_k))$.
+learning rate $\eta$ it is $x_{k+1} = P(x_k - \eta \nabla f(x_k))$.
 
 The run has converged where $x - P(x - \nabla f(x))$ is at most `tol` in every entry.
 
@@ -52,7 +52,7 @@ class ProjectedGradient(BaseMethod):
 
     Args:
         projection: From a tree to the nearest one in a closed convex set: any of `optax.projections`, or a function of
-            one's own. Give numbers of it by `jax.tree_util.Partial(optax.projections.projection_l2_ball, scale=...)`.
+            your own. Pass its numbers by `jax.tree_util.Partial(optax.projections.projection_l2_ball, scale=...)`.
             None for the box of `minimize(..., bounds=(lower, upper))`.
         learning_rate: The step size, below 2/L; None for the spectral step and a search.
         window: How many values to compare with, at least 1.

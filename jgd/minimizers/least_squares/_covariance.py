@@ -11,7 +11,7 @@ from jgd.minimizers.least_squares._damped_system import column_norms
 
 
 def covariance_of(jacobian: Array, value: Array, absolute_sigma: bool) -> Array:
-    """The covariance.
+    """The covariance matrix.
 
     Args:
         jacobian: The Jacobian of the residuals [..., m, n].
@@ -28,12 +28,12 @@ def covariance_of(jacobian: Array, value: Array, absolute_sigma: bool) -> Array:
     # of columns of norm one: what counts as dependent does not depend on the units of the params
     _, sizes, axes = jnp.linalg.svd(jacobian / norms[..., None, :], full_matrices=columns > rows)
     sizes = jnp.pad(sizes, [(0, 0)] * (sizes.ndim - 1) + [(0, columns - sizes.shape[-1])])
-    kept = sizes > eps * max(rows, columns) * sizes[..., :1]
-    weighted = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)[..., None] * axes / norms[..., None, :]
-    found = jnp.einsum("...ki,...kj->...ij", weighted, weighted, precision="highest")
+    determined = sizes > eps * max(rows, columns) * sizes[..., :1]
+    weighted = jnp.where(determined, 1 / jnp.where(determined, sizes, 1), 0)[..., None] * axes / norms[..., None, :]
+    covariance = jnp.einsum("...ki,...kj->...ij", weighted, weighted, precision="highest")
     if not absolute_sigma:
         variance = 2 * value / (rows - columns) if rows > columns else jnp.full_like(value, jnp.inf)
-        found = found * variance[..., None, None].astype(found.dtype)
-    loose = jnp.any(~kept[..., None] & (jnp.abs(axes) > eps**0.5), axis=-2)
-    found = jnp.where(loose[..., :, None] | loose[..., None, :], jnp.inf, found)
-    return jnp.full_like(found, jnp.inf) if rows <= columns and not absolute_sigma else found
+        covariance = covariance * variance[..., None, None].astype(covariance.dtype)
+    undetermined = jnp.any(~determined[..., None] & (jnp.abs(axes) > eps**0.5), axis=-2)
+    covariance = jnp.where(undetermined[..., :, None] | undetermined[..., None, :], jnp.inf, covariance)
+    return jnp.full_like(covariance, jnp.inf) if rows <= columns and not absolute_sigma else covariance

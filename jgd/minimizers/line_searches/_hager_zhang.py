@@ -164,7 +164,7 @@ class HagerZhang(BaseLineSearch):
         decreased = (s.best.step > 0) & (s.success | (s.best.rise <= 0))
         # the largest step ends a search, however steep the function is there
         success = s.success & (s.best.slope >= self.sigma * dphi0)
-        # where nothing but a value of minus infinity was found, that is the answer
+        # where no step decreases to a finite value, but one to minus infinity, that is the result
         unbounded = ~decreased & (s.minus_infinity > 0)
         step = jnp.where(unbounded, s.minus_infinity, s.best.step)
         value = jnp.where(unbounded, -jnp.inf, phi0 + s.best.rise)

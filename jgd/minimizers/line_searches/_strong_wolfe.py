@@ -178,7 +178,7 @@ class StrongWolfe(BaseLineSearch):
             sufficient = trial.rise <= self.c1 * s.trial * dphi0
             approximate = (jnp.abs(rise) <= noise) & ((2 * self.c1 - 1) * dphi0 >= slope)
             at_max_step = (s.trial >= line.max_step) & sufficient & (slope <= self.c1 * dphi0)
-            # far shorter steps than the one that was to be made are those of rounded slopes
+            # a step far shorter than the first trial comes from rounded slopes
             flat &= ~hidden | (s.trial >= SHORTEST * line.step0)
             success = finite & ((flat & (sufficient | approximate)) | at_max_step)
             narrowed = self._narrow(s, trial, sufficient, line.max_step)
@@ -192,7 +192,7 @@ class StrongWolfe(BaseLineSearch):
             count = s.count + 1
             no_trial = (new.trial == s.trial) | (new.trial == new.best.step)
             no_trial |= ~(new.trial > 0) | ~jnp.isfinite(new.trial)
-            # what is left of the interval promises no decrease that could be told from rounding
+            # the interval holds no decrease that could be told from rounding
             end = jnp.where(new.bracketed, jnp.maximum(new.best.step, new.other.step), s.trial)
             hopeless = (new.bracketed & ((count >= MAX_HIDDEN) | ~at_floor)) | ~finite
             hopeless &= jnp.abs(dphi0) * end <= noise
@@ -207,7 +207,7 @@ class StrongWolfe(BaseLineSearch):
 
         s = jax.lax.while_loop(lambda s: ~s.done, body, _start(line))
         decreased = (s.best.step > 0) & (((s.best_rise <= 0) & ~at_floor) | s.success)
-        # where nothing but a value of minus infinity was found, that is the answer
+        # where no step decreases to a finite value, but one to minus infinity, that is the result
         unbounded = ~decreased & s.saw_minus_infinity
         step = jnp.where(unbounded, s.barrier, jnp.where(decreased, s.best.step, 0))
         value = jnp.where(unbounded, -jnp.inf, phi0 + jnp.where(decreased, s.best_rise, 0))

@@ -1,4 +1,4 @@
-"""What a result is made of: why a run stopped, what it cost, and numbers of the way."""
+"""The parts of a result: why the run stopped, its cost, and numbers of its path."""
 
 import enum
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ class Status(enum.IntEnum):
 
     #: The run goes on; no result has this status.
     RUNNING = 0
-    #: The gradient norm (or the method's own measure of stationarity) is at most the result's `tol`.
+    #: The gradient norm (or the method's measure of stationarity) is at most the result's `tol`.
     CONVERGED = 1
     #: A step no longer changes the params: in every entry it is below the spacing of the dtype.
     SMALL_STEP = 2
@@ -27,7 +27,7 @@ class Status(enum.IntEnum):
     NON_FINITE = 7
     #: The value decreases without end.
     UNBOUNDED = 8
-    #: The constraints are not fulfilled, however large the penalty: near here no params fulfill them.
+    #: The constraints are violated, however large the penalty: near here no params fulfill them.
     INFEASIBLE = 9
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Path(NamedTuple):
 
     Attributes:
         first_value: The value at the start.
-        best_value: The lowest value met.
+        best_value: The lowest value so far.
         step_size: The last step's length in units of its direction.
         rate: The last step's length over that of the gradient before it, where it went straight along the negative
             gradient; 0 where it did not.

@@ -7,7 +7,7 @@ $$
 \partial_x F \; \dot x = -\partial_a F \; \dot a
 $$
 
-where the matrix is known by its products alone. Where $F$ is the gradient it is the Hessian, and conjugate gradients
+where only products with the matrix are computed. Where $F$ is the gradient it is the Hessian, and conjugate gradients
 solve the system; else GMRES does. With constraints the multipliers are unknowns, too, and the conditions of a solution
 more equations. The matrix may be singular, as where several params give one solution: then the derivative is one of
 least norm, and in reverse that of what all solutions share; it is NaN where there is none. How the solution was found

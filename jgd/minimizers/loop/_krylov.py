@@ -1,4 +1,4 @@
-r"""Linear systems $A v = b$ of which products are known, singular ones too: what implicit derivatives are made of.
+r"""Linear systems $A v = b$, singular ones too, from products with $A$: for implicit derivatives.
 
 Conjugate gradients where $A$ is symmetric, else GMRES: it looks for $v$ in the space of $b, A b, A^2 b, \ldots$, as
 $v = V y$ with orthonormal $V$ and the $y$ that makes the residual least. Where the space closes before the system is
@@ -6,8 +6,8 @@ solved, or $A$ maps a part of it to zero, the triangular system of the textbook 
 least norm from a singular value decomposition. The matrices of projected and proximal methods, $1 - P (1 - H)$ with
 symmetric $P$ and $H$, map no vector of their range to zero, so that a solution is found wherever there is one.
 
-Where there is none, the derivative asked for does not exist: the answer is NaN in all entries, since a program that
-runs on a device cannot raise. `jax.config.update("jax_debug_nans", True)` and `checkify.nan_checks` find it.
+Where there is none, the derivative does not exist: the result is NaN in all entries, since a program that runs on a
+device cannot raise. `jax.config.update("jax_debug_nans", True)` and `checkify.nan_checks` find it.
 
 References:
     - Saad and Schultz, "GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear systems",
@@ -116,10 +116,10 @@ def _krylov_space(matvec: Matvec, first: Array, length: int) -> _Space:
 def conjugate_gradients(matvec: Matvec, rhs: Array) -> Array:
     """The solution of a symmetric system, from zero, to a relative residual of a few epsilons."""
     goal = (float(jnp.finfo(rhs.dtype).eps) ** 0.8) ** 2 * dot(rhs, rhs)
-    most = max(100, 10 * rhs.size)
+    max_iterations = max(100, 10 * rhs.size)
 
     def cond(state: tuple[Array, ...]) -> Array:
-        return (state[3] > goal) & (state[4] < most)
+        return (state[3] > goal) & (state[4] < max_iterations)
 
     def body(state: tuple[Array, ...]) -> tuple[Array, ...]:
         solution, residual, direction, square, count = state

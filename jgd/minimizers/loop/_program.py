@@ -17,7 +17,7 @@ from jgd.minimizers.methods._base import BaseMethod
 from jgd.minimizers.problem._data import join
 from jgd.minimizers.problem._flatten import Flattener
 from jgd.minimizers.problem._problem import Problem
-from jgd.minimizers.problem._value import half_sum_of_squares, pair_of, residual_vector, scalar, terms_of
+from jgd.minimizers.problem._value import count_terms, half_sum_of_squares, residual_vector, value_and_aux, value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _problem(settings: Settings, flat: Flattener, inputs: Inputs, least_squares:
 
     def output(x: Array) -> Any:
         out = settings.fun(flat.unravel(x), *inputs.args)
-        return pair_of(out)[0] if settings.has_aux else out
+        return value_and_aux(out)[0] if settings.has_aux else out
 
     def residuals(x: Array) -> Array:
         return residual_vector(output(x), flat.dtype)
@@ -158,12 +158,12 @@ def _problem(settings: Settings, flat: Flattener, inputs: Inputs, least_squares:
     def value(x: Array) -> Array:
         if least_squares:
             return half_sum_of_squares(residuals(x), settings.value_dtype)
-        return scalar(output(x), flat.dtype, settings.value_dtype)
+        return value_of(output(x), flat.dtype, settings.value_dtype)
 
     eps = float(jnp.finfo(flat.dtype).eps)
     if settings.value_dtype is not None:
         # errors of terms that are rounded one by one cancel in part, where their sum adds none
-        terms = terms_of(output, jax.ShapeDtypeStruct((flat.size,), flat.dtype))
+        terms = count_terms(output, jax.ShapeDtypeStruct((flat.size,), flat.dtype))
         eps = max(eps / math.sqrt(terms), float(jnp.finfo(settings.value_dtype).eps))
     return Problem(
         value,

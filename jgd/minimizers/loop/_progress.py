@@ -16,7 +16,7 @@ SECONDS = 0.1
 
 
 def run_with_bar(settings: Settings, params: PyTree, inputs: Inputs) -> MinimizeResult:
-    """A whole run with a progress bar."""
+    """Runs a program from params to its result, with a progress bar."""
     tqdm = require("tqdm.auto", "train", "the progress bar of minimize (progress=False does without)")
 
     @jax.jit

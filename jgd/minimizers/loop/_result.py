@@ -1,4 +1,4 @@
-"""What a run hands back: the solution, why it stopped, what it cost, and what it looked like on the way."""
+"""The result of a run: the solution, why the run stopped, its cost and its path."""
 
 from typing import Any
 
@@ -16,9 +16,9 @@ class MinimizeResult(Fields):
     """The result of `minimize`, a tree of arrays; printed, it says in a sentence why the run stopped.
 
     Attributes:
-        params: The params found, as the ones given.
+        params: The solution, a tree as the start.
         value: The value there.
-        grad_norm: The largest absolute entry of the gradient there (or the method's own measure of stationarity).
+        grad_norm: The largest absolute entry of the gradient there (or the method's measure of stationarity).
         steps: Steps made, int32.
         evaluations: `Evaluations` made.
         converged: Whether `grad_norm` is at most `tol`.
@@ -27,9 +27,9 @@ class MinimizeResult(Fields):
         aux: What `fun` returned beside the value at `params`, with `has_aux`; else None.
         decrease: By how much the last step decreased the value.
         path: What `explain` reads.
-        tol: The tolerance that the gradient norm was held against: the one given, or the one of dtype and scale.
+        tol: The tolerance that the gradient norm was compared with: the argument, or one by dtype and scale.
         multipliers: With constraints the `Multipliers`, else None.
-        violation: With constraints the largest entry by which one is not fulfilled, else None.
+        violation: With constraints the largest entry by which one is violated, else None.
         jacobian: Of least squares whose Jacobian is formed: that of the residuals at `params`, [m, n], with columns in
             the order of the raveled float leaves; else None.
     """
@@ -86,9 +86,9 @@ class MinimizeResult(Fields):
         if not isinstance(code, int | np.ndarray | np.generic | jax.Array) or is_traced(code):
             return super().__repr__()
         names = ("params", "value", "grad_norm", "steps", "tol", "multipliers", "violation")
-        shown = [f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name) is not None]
+        numbers = [f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name) is not None]
         if np.ndim(code) > 0:
             codes, counts = np.unique(np.asarray(code), return_counts=True)
-            ends = ", ".join(f"{count} {Status(int(c))}" for c, count in zip(codes, counts, strict=True))
-            return f"MinimizeResult of {np.size(code)} runs ({ends}): {', '.join(shown)}"
-        return f"MinimizeResult({self.status}: {sentences(self)}\n  {', '.join(shown)})"
+            statuses = ", ".join(f"{count} {Status(int(c))}" for c, count in zip(codes, counts, strict=True))
+            return f"MinimizeResult of {np.size(code)} runs ({statuses}): {', '.join(numbers)}"
+        return f"MinimizeResult({self.status}: {sentences(self)}\n  {', '.join(numbers)})"

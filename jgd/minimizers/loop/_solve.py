@@ -1,4 +1,4 @@
-"""A whole run, whose solution can be differentiated."""
+"""A run from its start to its result, whose solution can be differentiated."""
 
 import dataclasses
 import functools

@@ -13,14 +13,14 @@ from jgd.minimizers.problem._problem import Point, Problem, dot, max_norm, norm
 PATIENCE = 10
 #: A gradient norm that grows and is this many times the smallest one so far: the run leaves a saddle point.
 GROWTH = 5.0
-#: With a gradient below the tolerance a run has converged unless its model promises more than this part of the value.
+#: With a gradient below the tolerance a run has converged unless its model predicts more than this part of the value.
 FEW = 0.01
 #: The default tolerance, of a problem whose gradients are of order one.
 TOL = 1e-6
 
 
 class Step(NamedTuple):
-    """A step that was made.
+    """A step of a method.
 
     Attributes:
         before: The point before it.
@@ -70,7 +70,7 @@ def gradient_floor(path: Path) -> Array:
 
 
 def is_finite(point: Point) -> Array:
-    """Whether value and gradient are."""
+    """Whether the value and the gradient are finite."""
     return jnp.isfinite(point.value) & jnp.all(jnp.isfinite(point.grad))
 
 

@@ -5,7 +5,7 @@ equal ones) with two functions, and more where the defaults of `BaseMethod` do n
 
 - `init(problem, point) -> state`: any tree of arrays of fixed shapes and dtypes.
 - `step(problem, point, state) -> (point, state, info)`: one step, jit- and vmap-able. `point` holds flat `params` [n],
-  `value` and `grad`; the new one must hold the value and gradient *at its own params*, and stay inside constraints.
+  `value` and `grad`; the new one must hold the value and gradient *at its params*, and stay inside constraints.
   `info` is a `StepInfo`. Inner loops must end at once where `problem.running` is false (a stopped lane of a `vmap`).
 - `warm(problem, point, state) -> state`: as `init`, from the last state of another run; by default as `init`.
 - `start(problem, params) -> params`: makes a start feasible; by default it is left as it is.
@@ -14,7 +14,7 @@ equal ones) with two functions, and more where the defaults of `BaseMethod` do n
 - `residual(problem, params, grad) -> vector [n]`: zero at a solution; the gradient $g$ by default. A projected method
   has $x - P(x - g)$, a proximal one $x - \mathrm{prox}(x - g)$. Its largest absolute entry is compared with `tol`, and
   its derivatives give those of the solution.
-- `least_squares`: whether `fun` returns residuals; `problem.residuals` is then given.
+- `least_squares`: whether `fun` returns residuals, which are then in `problem.residuals`.
 - `handles_bounds`: whether it keeps to `problem.bounds`, a pair of vectors [n].
 
 Arrays among the settings are data, see `_data.py`: never branch on a number in Python. The loop in `_loop.py` does the
@@ -31,16 +31,16 @@ from jgd.minimizers.problem._problem import Point, Problem, max_norm
 
 
 class StepInfo(NamedTuple):
-    """What a step says of itself, scalars.
+    """What a method says of a step, scalars.
 
     Attributes:
         step_size: Its length in units of its direction, or the trust radius.
-        evaluations: What it cost.
-        failed: Whether no further progress is possible: the line search found nothing, the trust region vanished.
-        accepted: Whether the point moved; a rejected step is not taken for a small one.
-        predicted: By how much the step was expected to decrease the value, at least 0; read where it failed.
-        remaining: By how much the value could decrease by the method's model without its damping; None where it does
-            not know. A run does not stand still while this is above rounding.
+        evaluations: Its cost.
+        failed: Whether no further progress is possible: the line search has failed, the trust region vanished.
+        accepted: Whether the point moved; a rejected step does not count as a small one.
+        predicted: The predicted decrease of the value, at least 0; read where the step failed.
+        remaining: The decrease that the method's model predicts without damping; None where it does not know. A run
+            goes on while this is above rounding.
     """
 
     step_size: Array | float
@@ -88,12 +88,12 @@ class BaseMethod:
         return problem.point(params)
 
     def warm(self, problem: Problem, point: Point, state: Any) -> PyTree:
-        """The state before the first step of another run, from what an earlier state knows of the function's shape."""
+        """The state before the first step of another run, from a state that has learned the function's shape."""
         del state
         return self.init(problem, point)
 
     def measures_gain(self, params: Array) -> bool:
-        """Whether its steps say what remains to gain: without a tolerance, that alone decides where a run ends."""
+        """Whether `StepInfo.remaining` is known: without a tolerance, that alone decides where a run ends."""
         del params
         return False
 
@@ -103,7 +103,7 @@ class BaseMethod:
         return None
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
-        """What is zero at a solution [n]."""
+        """The vector [n] that is zero at a solution."""
         del problem, params
         return grad
 

@@ -1,4 +1,4 @@
-r"""BFGS: a quasi-Newton method that keeps the whole inverse Hessian $H$, $n^2$ numbers.
+r"""BFGS: a quasi-Newton method with a dense inverse Hessian $H$, $n^2$ numbers.
 
 $$
 H_{t+1} = (1 - \rho s y^\top) H_t (1 - \rho y s^\top) + \rho s s^\top, \qquad \rho = 1 / \langle s, y \rangle

@@ -1,8 +1,8 @@
-r"""Gradient descent: $x_{t+1} = x_t - \eta_t g_t$, with a step $\eta_t$ that is given, searched for, or exact.
+r"""Gradient descent: $x_{t+1} = x_t - \eta_t g_t$, with a step size $\eta_t$ that is a setting, searched for, or exact.
 
 | method | step |
 | --- | --- |
-| `GradientDescent(learning_rate)` | as given; the value decreases where it is below $2/L$ |
+| `GradientDescent(learning_rate)` | the learning rate; the value decreases where it is below $2/L$ |
 | `GradientDescent()` | Armijo backtracking from twice the last step |
 | `ExactDescent()` | $\lVert g \rVert^2 / g^\top H g$, the best one on a quadratic |
 | `Polyak(minimum)` | $(f(x) - f^*) / \lVert g \rVert^2$ |

@@ -14,20 +14,20 @@ from jgd.core import Array
 
 
 class _Slot(NamedTuple):
-    """Where an array was."""
+    """The place of an array."""
 
     index: int
 
 
 class _Tree(NamedTuple):
-    """A tree in which there were arrays."""
+    """A tree with places of arrays."""
 
     treedef: Any
     leaves: tuple
 
 
-class _Made(NamedTuple):
-    """A dataclass in whose fields there were arrays."""
+class _Dataclass(NamedTuple):
+    """A dataclass with places of arrays in its fields."""
 
     kind: type
     fields: tuple[tuple[str, Any], ...]
@@ -49,8 +49,8 @@ def split(setting: Any) -> tuple[Any, tuple[Array, ...]]:
         if not dataclasses.is_dataclass(value) or isinstance(value, type):
             return value
         names = [field.name for field in dataclasses.fields(value) if field.init]
-        made = _Made(type(value), tuple((name, without(getattr(value, name))) for name in names))
-        return made if len(arrays) > before else value
+        taken_apart = _Dataclass(type(value), tuple((name, without(getattr(value, name))) for name in names))
+        return taken_apart if len(arrays) > before else value
 
     return without(setting), tuple(arrays)
 
@@ -61,6 +61,6 @@ def join(setting: Any, arrays: tuple[Array, ...]) -> Any:
         return arrays[setting.index]
     if isinstance(setting, _Tree):
         return jax.tree.unflatten(setting.treedef, [join(leaf, arrays) for leaf in setting.leaves])
-    if isinstance(setting, _Made):
+    if isinstance(setting, _Dataclass):
         return setting.kind(**{name: join(value, arrays) for name, value in setting.fields})
     return setting

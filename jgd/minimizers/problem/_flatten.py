@@ -1,7 +1,7 @@
 """Trees as vectors: float leaves go into one vector [n], all others stay as they are.
 
 A complex leaf is two real ones, its real parts and its imaginary parts: so every method sees a function of real
-numbers, with the gradient that belongs to it, and no formula of its own needs a conjugate.
+numbers and its gradient, and no formula of a method needs a conjugate.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Flattener(NamedTuple):
 
     Attributes:
         treedef: The tree's structure.
-        leaves: Its leaves; those that are no floats are what `unravel` puts in their places.
+        leaves: Its leaves; `unravel` puts those that are not floats in their places.
         is_float: For each leaf whether it is a float or complex.
         dtype: The vector's dtype, a real one: float32, or wider where a leaf is wider.
     """
@@ -69,7 +69,7 @@ def flattener(params: PyTree) -> Flattener:
     """The flattener of a tree.
 
     Raises:
-        TypeError: A leaf is no array, or no leaf is a float.
+        TypeError: A leaf is not an array, or no leaf is a float.
     """
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(params)
     is_float, dtype = [], jnp.dtype(jnp.float32)

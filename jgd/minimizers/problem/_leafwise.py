@@ -1,4 +1,4 @@
-"""Functions of each float leaf of a tree and of a number that goes with it: what penalties are made of."""
+"""Functions of each float leaf of a tree and its strength: the parts of penalties."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
 
     Raises:
         ValueError: A strength does not fit, or is a negative number.
-        TypeError: A strength is no number.
+        TypeError: A strength is not a number.
     """
 
     def spread(strength: Any) -> PyTree:

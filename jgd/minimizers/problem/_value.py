@@ -9,20 +9,20 @@ import jax.numpy as jnp
 from jgd.core import Array, FloatDtype, PyTree
 
 
-def scalar(out: Any, dtype: Any, value_dtype: FloatDtype | None) -> Array:
+def value_of(out: Any, dtype: Any, value_dtype: FloatDtype | None) -> Array:
     """The value of what `fun` returned: a scalar, or with `value_dtype` the sum of an array of terms.
 
     Raises:
-        TypeError: It is no real scalar.
+        TypeError: It is not a real scalar.
     """
-    shape, found = getattr(out, "shape", None), getattr(out, "dtype", None)
+    shape, out_dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
     if shape is None and isinstance(out, int | float):
-        shape, found = (), jnp.result_type(out)
-    if found is None or not jnp.issubdtype(found, jnp.floating):
+        shape, out_dtype = (), jnp.result_type(out)
+    if out_dtype is None or not jnp.issubdtype(out_dtype, jnp.floating):
         hint = ""
-        if found is not None and (jnp.issubdtype(found, jnp.integer) or jnp.issubdtype(found, jnp.bool_)):
+        if out_dtype is not None and (jnp.issubdtype(out_dtype, jnp.integer) or jnp.issubdtype(out_dtype, jnp.bool_)):
             hint = ": its gradient is zero everywhere; compute it in floats"
-        elif found is not None and jnp.issubdtype(found, jnp.complexfloating):
+        elif out_dtype is not None and jnp.issubdtype(out_dtype, jnp.complexfloating):
             hint = ": take its real part, or jnp.abs"
         raise TypeError(f"minimize: fun must return a real scalar; got {_text(out)}{hint}.")
     if shape != () and value_dtype is None:
@@ -30,12 +30,12 @@ def scalar(out: Any, dtype: Any, value_dtype: FloatDtype | None) -> Array:
             f"minimize: fun must return a scalar; got {_text(out)}. Methods for least squares ('lm', 'gauss_newton')"
             " take residuals; with value_dtype=... fun may return an array of terms, which are summed in that dtype."
         )
-    wide = jnp.promote_types(dtype, found) if value_dtype is None else value_dtype
+    wide = jnp.promote_types(dtype, out_dtype) if value_dtype is None else value_dtype
     return jnp.sum(jnp.asarray(out).astype(wide))
 
 
 def half_sum_of_squares(residuals: Array, value_dtype: FloatDtype | None) -> Array:
-    """The value of residuals."""
+    """Half the sum of the squares of residuals [m]."""
     wide = residuals if value_dtype is None else residuals.astype(value_dtype)
     return 0.5 * jnp.sum(wide * wide)
 
@@ -61,18 +61,18 @@ def residual_vector(out: PyTree, dtype: Any) -> Array:
     return jnp.concatenate([part.astype(jnp.promote_types(dtype, part.dtype)) for pair in pairs for part in pair])
 
 
-def pair_of(out: Any) -> tuple[Any, Any]:
-    """What a function with `has_aux` returned.
+def value_and_aux(out: Any) -> tuple[Any, Any]:
+    """What a function with `has_aux` returned: a value and more.
 
     Raises:
-        TypeError: It is no pair.
+        TypeError: It is not a pair.
     """
     if not (isinstance(out, tuple | list) and len(out) == 2):
         raise TypeError(f"minimize: with has_aux=True, fun must return a pair (value, aux); got {_text(out)}.")
     return out[0], out[1]
 
 
-def terms_of(fun: Callable[..., Any], *args: Any) -> int:
+def count_terms(fun: Callable[..., Any], *args: Any) -> int:
     """How many terms are summed outside of `fun`."""
     return max(1, sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(fun, *args))))
 
