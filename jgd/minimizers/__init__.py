@@ -9,7 +9,6 @@ from jgd.minimizers._multi_start import MultiStart as MultiStart
 from jgd.minimizers._multi_start import multi_start as multi_start
 from jgd.minimizers.constrained._lbfgsb import LBFGSB as LBFGSB
 from jgd.minimizers.constrained._mirror import MirrorDescent as MirrorDescent
-from jgd.minimizers.constrained._multipliers import Multipliers as Multipliers
 from jgd.minimizers.constrained._penalties import L1 as L1
 from jgd.minimizers.constrained._penalties import ElasticNet as ElasticNet
 from jgd.minimizers.constrained._penalties import GroupLasso as GroupLasso
@@ -26,6 +25,7 @@ from jgd.minimizers.line_searches._protocol import LineSearch as LineSearch
 from jgd.minimizers.line_searches._protocol import LineSearchResult as LineSearchResult
 from jgd.minimizers.line_searches._strong_wolfe import StrongWolfe as StrongWolfe
 from jgd.minimizers.loop._fields import Evaluations as Evaluations
+from jgd.minimizers.loop._fields import Multipliers as Multipliers
 from jgd.minimizers.loop._fields import Path as Path
 from jgd.minimizers.loop._fields import Status as Status
 from jgd.minimizers.loop._fields import Trace as Trace

@@ -1,6 +1,5 @@
 """`minimize`: from a function and a start to a solution."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jgd.core import ArrayTree, FloatDtype, PyTree, Scalar, check_takes, checked, is_traced
 from jgd.minimizers._arguments import as_float_dtype, as_tuple, check_constraints, check_limits, refuse_unknown
 from jgd.minimizers._names import BoundsLike, LineSearchLike, MethodLike, flat_bounds, make_method
-from jgd.minimizers.loop._program import Inputs, Settings
+from jgd.minimizers.loop._program import Inputs, Settings, call_compiled
 from jgd.minimizers.loop._progress import run_with_bar
 from jgd.minimizers.loop._result import MinimizeResult
 from jgd.minimizers.loop._solve import solve
@@ -123,11 +122,4 @@ def minimize(
         if any(is_traced(leaf) for leaf in jax.tree.leaves((params, inputs, jnp.zeros(())))):
             raise ValueError("minimize: a progress bar needs values: use progress=False inside jit, vmap and grad.")
         return run_with_bar(settings, params, inputs)
-    try:
-        hash(settings)
-    except TypeError:  # a function or a method that cannot be hashed: compiled anew in each call
-        return solve(settings, params, inputs)
-    return _compiled(settings, params, inputs)
-
-
-_compiled = functools.partial(jax.jit, static_argnums=0)(solve)
+    return call_compiled(solve, settings, params, inputs)

@@ -76,7 +76,7 @@ def max_feasible_step(params: Array, direction: Array, bounds: Bounds) -> Array:
 
 
 def model_minimizer(params: Array, grad: Array, bounds: Bounds, memory: LBFGSMemory) -> Array:
-    """Where to search [n]: near the minimizer of the quadratic model inside the bounds, in a direction of descent."""
+    """The minimizer of the quadratic model inside the bounds [n]; one before it where that is no descent direction."""
     scaled, matrix = memory.gamma * grad, compact_form(memory)
     cauchy, free = cauchy_point(params, scaled, bounds, matrix)
     # the minimizer of the model over the free entries, the others where the Cauchy point has them
@@ -90,7 +90,7 @@ def model_minimizer(params: Array, grad: Array, bounds: Bounds, memory: LBFGSMem
     minimizer = jnp.where(free, params + step, cauchy)
     onward = minimizer - cauchy
     part = jnp.clip(max_feasible_step(cauchy, onward, bounds), 0, 1)
-    # the best of these that is in a direction of descent, the last one first
+    # the last of these in a direction of descent; the first one always is
     target = params - scaled
     for candidate in (cauchy, cauchy + part * onward, minimizer):
         inside = jnp.clip(candidate, *bounds)
@@ -150,7 +150,7 @@ class LBFGSB(BaseMethod):
         return project_to_bounds(bounds_of(problem, params), params)
 
     def residual(self, problem: Problem, params: Array, grad: Array) -> Array:
-        """The projected gradient [n]: where the params would go along the negative gradient, were it not for bounds."""
+        """The change of a projected gradient step of length 1, negative [n]."""
         return params - jnp.clip(params - grad, *bounds_of(problem, params))
 
     def init(self, problem: Problem, point: Point) -> LBFGSState:

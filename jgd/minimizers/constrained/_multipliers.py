@@ -24,21 +24,10 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree
+from jgd.minimizers.loop._fields import Multipliers
 from jgd.minimizers.methods._base import BaseMethod
 from jgd.minimizers.problem._flatten import Flattener, flattener, refuse_complex
 from jgd.minimizers.problem._problem import Problem, dot, max_norm
-
-
-class Multipliers(NamedTuple):
-    """The multipliers of a constrained solution: by how much the least value falls where a constraint gives way.
-
-    Attributes:
-        equality: Of `equality`, in the shapes of what it returns; None without.
-        inequality: Of `inequality`, at least 0, and 0 where a constraint is not active; None without.
-    """
-
-    equality: PyTree
-    inequality: PyTree
 
 
 class FlatMultipliers(NamedTuple):

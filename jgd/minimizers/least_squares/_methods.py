@@ -19,11 +19,11 @@ References:
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Scalar, check_choice, is_traced, tree_where
+from jgd.core import Array, PyTree, Scalar, check_choice, is_traced, tree_where
 from jgd.minimizers.constrained._lbfgsb import bounds_of, project_to_bounds
 from jgd.minimizers.least_squares._bounded_step import bounded_step
 from jgd.minimizers.least_squares._damped_system import (
@@ -63,7 +63,7 @@ class LeastSquaresMethod(BaseMethod):
             return problem.point(params)
         return point_of(problem, params, linear_model_at(problem, params))
 
-    def jacobian(self, state: Any) -> Array | None:
+    def jacobian(self, state: PyTree) -> Array | None:
         """The Jacobian [m, n], where it is formed."""
         linear = getattr(state, "linear", None)
         return None if linear is None else linear.jacobian
@@ -226,7 +226,9 @@ class LevenbergMarquardt(LeastSquaresMethod):
         """
         return BoundedLevenbergMarquardt(self.radius, self.solver, self.scaling)
 
-    def step(self, problem: Problem, point: Point, state: Any) -> tuple[Point, Any, StepInfo]:
+    def step(
+        self, problem: Problem, point: Point, state: LMState | SubspaceState
+    ) -> tuple[Point, LMState | SubspaceState, StepInfo]:
         """A step within the trust region, accepted where the value decreases."""
         if isinstance(state, SubspaceState):
             return subspace_step(problem, point, state, self.scaling == "columns")

@@ -1,7 +1,7 @@
 """The parts of a result: why the run stopped, its cost, and numbers of its path."""
 
 import enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jgd.core import Array, PyTree
 
@@ -92,6 +92,18 @@ class Path(NamedTuple):
     rounding: Array
 
 
+class Multipliers(NamedTuple):
+    """The multipliers of a constrained solution: the rate at which the least value falls as a constraint is relaxed.
+
+    Attributes:
+        equality: Of `equality`, in the shapes of what it returns; None without.
+        inequality: Of `inequality`, at least 0, and 0 where a constraint is not active; None without.
+    """
+
+    equality: PyTree
+    inequality: PyTree
+
+
 class Fields(NamedTuple):
     """The leaves of a result."""
 
@@ -103,10 +115,10 @@ class Fields(NamedTuple):
     converged: Array
     status: Array
     trace: Trace | None
-    aux: Any
+    aux: PyTree
     decrease: Array
     path: Path
     tol: Array
-    multipliers: Any = None
-    violation: Any = None
+    multipliers: Multipliers | None = None
+    violation: Array | None = None
     jacobian: Array | None = None

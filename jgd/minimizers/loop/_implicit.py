@@ -67,7 +67,9 @@ def implicit_tangents(
             return optimality_conditions(problem, method, constraints, unknowns)
         return method.residual(problem, unknowns[0], jax.grad(problem.fun)(unknowns[0])), ()
 
-    multipliers = () if constraints is None else constraints.flatten(result.multipliers)
+    multipliers = ()
+    if constraints is not None and result.multipliers is not None:
+        multipliers = constraints.flatten(result.multipliers)
     unknowns, unravel = ravel_pytree((params, multipliers))
 
     def matvec(vector: Array) -> Array:

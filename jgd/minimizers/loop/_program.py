@@ -1,6 +1,7 @@
 """What `minimize` compiles: a function of trees as a problem of a vector, the loop that solves it, and the result."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -143,6 +144,20 @@ def build(settings: Settings, flat: Flattener, inputs: Inputs) -> Program:
     problem = _problem(settings, flat, inputs, method.least_squares)
     loop = Loop(problem, method, settings.max_steps, automatic_tol=inputs.tol is None)
     return Program(settings, inputs, flat, loop)
+
+
+def call_compiled(program: Callable[..., Any], settings: Settings, *rest: Any) -> Any:
+    """What `program(settings, *rest)` returns, compiled once for equal settings."""
+    try:
+        hash(settings)
+    except TypeError:  # a function or a method that cannot be hashed: compiled anew in each call
+        return program(settings, *rest)
+    return _compiled(program)(settings, *rest)
+
+
+@functools.cache
+def _compiled(program: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(program, static_argnums=0)
 
 
 def _problem(settings: Settings, flat: Flattener, inputs: Inputs, least_squares: bool) -> Problem:

@@ -1,17 +1,14 @@
 """A method step by step, in a loop of your own: `minimize` without its loop."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import jax
 
 from jgd.core import Array, ArrayTree, FloatDtype, PyTree, Scalar
 from jgd.minimizers._arguments import as_float_dtype, check_limits
 from jgd.minimizers._names import BoundsLike, LineSearchLike, MethodLike, flat_bounds, make_method
 from jgd.minimizers.loop._loop import RunState
-from jgd.minimizers.loop._program import Inputs, Settings, build
+from jgd.minimizers.loop._program import Inputs, Settings, build, call_compiled
 from jgd.minimizers.loop._result import MinimizeResult
 from jgd.minimizers.problem._data import split
 from jgd.minimizers.problem._flatten import flattener
@@ -97,7 +94,7 @@ class Stepper:
         Returns:
             The state.
         """
-        return _call(_init, *self._parts(params, args), params, warm)
+        return call_compiled(_init, *self._parts(params, args), params, warm)
 
     def update(self, state: StepperState, *args: ArrayTree, steps: Array | int = 1) -> StepperState:
         """The state after some steps more, or fewer where the run ends; one that has ended stays as it is.
@@ -110,11 +107,11 @@ class Stepper:
         Returns:
             The new state.
         """
-        return _call(_update, *self._parts(state.params, args), state, steps)
+        return call_compiled(_update, *self._parts(state.params, args), state, steps)
 
     def result(self, state: StepperState, *args: ArrayTree) -> MinimizeResult:
         """The result of the run so far; its status is `RUNNING` where it has not ended."""
-        return _call(_result, *self._parts(state.params, args), state)
+        return call_compiled(_result, *self._parts(state.params, args), state)
 
     def _parts(self, params: PyTree, args: tuple) -> tuple[Settings, Inputs]:
         flattener(params)  # refuses what is not a tree of arrays
@@ -129,19 +126,6 @@ class Stepper:
             value_dtype=as_float_dtype(self.value_dtype),
         )
         return settings, Inputs(args, flat_bounds(self.bounds, params), arrays, self.tol)
-
-
-def _call(program: Callable[..., Any], settings: Settings, *rest: Any) -> Any:
-    try:
-        hash(settings)
-    except TypeError:  # a function or a method that cannot be hashed: compiled anew in each call
-        return program(settings, *rest)
-    return _compiled(program)(settings, *rest)
-
-
-@functools.cache
-def _compiled(program: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(program, static_argnums=0)
 
 
 def _init(settings: Settings, inputs: Inputs, params: PyTree, warm: StepperState | None) -> StepperState:

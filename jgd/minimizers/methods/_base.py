@@ -21,7 +21,7 @@ Arrays among the settings are data, see `_data.py`: never branch on a number in 
 rest: counting, the tests for stopping, the trace.
 """
 
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -59,7 +59,7 @@ class Method(Protocol):
         """The state before the first step."""
         ...
 
-    def step(self, problem: Problem, point: Point, state: Any) -> tuple[Point, PyTree, StepInfo]:
+    def step(self, problem: Problem, point: Point, state: PyTree) -> tuple[Point, PyTree, StepInfo]:
         """One step."""
         ...
 
@@ -74,7 +74,7 @@ class BaseMethod:
         """The state before the first step."""
         raise NotImplementedError(f"{type(self).__name__}: a method needs init(problem, point).")
 
-    def step(self, problem: Problem, point: Point, state: Any) -> tuple[Point, PyTree, StepInfo]:
+    def step(self, problem: Problem, point: Point, state: PyTree) -> tuple[Point, PyTree, StepInfo]:
         """One step."""
         raise NotImplementedError(f"{type(self).__name__}: a method needs step(problem, point, state).")
 
@@ -87,7 +87,7 @@ class BaseMethod:
         """The value and gradient at params."""
         return problem.point(params)
 
-    def warm(self, problem: Problem, point: Point, state: Any) -> PyTree:
+    def warm(self, problem: Problem, point: Point, state: PyTree) -> PyTree:
         """The state before the first step of another run, from a state that has learned the function's shape."""
         del state
         return self.init(problem, point)
@@ -97,7 +97,7 @@ class BaseMethod:
         del params
         return False
 
-    def jacobian(self, state: Any) -> Array | None:
+    def jacobian(self, state: PyTree) -> Array | None:
         """The Jacobian of the residuals [m, n] at the point that a state belongs to; None where there is none."""
         del state
         return None

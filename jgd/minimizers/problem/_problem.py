@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
 
 def _identity(value: PyTree) -> PyTree:
-    """Of a problem whose params are a vector for the user, too."""
+    """The tree of a problem whose params are a vector for the user, too."""
     return value
 
 
