@@ -77,14 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before there is anything to report.
     """
     parser = _parser()
-    given = parser.parse_args(arguments)
-    if given.command is None:
+    options = parser.parse_args(arguments)
+    if options.command is None:
         parser.print_help(sys.stderr)
         return 2
     try:
-        if given.command == "doctor":
-            return _doctor.run()
-        accuracy = _demo.run(given.optimizer, given.epochs, given.learning_rate, given.seed, given.out)
+        if options.command == "doctor":
+            return _doctor.report()
+        accuracy = _demo.demo(options.optimizer, options.epochs, options.learning_rate, options.seed, options.out)
         return 0 if accuracy == accuracy else _INTERRUPTED
     except BrokenPipeError:  # `| head`: nobody reads what is written, at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

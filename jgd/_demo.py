@@ -156,7 +156,7 @@ def folder_for(out: Path | None) -> Path:
     return place
 
 
-def run(optimizer_name: str, epochs: int, learning_rate: float | None, seed: int, out: Path | None) -> float:
+def demo(optimizer_name: str, epochs: int, learning_rate: float | None, seed: int, out: Path | None) -> float:
     """Trains, reports, and leaves history, plot and checkpoint in `out`.
 
     Args:

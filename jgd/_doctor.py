@@ -16,7 +16,7 @@ from jgd.core import Array
 PACKAGES = ("jgd", "jax", "jaxlib", "optax", "chex", "tqdm", "orbax-checkpoint", "matplotlib", "scikit-learn")
 
 
-def run() -> int:
+def report() -> int:
     """Prints the report.
 
     Returns:
@@ -91,9 +91,9 @@ def self_check() -> dict[str, float]:
 
 def _error(optimizer: jgd.Optimizer, params: np.ndarray, grads: np.ndarray, truth: np.ndarray) -> float:
     state = optimizer.init(jnp.asarray(params))
-    found: Array = jax.jit(optimizer.update)(jnp.asarray(grads), state, jnp.asarray(params))[0]
-    return float(np.max(np.abs(np.asarray(found, np.float64) - truth) / np.abs(truth)))
+    updates: Array = jax.jit(optimizer.update)(jnp.asarray(grads), state, jnp.asarray(params))[0]
+    return float(np.max(np.abs(np.asarray(updates, np.float64) - truth) / np.abs(truth)))
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(report())

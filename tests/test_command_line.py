@@ -124,7 +124,7 @@ def test_what_goes_wrong_is_told_without_a_traceback(monkeypatch, capsys, error,
     def fails():
         raise error
 
-    monkeypatch.setattr("jgd._doctor.run", fails)
+    monkeypatch.setattr("jgd._doctor.report", fails)
     assert main(["doctor"]) == status
     assert capsys.readouterr().err == text
 

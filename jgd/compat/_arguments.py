@@ -30,16 +30,16 @@ def merged(
     factory: Callable[..., Any], bound: Mapping[str, Any], values: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments with the data put in, as the factory's signature wants them."""
-    left = dict(bound) | dict(values)
+    arguments = dict(bound) | dict(values)
     positional: list[Any] = []
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY or (
             parameter.kind is parameter.POSITIONAL_OR_KEYWORD and _has_star(factory)
         ):
-            positional.append(left.pop(parameter.name))
+            positional.append(arguments.pop(parameter.name))
         elif parameter.kind is parameter.VAR_POSITIONAL:
-            positional.extend(left.pop(parameter.name))
-    return positional, left
+            positional.extend(arguments.pop(parameter.name))
+    return positional, arguments
 
 
 def _has_star(factory: Callable[..., Any]) -> bool:
@@ -49,8 +49,9 @@ def _has_star(factory: Callable[..., Any]) -> bool:
 
 
 def data_arguments(
-    name: str, factory: Callable[..., Any], bound: Mapping[str, Any], static: Sequence[str]
+    name: str, factory: Callable[..., Any], bound: Mapping[str, Any], static: str | Sequence[str]
 ) -> dict[str, Any]:
+    """Those of the arguments that become data in the state: numbers, scalar arrays, schedules, tuples of floats."""
     if isinstance(static, str):
         static = (static,)
     for key in static:
@@ -80,16 +81,16 @@ def _is_data(owner: str, name: str, value: Any, parameter: inspect.Parameter | N
     return callable(value) and _takes_schedule(parameter) and _is_schedule(value)
 
 
-def unusual(name: str, factory: Callable[..., Any], data: Mapping[str, Any]) -> list[str]:
+def outside_usual_range(name: str, factory: Callable[..., Any], data: Mapping[str, Any]) -> list[str]:
     """Arguments whose own default lies outside the range that their name has in jgd."""
-    found = []
+    outside = []
     for key, parameter in inspect.signature(factory).parameters.items():
         if key in data and isinstance(parameter.default, float):
             try:
                 check_hyperparam(name, key, parameter.default)
             except ValueError:
-                found.append(key)
-    return found
+                outside.append(key)
+    return outside
 
 
 def _takes_schedule(parameter: inspect.Parameter | None) -> bool:
@@ -118,9 +119,9 @@ def _is_integer_parameter(parameter: inspect.Parameter | None) -> bool:
 def _is_schedule(value: Callable[..., Any]) -> bool:
     """Whether a callable gives a number for a step; masks and the like give trees, truth values, or errors."""
     try:
-        found = jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
+        result = jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
     except Exception:
         return False
-    if not isinstance(found, jax.ShapeDtypeStruct) or found.shape:
+    if not isinstance(result, jax.ShapeDtypeStruct) or result.shape:
         return False
-    return bool(jnp.issubdtype(found.dtype, jnp.floating) or jnp.issubdtype(found.dtype, jnp.integer))
+    return bool(jnp.issubdtype(result.dtype, jnp.floating) or jnp.issubdtype(result.dtype, jnp.integer))

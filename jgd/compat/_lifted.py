@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.compat._arguments import bind, data_arguments, merged, unusual
+from jgd.compat._arguments import bind, data_arguments, merged, outside_usual_range
 from jgd.core import (
     Array,
     Hyperparams,
@@ -23,9 +23,11 @@ from jgd.core import (
     checked,
     compute_dtype,
     is_float,
+    is_key,
     make_optimizer,
     refuse_integer_grad,
     widest_dtype,
+    zero_update,
 )
 
 ANYWHERE = Range(low=-math.inf)
@@ -84,7 +86,7 @@ def lift(
     bound = bind(name, factory, args, kwargs)
     data = data_arguments(name, factory, bound, static)
     vectors = tuple(key for key, value in data.items() if isinstance(value, tuple))
-    ranges = dict.fromkeys(unusual(name, factory, data), ANYWHERE)
+    ranges = dict.fromkeys(outside_usual_range(name, factory, data), ANYWHERE)
     first_values: dict[str, Any] = {key: np.asarray(value) if key in vectors else value for key, value in data.items()}
     numbers = Hyperparams(name, first_values, arrays=vectors, ranges=ranges)
 
@@ -102,7 +104,7 @@ def lift(
         hyper = numbers.init()
         wide = jax.tree.map(_wide, params, params)
         inner = _with_reason(name, build, first, hyper, lambda transform: transform.init(wide))
-        return LiftedState(jnp.zeros((), jnp.int32), hyper, jax.tree.map(_own, inner))
+        return LiftedState(jnp.zeros((), jnp.int32), hyper, jax.tree.map(_copy, inner))
 
     def update(grads: PyTree, state: LiftedState, params: PyTree = None, **extra: Any) -> tuple[PyTree, LiftedState]:
         hyper, count = begin_update(numbers, state, LiftedState)
@@ -114,10 +116,10 @@ def lift(
         wide_grads = jax.tree.map(_wide, grads, like)
         wide_params = None if params is None else jax.tree.map(_wide, params, params)
 
-        def run(transform: optax.GradientTransformationExtraArgs) -> Any:
+        def call(transform: optax.GradientTransformationExtraArgs) -> tuple[PyTree, PyTree]:
             return transform.update(wide_grads, state.inner, wide_params, **extra)
 
-        updates, inner = _with_reason(name, build, first, used, run)
+        updates, inner = _with_reason(name, build, first, used, call)
         updates = jax.tree.map(_narrow, like, grads, updates)
         return updates, LiftedState(count, hyper, jax.tree.map(_as_before, inner, state.inner))
 
@@ -125,33 +127,37 @@ def lift(
 
 
 def _with_reason(
-    name: str, build: Callable[..., Any], first: Any, hyper: Mapping[str, Any], run: Callable[..., Any]
+    name: str,
+    build: Callable[..., Any],
+    first: Callable[[], dict[str, Any]],
+    hyper: Mapping[str, Array],
+    call: Callable[..., Any],
 ) -> Any:
-    """Builds the transform and runs it; finds out which hyperparameter is to blame where this cannot be.
+    """Builds the transform and calls it; finds out which hyperparameter is to blame where this cannot be.
 
     Raises:
         TypeError: The factory needs a value in Python; the message says whose.
     """
     try:
-        return run(build(hyper))
+        return call(build(hyper))
     except TypeError as error:
-        guilty = _guilty(build, first(), hyper, run)
-        if not guilty:
+        needed = _needed_in_python(build, first(), hyper, call)
+        if not needed:
             raise
         raise TypeError(
-            f"{name}: it needs the value of {' and of '.join(guilty)} in Python, so that this cannot be data. Call"
-            f" lift with static={tuple(guilty)!r}."
+            f"{name}: it needs the value of {' and of '.join(needed)} in Python, so that this cannot be data. Call"
+            f" lift with static={tuple(needed)!r}."
         ) from error
 
 
-def _guilty(
-    build: Callable[..., Any], numbers: Mapping[str, Any], hyper: Mapping[str, Any], run: Callable[..., Any]
+def _needed_in_python(
+    build: Callable[..., Any], numbers: Mapping[str, Any], hyper: Mapping[str, Array], call: Callable[..., Any]
 ) -> list[str]:
     """The hyperparameters with which, and with which alone, nothing runs when they are traced."""
 
     def runs(**traced: Any) -> bool:
         try:
-            jax.eval_shape(lambda traced: run(build({**numbers, **traced})), traced)
+            jax.eval_shape(lambda traced: call(build({**numbers, **traced})), traced)
         except TypeError:
             return False
         return True
@@ -182,17 +188,17 @@ def _narrow(like: Any, grad: Any, update: Any) -> Any:
     """An update as precise as gradient and param; zero for an integer."""
     if is_float(like):
         return jnp.asarray(update, jnp.promote_types(jnp.result_type(grad), jnp.result_type(like)))
-    return None if jnp.issubdtype(jnp.result_type(like), jax.dtypes.extended) else jnp.zeros_like(like)
+    return zero_update(like)
 
 
-def _own(leaf: Any) -> Any:
+def _copy(leaf: Any) -> Any:
     """A leaf of the state in a buffer that it shares with nothing, of a dtype that is not weak."""
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+    if isinstance(leaf, jax.Array) and is_key(leaf):
         return leaf.copy()
     return jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True)
 
 
 def _as_before(new: Any, old: Any) -> Any:
-    if jnp.issubdtype(old.dtype, jax.dtypes.extended):
+    if is_key(old):
         return new
     return jnp.asarray(new, dtype=old.dtype)

@@ -70,14 +70,14 @@ def from_optax_state(optax_state: PyTree, jgd_state: PyTree, *, names: Mapping[s
     places = _places(owner, states, fields, names or {})
     count = _one_count(owner, fields)
     by_slot = {slot: place for place, slot in places.items()}
-    found = {field.where: field for field in fields}
+    by_place = {field.where: field for field in fields}
 
     def fill(i: int, state: OptState) -> OptState:
         def leaf(slot: str, path: str, stored: Any) -> Any:
             where, _ = by_slot.get((i, slot, path)) or by_slot[i, _COPIES[slot], path]
-            value = found[where].leaves[path]
+            value = by_place[where].leaves[path]
             text = f"{owner}: the optax state's {where} at {path}"
-            return like_stored(text, value if found[where].sign > 0 else -value, stored)
+            return like_stored(text, value if by_place[where].sign > 0 else -value, stored)
 
         slots = {
             slot: with_leaves(tree, lambda path, stored, slot=slot: leaf(slot, path, stored))
@@ -190,14 +190,14 @@ def _known(states: list[OptState], names: Mapping[str, str]) -> set[str]:
 
 def _where(owner: str, fields: list[_Field], wanted: tuple[str, ...], slot: str, path: str) -> str:
     for name in wanted:
-        found = [field.where for field in fields if field.name == name and path in field.leaves]
-        if len(found) > 1:
+        matches = [field.where for field in fields if field.name == name and path in field.leaves]
+        if len(matches) > 1:
             raise ValueError(
-                f"{owner}: the optax state has the slot {slot!r} at {path} more than once, in {' and '.join(found)}."
+                f"{owner}: the optax state has the slot {slot!r} at {path} more than once, in {' and '.join(matches)}."
                 " Convert its parts one by one."
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     with_slots = [field.where for field in fields if not _is_count(field)]
     raise ValueError(
         f"{owner}: the optax state has nothing for the slot {slot!r} at {path}; expected a field {' or '.join(wanted)}."
@@ -222,14 +222,14 @@ def _is_count(field: _Field) -> bool:
 
 
 def _fields(optax_state: PyTree, known: set[str]) -> list[_Field]:
-    found: list[_Field] = []
+    fields: list[_Field] = []
 
     def collect(field: _Field, value: PyTree) -> PyTree:
-        found.append(field)
+        fields.append(field)
         return value
 
     _map_fields(optax_state, collect, known)
-    return found
+    return fields
 
 
 def _map_fields(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import OptState, PyTree, path_text
+from jgd.core import OptState, PyTree, is_key, path_text
 
 
 def opt_states(owner: str, tree: PyTree) -> list[OptState]:
@@ -16,10 +16,10 @@ def opt_states(owner: str, tree: PyTree) -> list[OptState]:
     Raises:
         TypeError: There is none.
     """
-    found = [node for node in jax.tree.leaves(tree, is_leaf=_is_opt_state) if _is_opt_state(node)]
-    if not found:
+    states = [node for node in jax.tree.leaves(tree, is_leaf=_is_opt_state) if _is_opt_state(node)]
+    if not states:
         raise TypeError(f"{owner}: expected the state of a jgd optimizer, or a tree with one; got {_kind(tree)}.")
-    return found
+    return states
 
 
 def replace_opt_states(tree: PyTree, new: Iterator[OptState]) -> PyTree:
@@ -39,8 +39,8 @@ def with_leaves(tree: PyTree, change: Callable[[str, Any], Any]) -> PyTree:
 
 def slot_paths(tree: PyTree) -> list[tuple[Any, ...]]:
     """The paths of a slot's leaves, those without the slot among them: in order the leaves of the params."""
-    found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, optax.MaskedNode))[0]
-    return [path for path, _ in found]
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, optax.MaskedNode))[0]
+    return [path for path, _ in leaves]
 
 
 def like_stored(where: str, value: Any, stored: Any) -> jax.Array:
@@ -54,7 +54,7 @@ def like_stored(where: str, value: Any, stored: Any) -> jax.Array:
     if jnp.shape(value) != jnp.shape(stored):
         raise ValueError(f"{where} has shape {jnp.shape(value)}; expected {jnp.shape(stored)}.")
     dtype = jnp.result_type(stored)
-    if jnp.issubdtype(dtype, jax.dtypes.extended):
+    if is_key(stored):
         return jax.random.clone(value)
     if jnp.iscomplexobj(value) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(f"{where} is complex ({jnp.result_type(value)}); expected {dtype}.")

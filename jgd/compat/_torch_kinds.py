@@ -114,7 +114,7 @@ def pair(
     if not leaves:
         return {}
     if names is None:
-        names = _own_names(groups, numbers)
+        names = _torch_names(groups, numbers)
     if names is None:
         if not _is_sequence(leaves):
             raise ValueError(
@@ -127,19 +127,19 @@ def pair(
     known = {
         spelling: leaf.text for leaf in leaves for spelling in (leaf.text, leaf.dotted, leaf.dotted.replace(".", "/"))
     }
-    found: dict[str, Any] = {}
+    number_of: dict[str, Any] = {}
     for name, number in zip(names, numbers, strict=True):
         if name is None:
             continue
         if name not in known:
             raise ValueError(f"{owner}: no leaf has slots at {name!r}; those that have are {shown}.")
-        if known[name] in found:
+        if known[name] in number_of:
             raise ValueError(f"{owner}: two parameters of torch are named {name!r}.")
-        found[known[name]] = number
-    return found
+        number_of[known[name]] = number
+    return number_of
 
 
-def _own_names(groups: Sequence[Mapping[str, Any]], numbers: Sequence[Any]) -> Sequence[str] | None:
+def _torch_names(groups: Sequence[Mapping[str, Any]], numbers: Sequence[Any]) -> Sequence[str] | None:
     if all("param_names" in group for group in groups):
         return [name for group in groups for name in group["param_names"]]
     return list(numbers) if numbers and all(isinstance(number, str) for number in numbers) else None

@@ -193,8 +193,7 @@ def _check_all_used(
 ) -> None:
     """Refuses a state dict that holds what no slot takes: the method is another one."""
     slots = {slot for state in states for slot in state.slots}
-    found = entries if entries else state_dict["state"]
-    for path, entry in found.items():
+    for path, entry in (entries or state_dict["state"]).items():
         for theirs, slot in kind.slots.items():
             if entry.get(theirs) is not None and slot not in slots:
                 raise ValueError(
@@ -222,16 +221,14 @@ def _with_hyperparams(
     new = []
     taken: set[str] = set()
     for state in states:
-        own = {path for tree in state.slots.values() for path in leaves_by_path(tree)}
-        mine = {numbers[path] for path in own if path in numbers}
-        held = [group for group in groups if not own or mine.intersection(group["params"])]
+        of_state = [group for group in groups if _has_params_of(group, state, numbers)]
         values = {}
         for option, names in kind.hyperparams.items():
             present = [name for name in names if name in state.hyperparams]
-            if not present or not held:
+            if not present or not of_state:
                 continue
             taken.add(option)
-            value = _agreed(owner, option, held if chosen is None else [groups[chosen]])
+            value = _agreed(owner, option, of_state if chosen is None else [groups[chosen]])
             parts = np.atleast_1d(value) if len(names) > 1 else [value]
             by_name = dict(zip(names, parts, strict=True))
             values |= {name: by_name[name] for name in present if f"{name}_scale" not in state.hyperparams}
@@ -261,12 +258,13 @@ def _agreed(owner: str, option: str, groups: Sequence[Mapping[str, Any]]) -> Any
 
 def _states_of(states: Sequence[OptState], group: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[OptState]:
     """The states that a group's parameters have, and those without slots."""
-    held = []
-    for state in states:
-        own = {path for tree in state.slots.values() for path in leaves_by_path(tree)}
-        if not own or {numbers[path] for path in own if path in numbers}.intersection(group["params"]):
-            held.append(state)
-    return held
+    return [state for state in states if _has_params_of(group, state, numbers)]
+
+
+def _has_params_of(group: Mapping[str, Any], state: OptState, numbers: Mapping[str, Any]) -> bool:
+    """Whether a group of torch's has parameters that have slots in a state; any group, where the state has no slots."""
+    paths = {path for tree in state.slots.values() for path in leaves_by_path(tree)}
+    return not paths or not {numbers[path] for path in paths if path in numbers}.isdisjoint(group["params"])
 
 
 def _options(kind: Kind, group: Mapping[str, Any], states: Sequence[OptState]) -> dict[str, Any]:
@@ -289,8 +287,8 @@ def _plain(value: Any) -> float:
 
 
 def _slots_at(states: Sequence[OptState], path: str) -> dict[str, Any]:
-    found = [(slot, leaves_by_path(tree)) for state in states for slot, tree in state.slots.items()]
-    return {slot: leaves[path] for slot, leaves in found if path in leaves}
+    slots = [(slot, leaves_by_path(tree)) for state in states for slot, tree in state.slots.items()]
+    return {slot: leaves[path] for slot, leaves in slots if path in leaves}
 
 
 def _as_numpy(value: Any) -> np.ndarray:

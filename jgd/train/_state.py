@@ -84,10 +84,10 @@ def _unshare(tree: PyTree, *others: PyTree) -> PyTree:
     """Copies the leaves that stand in the tree twice or in one of the others; some of optax's optimizers make such."""
     seen = {id(leaf) for other in others for leaf in jax.tree.leaves(other)}
 
-    def own(leaf: Any) -> Any:
+    def copy_if_seen(leaf: Any) -> Any:
         if id(leaf) in seen:
             return jnp.copy(leaf)
         seen.add(id(leaf))
         return leaf
 
-    return jax.tree.map(own, tree)
+    return jax.tree.map(copy_if_seen, tree)

@@ -38,7 +38,7 @@ FAULTS = [
     Fault(
         "optax_sign_lost",
         "jgd/compat/_optax_states.py",
-        "value if found[where].sign > 0 else -value",
+        "value if by_place[where].sign > 0 else -value",
         "value",
         ("tests/compat/test_optax_states.py::test_a_run_changes_from_optax_to_jgd_and_back_without_a_mark",),
         "A slot that optax stores negated comes over with the wrong sign.",

@@ -49,7 +49,7 @@ class JsonlLog:
             if used and not (_ends_before(self._path, step) if resumed is None else _holds(self._path, resumed)):
                 self.set_aside = _set_aside(self._path)
             self._file = self._path.open("a", encoding="utf-8")
-            self._own = 0 if resumed is not None else self._path.stat().st_size  # where the run's own lines begin
+            self._start = 0 if resumed is not None else self._path.stat().st_size  # where the run's own lines begin
         except OSError as error:
             raise reworded(error, f"fit: log_dir: cannot write {self._path}") from error
 
@@ -65,7 +65,7 @@ class JsonlLog:
             return
         partial = self._path.with_name(f".{self._path.name}.partial")
         with self._path.open("rb") as old, partial.open("wb") as new:
-            new.write(old.read(self._own))
+            new.write(old.read(self._start))
             new.writelines(line for line in old if _stays(line.decode("utf-8", "replace"), step, epoch, events))
         self._file.close()
         os.replace(partial, self._path)
