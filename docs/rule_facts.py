@@ -38,7 +38,7 @@ import jgd.transforms  # noqa: E402
 SHAPES = {"matrix": (8, 16), "vector": (16,), "kernel": (3, 3, 4, 8), "large matrix": (1024, 4096)}
 
 # Arguments without a default, by name, beside the learning rate.
-GIVEN = {
+REQUIRED = {
     "max_norm": 1.0,
     "weight_decay": 0.01,
     "batch_size": 1,
@@ -99,13 +99,13 @@ def maker(factory):
     """`make(rate)`: the optimizer with that learning rate and its defaults; a wrapper has another inside."""
     parameters = inspect.signature(factory).parameters
     required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
-    given = {name: value for name, value in GIVEN.items() if name in required}
+    arguments = {name: value for name, value in REQUIRED.items() if name in required}
     rate_name, inner_name = rate_argument(factory), wrapped_argument(factory)
 
     def make(rate):
         rates = {rate_name: rate} if rate_name else {}
         inner = {inner_name: getattr(jgd, inside(factory))(rate)} if inner_name else {}
-        return factory(**inner, **rates, **given)
+        return factory(**inner, **rates, **arguments)
 
     return make
 
@@ -120,12 +120,12 @@ def slots_of(make):
 
     def measured(shape):
         state = jax.eval_shape(lambda params: make(0.1).init(params), jax.ShapeDtypeStruct(shape, jnp.float32))
-        found = []
+        rows = []
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
             text = jax.tree_util.keystr(path, simple=True, separator=".")
             if not re.search(r"(^|\.)(count|hyperparams)(\.|$)", text):
-                found.append([re.sub(r"(^|\.)slots\.", r"\1", text), list(leaf.shape), str(leaf.dtype)])
-        return found
+                rows.append([re.sub(r"(^|\.)slots\.", r"\1", text), list(leaf.shape), str(leaf.dtype)])
+        return rows
 
     return {kind: measured(shape) for kind, shape in SHAPES.items()}
 
@@ -133,7 +133,7 @@ def slots_of(make):
 def per_parameter(slots):
     """Numbers kept for each parameter, by kind of parameter."""
     return {
-        kind: sum(math.prod(shape) for _, shape, _ in found) / math.prod(SHAPES[kind]) for kind, found in slots.items()
+        kind: sum(math.prod(shape) for _, shape, _ in rows) / math.prod(SHAPES[kind]) for kind, rows in slots.items()
     }
 
 
@@ -237,11 +237,11 @@ def when_to_use():
 def parts():
     """Public functions of `jgd.rules` that are no factories, by module."""
     known = factories()
-    found = {}
+    by_module = {}
     for name, value in sorted(vars(jgd.rules).items()):
         if inspect.isfunction(value) and not name.startswith("_") and name not in known:
-            found.setdefault(value.__module__, []).append(name)
-    return found
+            by_module.setdefault(value.__module__, []).append(name)
+    return by_module
 
 
 def main():

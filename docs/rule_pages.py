@@ -103,12 +103,12 @@ def on_page_content(content: str, page: Page, **_: Any) -> str:
     if page.url.startswith("rules/"):
         content = _WHOSE_OTHERS.sub("", content)
 
-    def link(found: re.Match[str]) -> str:
-        name = found["name"]
+    def link(match: re.Match[str]) -> str:
+        name = match["name"]
         target = f"rules/{name}/"
         if name is None or name not in facts["rules"] or target == page.url:
-            return found[0]
-        return f'<a href="{"../" * page.url.count("/")}{target}">{found[0]}</a>'
+            return match[0]
+        return f'<a href="{"../" * page.url.count("/")}{target}">{match[0]}</a>'
 
     return re.sub(
         r"<(?P<tag>a|h1|h2|pre)\b.*?</(?P=tag)>|<code>jgd\.(?P<name>\w+)</code>", link, content, flags=re.DOTALL
@@ -239,10 +239,10 @@ def _state(rule: dict[str, Any]) -> str:
         "| --- |" + " --- |" * len(kinds),
     ]
     slots = {kind: {slot: (shape, dtype) for slot, shape, dtype in rule["slots"][kind]} for kind in kinds}
-    names = list(dict.fromkeys(slot for found in slots.values() for slot in found))
+    names = list(dict.fromkeys(slot for by_slot in slots.values() for slot in by_slot))
     roots = list(dict.fromkeys(slot.split(".")[0] for slot in names))
     for slot in sorted(names, key=lambda slot: roots.index(slot.split(".")[0])):
-        cells = [_slot(*found[slot]) if slot in found else "none" for found in slots.values()]
+        cells = [_slot(*by_slot[slot]) if slot in by_slot else "none" for by_slot in slots.values()]
         lines.append(f"| `{slot}` | " + " | ".join(cells) + " |")
     total = " | ".join(_count(rule["per_parameter"][kind]) for kind in kinds)
     return "\n".join([*lines, f"| **numbers a parameter** | {total} |"])
@@ -294,7 +294,7 @@ def _source(rule: dict[str, Any]) -> str:
 
 def _cell(text: str) -> str:
     """Text for the cell of a table, where a bar would end the cell."""
-    return re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or "&#124;", text)
+    return re.sub(r"(`[^`]*`)|\|", lambda match: match[1] or "&#124;", text)
 
 
 def _slug(title: str) -> str:

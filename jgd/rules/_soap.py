@@ -29,7 +29,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -110,16 +110,22 @@ def soap_rule(
         del param
         shape, axes = view(grad.shape)
 
-        def rotated_by(x: Array, basis: tuple[Array, ...], *, into: bool) -> Array:
-            by_axis = dict(zip(axes, basis, strict=True))
-            return along_axes(x, [by_axis.get(axis) for axis in range(len(shape))], transposed=into)
+        def by_axis(basis: tuple[Array, ...]) -> list[Array | None]:
+            known = dict(zip(axes, basis, strict=True))
+            return [known.get(axis) for axis in range(len(shape))]
+
+        def to_basis(x: Array, basis: tuple[Array, ...]) -> Array:
+            return along_axes(x, by_axis(basis), transposed=True)
+
+        def from_basis(x: Array, basis: tuple[Array, ...]) -> Array:
+            return along_axes(x, by_axis(basis))
 
         grad_, basis = grad.reshape(shape), slots["basis"]
-        rotated_grad = rotated_by(grad_, basis, into=True)
+        rotated_grad = to_basis(grad_, basis)
         mu = hyper["b1"] * slots["mu"].reshape(shape) + hyper["mu_weight"] * rotated_grad
         nu = hyper["b2"] * slots["nu"].reshape(shape) + hyper["nu_weight"] * jnp.square(rotated_grad)
         denominator = jnp.sqrt(nu) + hyper["eps"]
-        direction = rotated_by(mu / jnp.where(denominator > 0, denominator, 1), basis, into=False)
+        direction = from_basis(mu / jnp.where(denominator > 0, denominator, 1), basis)
         if normalize:
             rms = root(jnp.mean(jnp.square(direction)))
             direction = direction / jnp.where(rms > 0, rms, 1)
@@ -128,16 +134,16 @@ def soap_rule(
             for axis, factor in zip(axes, slots["factors"], strict=True)
         )
 
-        def refreshed(moments_and_basis: Any, factors_and_iterations: Any) -> Any:
-            """One step of orthogonal iteration; the moments go with the columns."""
-            (mu, nu, basis), (factors, iterations) = moments_and_basis, factors_and_iterations
+        def refreshed(carry: tuple, operands: tuple[tuple[Array, ...], Array]) -> tuple:
+            """Orthogonal iteration on every basis; the moments go with the columns."""
+            (mu, nu, basis), (factors, iterations) = carry, operands
             bases = [refreshed_basis(factor, q, iterations) for factor, q in zip(factors, basis, strict=True)]
             new_basis = tuple(q for q, _ in bases)
             nu = _permuted(nu, {axis: came_from for axis, (_, came_from) in zip(axes, bases, strict=True)})
-            return rotated_by(rotated_by(mu, basis, into=False), new_basis, into=True), nu, new_basis
+            return to_basis(from_basis(mu, basis), new_basis), nu, new_basis
 
         if axes:
-            # Only once the direction is known can the new basis take the place of the old.
+            # The sum makes the refresh wait for the direction, so that the new basis can overwrite the old one.
             due = hyper["due"] & jnp.isfinite(jnp.sum(direction))
             mu, nu, basis = when(due, refreshed, (mu, nu, basis), (factors, hyper["iterations"]))
             if init_basis == "eigh":
