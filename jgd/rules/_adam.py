@@ -49,7 +49,7 @@ def adam(
     """Adam: adaptive moment estimation.
 
     Every number may be a scalar array or a schedule as well. A gradient whose square overflows (above 1.8e19 in
-    float32) makes the second moment infinite, and that parameter moves no more: clip before, as with
+    float32) makes the second moment infinite, and that parameter no longer moves: clip first, as with
     `jgd.chain(jgd.clip_by_global_norm(1.0), jgd.adam(0.1))`.
 
     Args:

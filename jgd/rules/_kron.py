@@ -19,8 +19,8 @@ square of 1.1. In steps that refit, $\hat m_t$ is damped as in the author's code
 size.
 
 The author counts steps since the last refit; ours refits in steps that divide by the interval, so that no state is
-needed: the same for a constant probability. He evens out the factors' scales at random, which moves no step; ours does
-so every hundredth refit. A zero gradient refits nothing: the author's factors grow without bound then.
+needed: the same for a constant probability. He evens out the factors' scales at random, which changes no step; ours
+does so every hundredth refit. A zero gradient refits nothing: the author's factors grow without bound then.
 
 References:
     - Li, "Preconditioned stochastic gradient descent", https://arxiv.org/abs/1512.04202, 2015.

@@ -11,7 +11,7 @@ $$
 
 with the slots $m$ (`mu`), $v$ (`nu`) and $r$ (`rate`, one number a leaf). This is the authors' code: under a schedule,
 steps taken at a larger learning rate weigh more in the average. At a constant rate $r_t = \eta\,(1-\beta_1^t)$, which
-is the paper's form. Where the learning rate is zero we do not move; their code takes $m_t$.
+is the paper's form. Where the learning rate is zero params do not move; their code takes $m_t$.
 
 `centered` subtracts the squared mean from $v$ after ten steps, and `amsgrad` takes the largest value so far, before
 the correction. The authors decay by $\lambda$ without the learning rate, after the step: `weight_decay=λ/η,

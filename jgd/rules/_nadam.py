@@ -14,7 +14,7 @@ with the moments of `jgd.adam`, in NAdamW the decay of `jgd.adamw`, and
 
 where $\mu_t = \beta_1 (1 - \tfrac12\, 0.96^{\psi t})$, $\psi$ is the hyperparameter `momentum_decay`, and the product
 stands in the slot `mu_product`, one number a leaf. Dozat's paper multiplies $\hat v$ by $\beta_2$ besides, which none
-does.
+of the forms does.
 
 References:
     - Dozat, "Incorporating Nesterov momentum into Adam", https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ, 2016,

@@ -11,8 +11,8 @@ $$
 
 with the slots $m$ (`mu`) and $v$ (`nu`), and $\hat m$, $\hat v$ of `jgd.adam`. The average of QHM is not corrected for
 its start at zero. Gradients enter with weight $1-\beta$: momentum of `jgd.sgd` with the learning rate $\eta$
-is $\nu = 1$ with $\eta / (1-\beta)$. By default the decay is added to the gradient, as in the authors' code; theirs
-without is `decay_form="scaled"` here.
+is $\nu = 1$ with $\eta / (1-\beta)$. By default the decay is added to the gradient, as in the authors' code; their
+other form is `decay_form="scaled"` here.
 
 References:
     - Ma and Yarats, "Quasi-hyperbolic momentum and Adam for deep learning", https://arxiv.org/abs/1810.06801, 2018,

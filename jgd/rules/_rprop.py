@@ -8,7 +8,7 @@ $$
 
 with no step, and $g_t$ forgotten, where the sign has changed. The slots are `step_sizes` and `prev_updates`, the last
 gradient's sign times its step. optax 0.2.8, and so the default, takes every step one call late: it returns the step
-that the gradient before asked for. `like="torch"` takes it at once, as the papers and PyTorch do. For full batches:
+of the gradient before. `like="torch"` takes it at once, as the papers and PyTorch do. For full batches:
 noise in the sign shortens the steps.
 
 References:

@@ -13,10 +13,11 @@ $$
 
 with $w = 1$ where $\beta_2 = 1$ (sums, as first published), else $1-\beta_2$ and $\hat L = L / (1-\beta_2^t)$. Grafting
 sets $s_t$ so that a block's step is as long as another method's. Powers are taken in the eigenbasis of the factors,
-which is refreshed now and then, by one step of orthogonal iteration; the eigenvalues are right in every step,
-$\operatorname{diag}(Q^\top L_t\, Q)$, since old ones make the directions that are new in a gradient explode. Slots: $m$
-(`mu`; in the basis, unless grafting needs it plain), $L, R$ (`factors`), `basis`, `eigenvalues`, and the grafted
-method's squares (`graft_nu`). With `root="eigh"`, Meta's form, whole inverse `roots` are stored, old between refreshes.
+which is refreshed at intervals, by one step of orthogonal iteration; the eigenvalues are exact in every step,
+$\operatorname{diag}(Q^\top L_t\, Q)$, since stale ones make steps explode along directions that are new in a gradient.
+Slots: $m$ (`mu`; in the basis, unless grafting needs it plain), $L, R$ (`factors`), `basis`, `eigenvalues`, and the
+grafted method's squares (`graft_nu`). With `root="eigh"`, Meta's form, the inverse `roots` are stored, stale between
+refreshes.
 
 The formulas are those of Meta's code: the damping enters when a power of the corrected factors is taken, where the
 paper of 2018 starts the sums at $\epsilon I$; leaves are merged and cut into blocks; vectors have a factor too.

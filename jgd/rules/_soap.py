@@ -12,7 +12,7 @@ L_t &= \beta_s L_{t-1} + (1-\beta_s)\, G_t G_t^\top, \qquad R_t = \beta_s R_{t-1
 \end{aligned}
 $$
 
-and now and then $Q_L \leftarrow \operatorname{qr}(L_t Q_L)$, $Q_R \leftarrow \operatorname{qr}(R_t Q_R)$, their columns
+and at intervals $Q_L \leftarrow \operatorname{qr}(L_t Q_L)$, $Q_R \leftarrow \operatorname{qr}(R_t Q_R)$, their columns
 sorted first, $v$ with them. Slots: $m$ (`mu`) and $v$ (`nu`) in the rotated basis, $L, R$ (`factors`), $Q$ (`basis`).
 The QR is made of matrix products, see `jgd.rules.matrices._orthonormal`; the compiled step holds no decomposition.
 

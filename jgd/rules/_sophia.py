@@ -94,7 +94,7 @@ def sophia(
 ) -> Optimizer:
     """Sophia: second-order clipped stochastic optimization.
 
-    `update` must be given what the estimator asks for; the default one: `update(grads, state, params, obj_fn=loss)`.
+    `update` must be given what the estimator requires; the default one: `update(grads, state, params, obj_fn=loss)`.
 
     Arguments that are not described here are those of `jgd.adamw`.
 

@@ -7,7 +7,7 @@ $$
 $$
 
 with $\hat m$, $\hat v$ and slots of `jgd.adam`. The weight decay is shortened too. It is Adafactor's clipping of
-updates, which makes a clipping of gradients needless. The defaults are those of the package `torch-optimi`.
+updates, which makes clipping of gradients unnecessary. The defaults are those of the package `torch-optimi`.
 
 References:
     - Wortsman et al., "Stable and low-precision training for large-scale vision-language models",
