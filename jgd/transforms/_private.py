@@ -37,8 +37,8 @@ def differentially_private_aggregate(
     r"""The mean of per-example gradients, each clipped, with Gaussian noise on the sum.
 
     $\frac1B \bigl( \sum_i g_i \min(1, c / \lVert g_i \rVert) + \mathcal N(0, \sigma^2 c^2) \bigr)$. Every leaf of the
-    updates has the examples on its first axis, as `jax.vmap(jax.grad(loss), (None, 0))` gives them. What
-    is not finite makes the mean NaN, and so does a norm above 8e37 times $c$ (float32): no example is left out silently.
+    updates has the examples on its first axis, as `jax.vmap(jax.grad(loss), (None, 0))` gives them. What is not finite
+    makes the mean NaN, and so does a norm above 8e37 times $c$ (float32): no example is dropped silently.
 
     Args:
         l2_norm_clip: The largest norm $c$ of one example's gradient, above 0.
