@@ -4,11 +4,14 @@ Each check is a function of source text; beside the one on the library stands a 
 """
 
 import ast
+import functools
 import graphlib
 import importlib
+import inspect
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from test_structure import FILES, MAY_IMPORT, PACKAGE
 
@@ -16,6 +19,7 @@ import jgd
 import jgd.compat.optax
 import jgd.compat.torch
 import jgd.testing
+from jgd.core import PyTree
 
 ROOT = PACKAGE.parent
 SOURCES = {file.relative_to(ROOT): file.read_text(encoding="utf-8") for file in FILES}
@@ -201,3 +205,85 @@ def test_the_page_on_the_design_says_who_may_import_whom():
 
 def test_a_layer_that_the_page_does_not_say_is_found():
     assert layers("| `jgd/core/` | the base |  |\n| `jgd/train/` | training | core, rules |\n") != MAY_IMPORT
+
+
+#: Parameters of public functions that take anything at all, and why. A tree of any kind is `PyTree`, and has a name.
+TAKE_ANYTHING = {
+    "value": "what is checked, shown or put in the place of another",
+    "leaf": "what is checked for being an array",
+    "loss": "what a user's function returned, to be checked",
+    "grad": "what a caller gave for a gradient, to be checked",
+    "param": "what a caller gave for a param, to be checked",
+    "function": "what is checked for being callable",
+    "pattern": "what is checked for being a pattern",
+    "key": "what is checked for being a key",
+    "choices": "a Literal, for which Python has no type",
+    "annotation": "a type, a union or an alias, for which Python has no type",
+    "static": "what JAX hands back of a tree's structure",
+    "treedef": "JAX exports its type as a variable only",
+    "equation": "an equation of a jaxpr: JAX does not export its type",
+    "at": "where a value was found, for a message",
+    "method": "a name, an instance or a class, each told apart with a message",
+    "line_search": "a name, an instance or a class, each told apart with a message",
+    "bounds": "two trees or prefixes of them, each checked with a message",
+    "detached": "a Problem or None; a dataclass cannot name itself as it is made",
+    "ravel": "None only where a Problem is made by hand",
+    "unravel": "None only where a Problem is made by hand",
+    "position": "whatever a caller wants back with a state",
+    "stored": "what a loaded state holds, to be checked",
+    "state_dict": "a file's content, to be checked",
+    "w": "the weight of a probed operation: an array, a pair, or none",
+}
+
+
+def public_functions():
+    """Functions and methods that can be reached by public names, without their doors."""
+    modules = [jgd, *(value for value in vars(jgd).values() if inspect.ismodule(value))]
+    modules += [
+        jgd.core,
+        jgd.transforms,
+        jgd.rules,
+        jgd.train,
+        jgd.testing,
+        jgd.gradients.probes,
+        jgd.compat.optax,
+        jgd.compat.torch,
+    ]
+    reached = {}
+    for module in modules:
+        for name, value in vars(module).items():
+            if name.startswith("_") or not (getattr(value, "__module__", None) or "").startswith("jgd"):
+                continue
+            if inspect.isfunction(value):
+                reached[id(value)] = value
+            elif inspect.isclass(value):
+                methods = [getattr(method, "__func__", method) for method in vars(value).values()]
+                named = ("__init__", "__call__")
+                reached |= {id(method): method for method in methods if inspect.isfunction(method)
+                            and (method.__name__ in named or not method.__name__.startswith("_"))}  # fmt: skip
+    return list(reached.values())
+
+
+def anything(function):
+    """Names of parameters that are annotated `Any`; those of `*args` and `**kwargs` are not counted."""
+    parameters = inspect.signature(function).parameters.values()
+    return [
+        each.name
+        for each in parameters
+        if each.annotation is Any and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+
+
+def test_few_parameters_take_anything_and_each_has_a_reason():
+    functions = public_functions()
+    names = [name for function in functions for name in anything(function)]
+    assert len(functions) > 400
+    assert set(names) - TAKE_ANYTHING.keys() == set()
+    assert len(names) <= 60
+
+
+def test_a_parameter_that_takes_anything_is_found():
+    def door(given: Any, tree: PyTree, *more: Any, **rest: Any): ...
+
+    assert anything(door) == ["given"]
+    assert anything(functools.wraps(door)(lambda *args: None)) == ["given"]

@@ -55,6 +55,7 @@ from jgd.core._lengths import tree_squares as tree_squares
 from jgd.core._lift import lift as lift
 from jgd.core._loss import check_loss as check_loss
 from jgd.core._masks import Mask as Mask
+from jgd.core._masks import TreeOrFunction as TreeOrFunction
 from jgd.core._masks import broadcast_mask as broadcast_mask
 from jgd.core._masks import tree_from as tree_from
 from jgd.core._numerics import abs_sq as abs_sq
@@ -125,6 +126,7 @@ from jgd.core._types import DTypeLike as DTypeLike
 from jgd.core._types import FloatDtype as FloatDtype
 from jgd.core._types import GradientTransformation as GradientTransformation
 from jgd.core._types import Hyper as Hyper
+from jgd.core._types import KeyLike as KeyLike
 from jgd.core._types import LossFn as LossFn
 from jgd.core._types import PyTree as PyTree
 from jgd.core._types import Reals as Reals

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core._types import PyTree
+from jgd.core._types import Array, ArrayLike, PyTree
 
 
 def is_float(leaf: Any) -> bool:
@@ -20,7 +20,7 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.extended)
 
 
-def zero_update(leaf: Any) -> Any:
+def zero_update(leaf: ArrayLike) -> Array | None:
     """The update of a leaf that is left alone; None where zero has no meaning, as for random keys."""
     return None if is_key(leaf) else jnp.zeros_like(leaf)
 

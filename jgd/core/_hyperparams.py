@@ -77,7 +77,7 @@ class Hyperparams:
         return tuple(getattr(self, name) for name in numbers), _Settings(settings)
 
     @classmethod
-    def tree_unflatten(cls, settings: Any, children: Any) -> "Hyperparams":
+    def tree_unflatten(cls, settings: _Settings, children: tuple[Any, ...]) -> "Hyperparams":
         """For JAX. What was flattened may have been traced on the way: the state's numbers are what counts."""
         made = object.__new__(cls)
         vars(made).update(settings, values=children[0], schedules=children[1], _of_this_update={})

@@ -15,10 +15,13 @@ from jgd.core._types import PyTree
 #: A tree of booleans shaped like the params or a prefix of them, a function from params to such a tree, None for all
 #: leaves, or "matrices": leaves of two axes and more, which leaves out biases and the scales of norms.
 Mask = PyTree | Callable[[PyTree], PyTree] | None
-show_by_name(globals(), "Mask")
+
+#: Something for each leaf: a tree shaped like the params or a prefix of them, or a function from params to such a tree.
+TreeOrFunction = PyTree | Callable[[PyTree], PyTree]
+show_by_name(globals(), "Mask", "TreeOrFunction")
 
 
-def tree_from(given: Any, params: PyTree) -> PyTree:
+def tree_from(given: TreeOrFunction, params: PyTree) -> PyTree:
     """The tree that was given, or that a function makes from the params.
 
     A model that can be called, such as an `equinox.nn.MLP` of booleans, is a tree: it has leaves (None counts) that

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core._arguments import shown
-from jgd.core._types import Array, PyTree, is_array
+from jgd.core._types import Array, ArrayLike, DTypeLike, PyTree, is_array
 
 
 def default_float() -> jnp.dtype:
@@ -21,7 +21,7 @@ def compute_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.promote_types(dtype, jnp.float32))
 
 
-def wide_copy(leaf: Any) -> jax.Array:
+def wide_copy(leaf: ArrayLike) -> jax.Array:
     """The leaf in its compute dtype, in a buffer of its own: state and params may both be donated."""
     dtype = compute_dtype(jnp.result_type(leaf))
     if isinstance(leaf, jax.ShapeDtypeStruct):
@@ -165,7 +165,7 @@ def random_like(key: Array, leaves: Sequence[Array], sample: Callable[..., Array
     return [sample(keys[i], leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
 
 
-def gaussian_noise(key: Array, deviation: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+def gaussian_noise(key: Array, deviation: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Normal numbers of a deviation; where `dtype` is complex, each part has it (`jax.random` splits it among both)."""
     noise = deviation * jax.random.normal(key, shape, dtype)
     return noise * math.sqrt(2) if jnp.iscomplexobj(noise) else noise

@@ -52,7 +52,7 @@ def first_state(hyperparams: Hyperparams, slots: dict[str, PyTree]) -> OptState:
 
 
 def begin_update(
-    hyperparams: Hyperparams, state: Any, kind: type, slots: Collection[str] | None = None
+    hyperparams: Hyperparams, state: PyTree, kind: type, slots: Collection[str] | None = None
 ) -> tuple[Hyper, Array]:
     """What every update starts with.
 
@@ -80,7 +80,7 @@ def begin_update(
     return hyperparams.at_step(counted.hyperparams, counted.count), increment(counted.count)
 
 
-def check_state(owner: str, state: Any, kind: type) -> None:
+def check_state(owner: str, state: PyTree, kind: type) -> None:
     """Refuses what the optimizer's init does not make.
 
     Raises:

@@ -41,7 +41,7 @@ class Packed:
         return tuple(zip(keys, (self.vectors, self.rest), strict=True)), (self.places, self.treedef)
 
     @classmethod
-    def tree_unflatten(cls, static: Any, children: Any) -> "Packed":
+    def tree_unflatten(cls, static: Any, children: tuple[Any, ...]) -> "Packed":
         """For JAX."""
         return cls(*children, *static)
 

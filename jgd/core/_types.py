@@ -33,6 +33,9 @@ FloatDtype = Annotated[jax.typing.DTypeLike, "float dtype"]
 #: A number that a state starts from. `check_hyperparam` says what is wrong with it, not the door of a public function.
 StartValue = Annotated[jax.typing.ArrayLike, "start"]
 
+#: A key of `jax.random`, or an integer to make one of. `random_key` says what is wrong with it, not the door.
+KeyLike = Annotated[jax.Array | int, "key"]
+
 #: A function of the step count, which runs on the device.
 Schedule = Callable[[Array], Any]
 
@@ -55,7 +58,7 @@ LossFn = Callable[..., Any]
 #: (optax's tests among them) find the arguments that take a schedule by this annotation.
 ScalarOrSchedule = optax.ScalarOrSchedule
 
-show_by_name(globals(), "PyTree", "ArrayTree", "ArrayLike", "Scalar", "Reals", "DTypeLike", "FloatDtype")
+show_by_name(globals(), "PyTree", "ArrayTree", "ArrayLike", "Scalar", "Reals", "DTypeLike", "FloatDtype", "KeyLike")
 show_by_name(globals(), "StartValue", "Schedule", "ScalarOrSchedule", "GradientTransformation", "LossFn")
 
 

@@ -195,6 +195,6 @@ def _read(name: str, reads: Mapping[str, float | None], inner_state: PyTree) -> 
     return found
 
 
-def transform_text(part: Any) -> str:
+def transform_text(part: GradientTransformation) -> str:
     """An optimizer as one would write it."""
     return repr(part) if isinstance(part, Optimizer) else "<optax transform>"

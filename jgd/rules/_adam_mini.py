@@ -37,6 +37,7 @@ from jgd.core import (
     SlotDtype,
     Slots,
     StateDtype,
+    TreeOrFunction,
     abs_sq,
     broadcast_mask,
     lift,
@@ -102,7 +103,7 @@ def adam_mini_blocks(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(guess, params)
 
 
-def blocks_of(owner: str, params: PyTree, blocks: Any) -> list[Blocks]:
+def blocks_of(owner: str, params: PyTree, blocks: TreeOrFunction | None) -> list[Blocks]:
     """For each leaf its blocks.
 
     Args:
@@ -171,7 +172,7 @@ def adam_mini(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,
-    blocks: Any = None,
+    blocks: TreeOrFunction | None = None,
     decay_form: DecayForm = "scaled",
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",

@@ -21,7 +21,6 @@ References:
 
 import dataclasses
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
@@ -37,13 +36,14 @@ from jgd.core import (
     ScalarOrSchedule,
     Slots,
     StateDtype,
+    TreeOrFunction,
     abs_sq,
     real_zeros,
     root,
 )
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import lift_beside_adamw
-from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
+from jgd.rules.matrices._newton_schulz import NS_COEFFS, NSCoeffs, check_coeffs
 from jgd.rules.matrices._orthogonal_momentum import OrthogonalMomentum, matrix_rule
 
 NS_EPS = 1e-7
@@ -80,11 +80,11 @@ def adamuon(
     mask: Mask = None,
     *,
     nesterov: bool = True,
-    ns_coeffs: Any = NS_COEFFS["muon"],
+    ns_coeffs: NSCoeffs = NS_COEFFS["muon"],
     ns_steps: int = 5,
     ns_dtype: DTypeLike | None = None,
     consistent_rms: ScalarOrSchedule = 0.2,
-    matrix_axes: Any = None,
+    matrix_axes: TreeOrFunction | None = None,
     adam_learning_rate: ScalarOrSchedule | None = None,
     adam_b1: ScalarOrSchedule = 0.9,
     adam_b2: ScalarOrSchedule = 0.95,

@@ -24,7 +24,7 @@ References:
 """
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ from jgd.core import (
     ScalarOrSchedule,
     Slots,
     StateDtype,
+    TreeOrFunction,
     debias,
     fixed_int,
     lift,
@@ -107,7 +108,7 @@ def apollo(
     scale_type: Literal["channel", "tensor"] = "channel",
     update_proj_gap: int = 200,
     seed: int = 0,
-    matrix_axes: Any = None,
+    matrix_axes: TreeOrFunction | None = None,
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:

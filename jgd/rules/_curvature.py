@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jgd.core import Optimizer, PyTree, abs_sq, check_complex, make_optimizer
+from jgd.core import KeyLike, Optimizer, PyTree, abs_sq, check_complex, make_optimizer
 
 
-def hutchinson(random_seed: Any = None) -> Optimizer:
+def hutchinson(random_seed: KeyLike | None = None) -> Optimizer:
     """Hutchinson's estimator. Its update needs `params` and `obj_fn`, the loss as a function of params.
 
     Args:

@@ -20,7 +20,6 @@ References:
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +35,7 @@ from jgd.core import (
     ScalarOrSchedule,
     Slots,
     StateDtype,
+    TreeOrFunction,
     fixed,
     fixed_int,
     squares,
@@ -93,7 +93,7 @@ def dion(
     *,
     rank_multiple_of: int = 1,
     power_iters: int = 1,
-    matrix_axes: Any = None,
+    matrix_axes: TreeOrFunction | None = None,
     seed: int = 0,
     adam_learning_rate: ScalarOrSchedule | None = None,
     adam_b1: ScalarOrSchedule = 0.9,

@@ -32,6 +32,7 @@ from jgd.core import (
     OptState,
     PyTree,
     ScalarOrSchedule,
+    TreeOrFunction,
     WrapperState,
     begin_update,
     broadcast_mask,
@@ -52,7 +53,9 @@ def _is_axes(node: Any) -> bool:
     return node is None or isinstance(node, GaLoreDimensionNumbers)
 
 
-def axes_of_leaves(params: PyTree, weight_dimension_numbers: Any) -> list[GaLoreDimensionNumbers | None]:
+def axes_of_leaves(
+    params: PyTree, weight_dimension_numbers: TreeOrFunction | None
+) -> list[GaLoreDimensionNumbers | None]:
     """The axes of each leaf, None where it is not projected."""
     leaves = jax.tree.leaves(params)
     if weight_dimension_numbers is None:
@@ -119,7 +122,7 @@ def galore(
     base_optimizer: GradientTransformation | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-    weight_dimension_numbers: Any = None,
+    weight_dimension_numbers: TreeOrFunction | None = None,
 ) -> Optimizer:
     """GaLore: gradient low-rank projection around a base optimizer.
 

@@ -30,7 +30,7 @@ References:
 """
 
 import math
-from typing import Any, get_args
+from typing import get_args
 
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers as MuonDimensionNumbers
@@ -47,11 +47,12 @@ from jgd.core import (
     SlotDtype,
     Slots,
     StateDtype,
+    TreeOrFunction,
     check_choice,
 )
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import adamw_beside, lift_beside_adamw
-from jgd.rules.matrices._newton_schulz import NS_COEFFS, Preconditioning, check_coeffs
+from jgd.rules.matrices._newton_schulz import NS_COEFFS, NSCoeffs, Preconditioning, check_coeffs
 from jgd.rules.matrices._orthogonal_momentum import Like, OrthogonalMomentum, matrix_rule, shape_scale
 
 
@@ -86,7 +87,7 @@ def muon_rule(axes: MuonDimensionNumbers, decays: bool, momentum: OrthogonalMome
 
 def muon(
     learning_rate: ScalarOrSchedule,
-    ns_coeffs: Any = NS_COEFFS["standard"],
+    ns_coeffs: NSCoeffs = NS_COEFFS["standard"],
     ns_steps: int = 5,
     beta: ScalarOrSchedule = 0.95,
     eps: ScalarOrSchedule = 1e-8,
@@ -102,7 +103,7 @@ def muon(
     adam_eps_root: ScalarOrSchedule = 0.0,
     adam_weight_decay: ScalarOrSchedule = 0.0,
     adam_learning_rate: ScalarOrSchedule | None = None,
-    muon_weight_dimension_numbers: Any = None,
+    muon_weight_dimension_numbers: TreeOrFunction | None = None,
     consistent_rms: ScalarOrSchedule | None = None,
     adam_eps: ScalarOrSchedule | None = None,
     like: Like | None = None,

@@ -41,13 +41,14 @@ from jgd.core import (
     ScalarOrSchedule,
     Slots,
     StateDtype,
+    TreeOrFunction,
     lift,
     zeros,
 )
 from jgd.rules._sgd import HEAVY_BALL, NESTEROV
 from jgd.rules.matrices._axes import as_matrices, from_matrices, matrix_axes_for
 from jgd.rules.matrices._lift import choose_matrices
-from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
+from jgd.rules.matrices._newton_schulz import NS_COEFFS, NSCoeffs, check_coeffs
 from jgd.rules.matrices._orthogonal_momentum import OrthogonalMomentum, matrix_rule, shape_scale
 
 
@@ -98,10 +99,10 @@ def musgd(
     muon: ScalarOrSchedule = 0.2,
     sgd: ScalarOrSchedule = 1.0,
     eps: ScalarOrSchedule = 1e-7,
-    ns_coeffs: Any = NS_COEFFS["muon"],
+    ns_coeffs: NSCoeffs = NS_COEFFS["muon"],
     ns_steps: int = 5,
     ns_dtype: DTypeLike | None = None,
-    matrix_axes: Any = None,
+    matrix_axes: TreeOrFunction | None = None,
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:

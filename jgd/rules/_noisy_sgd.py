@@ -11,8 +11,6 @@ References:
       https://arxiv.org/abs/1511.06807, 2015, eq. 1.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -20,6 +18,7 @@ from jgd.core import (
     NOT_NEGATIVE,
     Array,
     Hyper,
+    KeyLike,
     LayoutLike,
     Optimizer,
     ScalarOrSchedule,
@@ -48,7 +47,7 @@ def noisy_sgd(
     learning_rate: ScalarOrSchedule,
     eta: ScalarOrSchedule = 0.01,
     gamma: ScalarOrSchedule = 0.55,
-    key: Any = None,
+    key: KeyLike | None = None,
     *,
     seed: int | None = None,
     state_dtype: StateDtype | None = None,

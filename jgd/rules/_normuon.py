@@ -21,7 +21,6 @@ References:
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
@@ -37,13 +36,14 @@ from jgd.core import (
     ScalarOrSchedule,
     Slots,
     StateDtype,
+    TreeOrFunction,
     abs_sq,
     real_dtype,
     root,
 )
 from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import lift_beside_adamw
-from jgd.rules.matrices._newton_schulz import NS_COEFFS, check_coeffs
+from jgd.rules.matrices._newton_schulz import NS_COEFFS, NSCoeffs, check_coeffs
 from jgd.rules.matrices._orthogonal_momentum import OrthogonalMomentum, matrix_rule, shape_scale
 
 TINY = 1e-10  # beside root and norm, as in the authors' code
@@ -86,11 +86,11 @@ def normuon(
     mask: Mask = None,
     *,
     nesterov: bool = True,
-    ns_coeffs: Any = NS_COEFFS["muon"],
+    ns_coeffs: NSCoeffs = NS_COEFFS["muon"],
     ns_steps: int = 5,
     ns_dtype: DTypeLike | None = None,
     consistent_rms: ScalarOrSchedule | None = None,
-    matrix_axes: Any = None,
+    matrix_axes: TreeOrFunction | None = None,
     adam_learning_rate: ScalarOrSchedule | None = None,
     adam_b1: ScalarOrSchedule = 0.9,
     adam_b2: ScalarOrSchedule = 0.95,

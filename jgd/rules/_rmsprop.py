@@ -17,7 +17,7 @@ References:
       (centered).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -40,7 +40,13 @@ from jgd.core import (
 
 
 def rmsprop_rule(
-    eps_in_sqrt: bool, centered: bool, momentum: bool, nesterov: bool, corrected: bool, torch: bool, initial_scale: Any
+    eps_in_sqrt: bool,
+    centered: bool,
+    momentum: bool,
+    nesterov: bool,
+    corrected: bool,
+    torch: bool,
+    initial_scale: ScalarOrSchedule,
 ) -> Rule:
     """The rule in one of its forms.
 

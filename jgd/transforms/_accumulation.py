@@ -94,7 +94,7 @@ class MultiSteps:
         return (self.inner_opt, self._every, self._skip), (self._use_grad_mean, self._dtype)
 
     @classmethod
-    def tree_unflatten(cls, static: Any, children: Any) -> "MultiSteps":
+    def tree_unflatten(cls, static: Any, children: tuple[Any, ...]) -> "MultiSteps":
         """For JAX."""
         steps = object.__new__(cls)
         steps.inner_opt, steps._every, steps._skip = children

@@ -10,6 +10,7 @@ from jgd.core import (
     GradientTransformation,
     Optimizer,
     PyTree,
+    TreeOrFunction,
     assigned,
     check_pattern,
     eval_params,
@@ -48,7 +49,7 @@ jax.tree_util.register_pytree_with_keys(
 
 def groups(
     optimizers: Mapping[str, GradientTransformation | None],
-    labels: Any = None,
+    labels: TreeOrFunction | None = None,
     *,
     default: str | None = None,
 ) -> Optimizer:

@@ -14,6 +14,7 @@ from jgd.core import (
     NOT_NEGATIVE,
     Array,
     Hyper,
+    KeyLike,
     Optimizer,
     ScalarOrSchedule,
     Slots,
@@ -32,7 +33,9 @@ def _noisy(grads: list[Array], slots: Slots, params: list[Array], hyper: Hyper, 
     return [g + deviation.astype(z.real.dtype) * z for g, z in zip(grads, noise, strict=True)], {"rng_key": key}
 
 
-def add_noise(eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: Any = None, *, seed: int | None = None) -> Optimizer:
+def add_noise(
+    eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: KeyLike | None = None, *, seed: int | None = None
+) -> Optimizer:
     r"""`updates + z` with $z \sim \mathcal N(0, \eta / t^\gamma)$.
 
     Args:

@@ -14,6 +14,7 @@ from jgd.core import (
     POSITIVE,
     Array,
     Hyperparams,
+    KeyLike,
     Optimizer,
     OptState,
     PyTree,
@@ -32,7 +33,11 @@ from jgd.transforms._chain import chain
 
 
 def differentially_private_aggregate(
-    l2_norm_clip: ScalarOrSchedule, noise_multiplier: ScalarOrSchedule, key: Any = None, *, seed: int | None = None
+    l2_norm_clip: ScalarOrSchedule,
+    noise_multiplier: ScalarOrSchedule,
+    key: KeyLike | None = None,
+    *,
+    seed: int | None = None,
 ) -> Optimizer:
     r"""The mean of per-example gradients, each clipped, with Gaussian noise on the sum.
 
@@ -100,11 +105,11 @@ def dpsgd(
     learning_rate: ScalarOrSchedule,
     l2_norm_clip: ScalarOrSchedule,
     noise_multiplier: ScalarOrSchedule,
-    key: Any = None,
+    key: KeyLike | None = None,
     momentum: ScalarOrSchedule | None = None,
     nesterov: bool = False,
     *,
-    seed: Any = None,
+    seed: KeyLike | None = None,
 ) -> Optimizer:
     """SGD on per-example gradients that are clipped, summed and noised.
 
@@ -134,7 +139,7 @@ def dpsgd(
     return chain(aggregate, sgd(learning_rate, momentum, nesterov))
 
 
-def _one_of(name: str, key: Any, seed: Any) -> Any:
+def _one_of(name: str, key: KeyLike | None, seed: KeyLike | None) -> Any:
     if key is not None and seed is not None:
         raise ValueError(f"{name}: seed is another name of key; give one of them. Got key={key!r} and seed={seed!r}.")
     return seed if key is None else key

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, PyTree, is_integer, path_text, shown, tree_from
+from jgd.core import Array, PyTree, TreeOrFunction, is_integer, path_text, shown, tree_from
 
 MatrixAxes = Literal["matrices", "stacks", "conv", "torch", "torch_stacks"]
 
@@ -54,7 +54,7 @@ def _is_axes(node: Any) -> bool:
     return node is None or isinstance(node, MuonDimensionNumbers)
 
 
-def axes_of(owner: str, params: PyTree, matrix_axes: Any) -> list[MuonDimensionNumbers | None]:
+def axes_of(owner: str, params: PyTree, matrix_axes: TreeOrFunction | None) -> list[MuonDimensionNumbers | None]:
     """For each leaf its matrix axes, or None where it is not a matrix.
 
     Args:

@@ -8,7 +8,20 @@ import jax
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, Cached, Hyper, Mask, Optimizer, PyTree, Rule, broadcast_mask, debias, lift, under_prefix
+from jgd.core import (
+    Array,
+    Cached,
+    Hyper,
+    Mask,
+    Optimizer,
+    PyTree,
+    Rule,
+    TreeOrFunction,
+    broadcast_mask,
+    debias,
+    lift,
+    under_prefix,
+)
 from jgd.rules._adam import ADAM
 from jgd.rules.matrices._axes import axes_of
 from jgd.rules.parts._nesterov import NADAM
@@ -17,7 +30,7 @@ from jgd.rules.parts._weight_decay import decayed
 
 def choose_matrices(
     owner: str,
-    matrix_axes: Any,
+    matrix_axes: TreeOrFunction | None,
     mask: Mask,
     matrix_rule: Callable[[MuonDimensionNumbers, bool], Rule],
     other_rule: Callable[[bool], Rule],
@@ -63,7 +76,7 @@ _OPTIONAL = ("adam_learning_rate", "adam_eps", "consistent_rms", "b2")
 def lift_beside_adamw(
     make_rule: Callable[[MuonDimensionNumbers, bool], Rule],
     hyperparams: Mapping[str, Any],
-    matrix_axes: Any,
+    matrix_axes: TreeOrFunction | None,
     mask: Mask,
     auxiliary: Rule | None = None,
     *,

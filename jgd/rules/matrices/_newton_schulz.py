@@ -16,16 +16,20 @@ References:
     - Amsel et al., "The polar express", https://arxiv.org/abs/2505.16932, 2025 (the coefficients `"polar_express"`).
 """
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgd.core import Array, is_traced, show_by_name, squares
+from jgd.core import Array, ArrayLike, DTypeLike, is_traced, show_by_name, squares
 
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
-show_by_name(globals(), "Preconditioning")
+
+#: The name of a preset, three coefficients, or rows of three. `check_coeffs` says what is wrong with them.
+NSCoeffs = Annotated[str | ArrayLike | Sequence[Any], "coefficients"]
+show_by_name(globals(), "Preconditioning", "NSCoeffs")
 
 _JORDAN = (3.4445, -4.7750, 2.0315)
 _MARGIN = 1.02  # Polar Express divides the matrix by 1.02 times its norm; here the first triple does it.
@@ -50,7 +54,7 @@ NS_COEFFS: dict[str, tuple] = {
 }
 
 
-def check_coeffs(owner: str, ns_coeffs: Any) -> Any:
+def check_coeffs(owner: str, ns_coeffs: NSCoeffs) -> Any:
     """Coefficients as an array, from the name of a preset, a triple or rows of three.
 
     Raises:
@@ -75,7 +79,7 @@ def orthogonalize(
     eps: Array,
     preconditioning: Preconditioning = "frobenius",
     *,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     clamp: bool = False,
 ) -> Array:
     """Replaces the singular values of each matrix in a stack by about one.
