@@ -21,7 +21,6 @@ References:
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,14 +30,12 @@ from jgd.core import (
     LayoutLike,
     Mask,
     Optimizer,
-    PyTree,
     Rule,
     ScalarOrSchedule,
     SlotDtype,
     Slots,
     StateDtype,
     abs_sq,
-    broadcast_mask,
     fixed_int,
     lift,
     real_dtype,
@@ -46,6 +43,7 @@ from jgd.core import (
     squares,
     zeros,
 )
+from jgd.rules.parts._weight_decay import choose_by_mask
 
 _SMALLEST_SCALE = 1e-3
 
@@ -187,10 +185,6 @@ def adafactor(
         for decays in (weight_decay_rate is not None, False)
     }
 
-    def choose(params: PyTree) -> PyTree:
-        decays = broadcast_mask("adafactor", weight_decay_mask, params)
-        return jax.tree.map(lambda flag: rules[flag and weight_decay_rate is not None], decays)
-
     hyperparams = {
         "learning_rate": 1.0 if learning_rate is None else learning_rate,
         "decay_rate": decay_rate,
@@ -201,7 +195,7 @@ def adafactor(
         list(rules.values()),
         hyperparams | {name: value for name, value in optional.items() if value is not None},
         name="adafactor",
-        choose=None if weight_decay_mask is None else choose,
+        choose=choose_by_mask("adafactor", weight_decay_mask, rules[weight_decay_rate is not None], rules[False]),
         slot_dtypes={"ema": dtype_momentum},
         state_dtype=state_dtype,
         layout=layout,

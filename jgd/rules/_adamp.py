@@ -22,27 +22,24 @@ References:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jgd.core import (
     Array,
-    Cached,
     Hyper,
     LayoutLike,
     Mask,
     Optimizer,
-    PyTree,
     Rule,
     ScalarOrSchedule,
     Slots,
     StateDtype,
-    broadcast_mask,
     fixed_int,
     lift,
     squares,
 )
 from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, denominator, moments
+from jgd.rules.parts._weight_decay import choose_by_mask
 
 
 def project(direction: Array, grad: Array, param: Array, hyper: Hyper, axis: int) -> tuple[Array, Array | float]:
@@ -101,12 +98,8 @@ def lift_projected(
 ) -> Optimizer:
     """Lifts the rules that `make_rule(decays, nesterov, axis)` makes, each leaf's as the mask says."""
     axis = fixed_int(name, "channel_axis", axis)
-    rule = Cached(lambda decays: make_rule(decays, nesterov, axis))
-
-    def choose(params: PyTree) -> PyTree:
-        return jax.tree.map(rule, broadcast_mask(name, mask, params))
-
-    return lift((rule(True), rule(False)), hyperparams, name=name, choose=choose, **more)
+    rules = make_rule(True, nesterov, axis), make_rule(False, nesterov, axis)
+    return lift(rules, hyperparams, name=name, choose=choose_by_mask(name, mask, *rules), **more)
 
 
 def adamp(

@@ -14,24 +14,21 @@ References:
 
 import dataclasses
 
-import jax
-
 from jgd.core import (
     Array,
     Hyper,
     LayoutLike,
     Mask,
     Optimizer,
-    PyTree,
     Rule,
     ScalarOrSchedule,
     Slots,
     StateDtype,
-    broadcast_mask,
     lift,
 )
 from jgd.rules._adam import ADAM, adam_update
 from jgd.rules.parts._trust_ratio import trust_ratio
+from jgd.rules.parts._weight_decay import choose_by_mask
 
 
 def lamb_rule(decays: bool) -> Rule:
@@ -89,16 +86,12 @@ def lamb(
         >>> print(updates.round(2))  # a tenth of the length, 50
         [-3.54 -3.54]
     """
-
-    def choose(params: PyTree) -> PyTree:
-        return jax.tree.map(lambda decays: DECAYING_LAMB if decays else LAMB, broadcast_mask("lamb", mask, params))
-
     hyperparams = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     return lift(
         DECAYING_LAMB,
         hyperparams | {"weight_decay": weight_decay},
         name="lamb",
-        choose=None if mask is None else choose,
+        choose=choose_by_mask("lamb", mask, DECAYING_LAMB, LAMB),
         state_dtype=state_dtype,
         layout=layout,
     )

@@ -14,7 +14,6 @@ References:
       https://arxiv.org/abs/2304.13013, 2023, Algorithm 2.
 """
 
-import jax
 import jax.numpy as jnp
 
 from jgd.core import (
@@ -23,18 +22,17 @@ from jgd.core import (
     LayoutLike,
     Mask,
     Optimizer,
-    PyTree,
     Rule,
     ScalarOrSchedule,
     SlotDtype,
     Slots,
     StateDtype,
     abs_sq,
-    broadcast_mask,
     lift,
     root,
 )
 from jgd.rules.parts._moments import MOMENT_SLOTS, adam_scales, moments
+from jgd.rules.parts._weight_decay import choose_by_mask
 
 
 def stable_adamw_rule(decays: bool) -> Rule:
@@ -94,16 +92,11 @@ def stable_adamw(
         >>> print(updates.round(3))  # adam would go -0.075
         [-0.053]
     """
-
-    def choose(params: PyTree) -> PyTree:
-        flags = broadcast_mask("stable_adamw", mask, params)
-        return jax.tree.map(lambda decays: DECAYING if decays else PLAIN, flags)
-
     return lift(
         (DECAYING, PLAIN),
         {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay},
         name="stable_adamw",
-        choose=choose,
+        choose=choose_by_mask("stable_adamw", mask, DECAYING, PLAIN),
         slot_dtypes={"mu": mu_dtype},
         state_dtype=state_dtype,
         layout=layout,

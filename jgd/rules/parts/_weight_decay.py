@@ -127,12 +127,17 @@ def lift_decayed(
         [-0.15] [-0.1]
     """
     decaying = scaled if scaled is not None and form == "scaled" else decayed(rule, form)
+    choose = choose_by_mask(name, mask, decaying, rule)
+    return lift(decaying, hyperparams | {"weight_decay": weight_decay}, name=name, choose=choose, **more)
+
+
+def choose_by_mask(name: str, mask: Mask, decaying: Rule, plain: Rule) -> Callable[[PyTree], PyTree] | None:
+    """What `lift` takes as `choose`: a rule for the leaves that decay and one for the others; None where all decay."""
 
     def choose(params: PyTree) -> PyTree:
-        return jax.tree.map(lambda decays: decaying if decays else rule, broadcast_mask(name, mask, params))
+        return jax.tree.map(lambda decays: decaying if decays else plain, broadcast_mask(name, mask, params))
 
-    choice = None if mask is None else choose
-    return lift(decaying, hyperparams | {"weight_decay": weight_decay}, name=name, choose=choice, **more)
+    return None if mask is None else choose
 
 
 def choose_decaying(name: str, mask: Mask, rule: Callable[[Sequence[bool]], TreeRule]) -> Callable[[PyTree], PyTree]:
