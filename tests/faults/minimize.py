@@ -6,8 +6,8 @@ FAULTS = [
     Fault(
         "wolfe_is_weak",
         "jgd/minimizers/line_searches/_strong_wolfe.py",
-        "flat = jnp.abs(slope) <= self.c2 * jnp.abs(dphi0)",
-        "flat = slope >= self.c2 * dphi0",
+        "curvature_condition = jnp.abs(slope) <= self.c2 * jnp.abs(dphi0)",
+        "curvature_condition = slope >= self.c2 * dphi0",
         ("tests/minimize/test_line_search.py::test_the_step_fulfills_the_conditions_from_any_first_step",),
         "The line search ends at steps far beyond the minimum.",
     ),

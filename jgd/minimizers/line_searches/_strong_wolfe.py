@@ -172,16 +172,17 @@ class StrongWolfe(BaseLineSearch):
             finite = jnp.isfinite(rise) & jnp.isfinite(slope)
             # where rounding hides what the search could gain, the change of the value is that of the slopes
             hidden = finite & at_floor & (jnp.maximum(jnp.abs(rise), jnp.abs(s.trial * dphi0)) <= noise)
-            by_slopes = jnp.where(hidden, 0.5 * s.trial * (dphi0 + slope), rise).astype(value_dtype)
-            trial = _Endpoint(s.trial, by_slopes, slope.astype(dtype))
-            flat = jnp.abs(slope) <= self.c2 * jnp.abs(dphi0)
-            sufficient = trial.rise <= self.c1 * s.trial * dphi0
+            estimated = jnp.where(hidden, 0.5 * s.trial * (dphi0 + slope), rise).astype(value_dtype)
+            trial = _Endpoint(s.trial, estimated, slope.astype(dtype))
+            curvature_condition = jnp.abs(slope) <= self.c2 * jnp.abs(dphi0)
+            decrease_condition = trial.rise <= self.c1 * s.trial * dphi0
             approximate = (jnp.abs(rise) <= noise) & ((2 * self.c1 - 1) * dphi0 >= slope)
-            at_max_step = (s.trial >= line.max_step) & sufficient & (slope <= self.c1 * dphi0)
+            at_max_step = (s.trial >= line.max_step) & decrease_condition & (slope <= self.c1 * dphi0)
             # a step far shorter than the first trial comes from rounded slopes
-            flat &= ~hidden | (s.trial >= SHORTEST * line.step0)
-            success = finite & ((flat & (sufficient | approximate)) | at_max_step)
-            narrowed = self._narrow(s, trial, sufficient, line.max_step)
+            curvature_condition &= ~hidden | (s.trial >= SHORTEST * line.step0)
+            wolfe = curvature_condition & (decrease_condition | approximate)
+            success = finite & (wolfe | at_max_step)
+            narrowed = self._narrow(s, trial, decrease_condition, line.max_step)
             retreat = s._replace(
                 trial=s.best.step + 0.2 * (s.trial - s.best.step),
                 barrier=s.trial,
@@ -215,12 +216,12 @@ class StrongWolfe(BaseLineSearch):
         success = s.success & (jnp.abs(s.best.slope) <= self.c2 * jnp.abs(dphi0))
         return LineSearchResult(step, value, s.best.slope, s.data, s.count, success, decreased | unbounded)
 
-    def _narrow(self, s: _State, trial: _Endpoint, sufficient: Array, max_step: Array) -> _State:
+    def _narrow(self, s: _State, trial: _Endpoint, decrease_condition: Array, max_step: Array) -> _State:
         """The interval with the trial step as an end, and the next trial step."""
         low = trial.step + 1.1 * (trial.step - s.best.step)
         high = jnp.minimum(trial.step + 4 * (trial.step - s.best.step), max_step)
         high = jnp.minimum(high, trial.step + 0.5 * (s.barrier - trial.step))
-        higher = (trial.rise > s.best.rise) | ~sufficient
+        higher = (trial.rise > s.best.rise) | ~decrease_condition
         sign_changed = trial.slope * jnp.sign(s.best.slope) < 0
         step = _next_trial(s, trial, higher, sign_changed, jnp.minimum(low, high), high)
         bracketed = s.bracketed | higher | sign_changed
