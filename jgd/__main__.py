@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit status: 0; 1 with a line on stderr that says why; 2 for arguments that cannot be; 130 after Ctrl-C
+        The exit status: 0; 1 with a line on stderr that says why; 2 for invalid arguments; 130 after Ctrl-C
         before there is anything to report.
     """
     parser = _parser()

@@ -1,4 +1,4 @@
-"""`python -m jgd demo`: a convolutional classifier learns to read handwritten digits, while one watches."""
+"""`python -m jgd demo`: it trains a convolutional classifier on handwritten digits, and shows the progress."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -171,7 +171,7 @@ def demo(optimizer_name: str, epochs: int, learning_rate: float | None, seed: in
 
     Raises:
         ImportError: A package of the extra `examples` is missing.
-        ValueError: An argument that cannot be right.
+        ValueError: An argument is outside its range.
         OSError: The folder holds a demo already, or cannot be made or written to. Nothing was trained then.
     """
     plot = require("matplotlib.figure", "examples", "the demo's plot")
@@ -179,7 +179,7 @@ def demo(optimizer_name: str, epochs: int, learning_rate: float | None, seed: in
     started = time.perf_counter()
     make, usual_rate = OPTIMIZERS[optimizer_name]
     rate = usual_rate if learning_rate is None else learning_rate
-    check_hyperparam("demo", "learning_rate", rate)  # the schedule would hide a rate that cannot be
+    check_hyperparam("demo", "learning_rate", rate)  # within a schedule it would not be checked
     out = folder_for(out)
     digits = load_digits(seed)
 

@@ -43,7 +43,7 @@ def report() -> int:
 
 def _version(package: str) -> str:
     if package == "jgd":
-        return jgd.__version__  # this one, be it installed or not
+        return jgd.__version__  # this one, installed or not
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -52,7 +52,7 @@ def _version(package: str) -> str:
 
 def memory_bandwidth(size: int = 1 << 26, repeats: int = 9) -> float:
     """Bytes a second read and written by `x + 1` on `size` float32 numbers, too many for a cache; a median."""
-    # In place: what a system takes to hand out fresh memory is no part of its bandwidth.
+    # In place: the time that a system takes to allocate memory does not count.
     add_one = jax.jit(lambda x: x + 1, donate_argnums=0)
     x = add_one(jnp.ones(size, jnp.float32)).block_until_ready()
     seconds = []

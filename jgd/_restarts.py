@@ -11,7 +11,7 @@ MOST_ROUNDS = 16384
 
 
 def as_float(value: Any) -> Any:
-    """In JAX's default float."""
+    """A value in JAX's default float dtype."""
     return jnp.asarray(value, jnp.result_type(float))
 
 

@@ -14,5 +14,5 @@ _OURS = vars(rules) | vars(transforms)
 
 
 def __getattr__(name: str) -> Any:
-    """What jgd has goes before what optax has."""
+    """A name of jgd, or else of optax."""
     return _OURS[name] if name in _OURS else from_optax(__name__, name, "optax.contrib")

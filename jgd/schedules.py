@@ -1,4 +1,4 @@
-"""Schedules: optax's, handed on, and those that it lacks. Each is a function of the number of updates made.
+"""Schedules: optax's, and those that it lacks. Each is a function of the number of updates made.
 
 Any hyperparameter takes one: `jgd.adamw(schedule)`, `jgd.sgd(0.1, momentum=schedule)`.
 

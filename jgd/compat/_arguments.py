@@ -12,7 +12,7 @@ from jgd.core import check_hyperparam, meaning
 
 
 def bind(name: str, factory: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by name, defaults included, what goes through `**kwargs` among them."""
+    """The arguments by name, with defaults and with those that go through `**kwargs`."""
     signature = inspect.signature(factory)
     try:
         bound = signature.bind(*args, **kwargs)

@@ -133,7 +133,7 @@ def _with_reason(
     hyper: Mapping[str, Array],
     call: Callable[..., Any],
 ) -> Any:
-    """Builds the transform and calls it; finds out which hyperparameter is to blame where this cannot be.
+    """Builds the transform and calls it; where that fails, finds the hyperparameter whose value it needs.
 
     Raises:
         TypeError: The factory needs a value in Python; the message says whose.
@@ -153,7 +153,7 @@ def _with_reason(
 def _needed_in_python(
     build: Callable[..., Any], numbers: Mapping[str, Any], hyper: Mapping[str, Array], call: Callable[..., Any]
 ) -> list[str]:
-    """The hyperparameters with which, and with which alone, nothing runs when they are traced."""
+    """The hyperparameters that, traced alone, make the call fail; empty where it fails with all of them known."""
 
     def runs(**traced: Any) -> bool:
         try:

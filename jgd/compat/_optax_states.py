@@ -91,7 +91,7 @@ def from_optax_state(optax_state: PyTree, jgd_state: PyTree, *, names: Mapping[s
 
 @checked
 def to_optax_state(jgd_state: PyTree, optax_state: PyTree, *, names: Mapping[str, str] | None = None) -> PyTree:
-    """An optax state with the count and the slots of jgd's state of the same method: `from_optax_state` turned around.
+    """An optax state with the count and the slots of jgd's state of the same method: the inverse of `from_optax_state`.
 
     Args:
         jgd_state: The state of a jgd optimizer.
@@ -147,7 +147,7 @@ def _places(
     """Which leaf of which field of optax's state belongs to which leaf of which slot.
 
     Raises:
-        ValueError: That is not so one to one.
+        ValueError: They do not correspond one to one.
     """
     places: dict[tuple[str, str], tuple[int, str, str]] = {}
     shapes: dict[str, set[Any]] = {}

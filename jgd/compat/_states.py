@@ -62,7 +62,7 @@ def like_stored(where: str, value: Any, stored: Any) -> jax.Array:
 
 
 def _same_form_of_key(value: Any, stored: Any) -> Any:
-    """A random key as a typed key or as its bare numbers, as what it replaces is."""
+    """A random key in the form of the one that it replaces: typed, or its bare numbers."""
     is_key, was_key = (jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key) for x in (value, stored))
     if is_key and not was_key:
         return jax.random.key_data(value)

@@ -106,7 +106,7 @@ def pair(
     """For each leaf, by its path's text, torch's number of the parameter.
 
     Raises:
-        ValueError: The names do not say so one to one.
+        ValueError: The names do not match one to one.
     """
     groups = state_dict["param_groups"]
     numbers = [number for group in groups for number in group["params"]]

@@ -191,7 +191,7 @@ def to_torch_state_dict(
 def _check_all_used(
     owner: str, kind: Kind, states: Sequence[OptState], entries: Mapping[str, Any], state_dict: Mapping[str, Any]
 ) -> None:
-    """Refuses a state dict that holds what no slot takes: the method is another one."""
+    """Refuses a state dict with entries that no slot takes: it is another method's."""
     slots = {slot for state in states for slot in state.slots}
     for path, entry in (entries or state_dict["state"]).items():
         for theirs, slot in kind.slots.items():

@@ -1,4 +1,4 @@
-"""Gradients of minibatches, and how they come together."""
+"""Gradients of minibatches: per example, clipped, private, accumulated."""
 
 from jgd.gradients import probes as probes
 from jgd.gradients._accounting import private_epsilon as private_epsilon

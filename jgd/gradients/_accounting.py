@@ -1,4 +1,4 @@
-r"""What a run of private training has given away, by `dp-accounting` (extra `private`).
+r"""The privacy loss of a run of private training, by `dp-accounting` (extra `private`).
 
 A run is $(\varepsilon, \delta)$-private if adding or removing one example changes the probability of any outcome by at
 most a factor $e^\varepsilon$, but for a probability $\delta$.
@@ -41,7 +41,7 @@ def private_epsilon(
         Epsilon, for the addition or removal of one example; infinite without noise.
 
     Raises:
-        ValueError: A number outside its range.
+        ValueError: A number is outside its range.
         ImportError: dp-accounting is not installed (extra `private`).
 
     Examples:
@@ -81,7 +81,7 @@ def private_noise(
         The smallest multiplier found to suffice, to three digits or so. With `"pld"` the search takes some seconds.
 
     Raises:
-        ValueError: A number outside its range.
+        ValueError: A number is outside its range.
         ImportError: dp-accounting is not installed (extra `private`).
 
     Examples:

@@ -24,7 +24,7 @@ class Leaves(NamedTuple):
 
     @classmethod
     def of(cls, params: PyTree) -> "Leaves":
-        """Those of a tree."""
+        """The float leaves of a tree."""
         leaves, treedef = jax.tree.flatten(params)
         places = [i for i, leaf in enumerate(leaves) if is_float(leaf)]
 

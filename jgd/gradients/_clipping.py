@@ -48,7 +48,7 @@ class ClippedSum(Sum):
                 raise ValueError(f"{type(self).__name__}: max_norm must be above 0; got {value!r}.")
 
     def add(self, carry: PyTree, chunk: Chunk) -> PyTree:
-        """Adds what is clipped."""
+        """Adds the clipped gradients."""
         return jax.tree.map(jnp.add, carry, chunk.weighted_sum(self.factors(chunk)))
 
     def factors(self, chunk: Chunk) -> Array | list[Array]:
@@ -73,7 +73,7 @@ class ClippedMean(ClippedSum):
     """
 
     def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
-        """Divides by the real count."""
+        """Divides by the number of examples that count."""
         return over(super().finish(carry, each, summary), summary.count)
 
 

@@ -20,7 +20,7 @@ ExampleLoss = Callable[[PyTree, Rows], tuple[Array, PyTree]]
 
 
 def example_loss(owner: str, loss_fn: LossFn, *, has_aux: bool, keep_batch_dim: bool | None) -> ExampleLoss:
-    """What calls a loss with a single example. It is traced once, however often it is used in one program."""
+    """The loss of a single example. It is traced once, however often it is used in one program."""
 
     def call(params: PyTree, example: PyTree, key: Array | None, batched: bool) -> tuple[Array, PyTree]:
         if batched:
@@ -54,7 +54,7 @@ def _checked(owner: str, loss: Any, batched: bool) -> Array:
 
 
 class Cost(NamedTuple):
-    """What the forward pass of one example is made of.
+    """The cost of the forward pass of one example.
 
     Attributes:
         flops: Multiplications and additions in its matrix products and convolutions.
@@ -66,7 +66,7 @@ class Cost(NamedTuple):
 
 
 def forward_cost(one: ExampleLoss, params: PyTree, row: Rows) -> Cost:
-    """Read off the loss's own jaxpr; loops of unknown length count once."""
+    """The cost by the loss's jaxpr; loops of unknown length count once."""
     return _cost(jax.make_jaxpr(one)(params, row).jaxpr)
 
 

@@ -124,7 +124,7 @@ def per_example_noise_scale(norms: Reals, mean_norm: Reals, used: ArrayLike | No
 
 
 class CriticalBatch(NamedTuple):
-    """What runs at several batch sizes say.
+    """The critical batch size, and what no batch size goes below.
 
     Attributes:
         size: The batch size at which a run takes twice the fewest steps and twice the fewest examples.

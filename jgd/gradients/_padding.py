@@ -1,4 +1,4 @@
-"""Batches of one shape: examples that are there for their shape alone, and a mask that says which."""
+"""Batches padded to one shape, and a mask of the real examples."""
 
 from typing import Any, NamedTuple
 
@@ -22,10 +22,10 @@ class Padded(NamedTuple):
 
 
 class PoissonSample(Padded):
-    """A `Padded` batch in which every example is with one probability, whatever becomes of the others.
+    """A `Padded` batch that holds every example with the same probability, independently of the others.
 
-    `jgd.PoissonLoader` draws such, and `jgd.dp_sgd` asks for them. It is a pytree of `batch` and `mask`; what is said
-    about how it was drawn is no part of the arrays.
+    `jgd.PoissonLoader` draws such, and `jgd.dp_sgd` asks for them. It is a pytree of `batch` and `mask`; how it was
+    drawn is not part of the arrays.
 
     Attributes:
         expected_batch_size: How many real examples there are on average; None where it is not known.
@@ -100,7 +100,7 @@ def split_mask(owner: str, batch: PyTree | Padded) -> tuple[PyTree, Array]:
 
     Raises:
         TypeError: The mask does not hold booleans.
-        ValueError: The mask is not `[B]`, or the batch is not one.
+        ValueError: The mask is not `[B]`, or the leaves do not agree in B.
     """
     if not isinstance(batch, Padded):
         return batch, jnp.ones(batch_size(owner, batch), bool)

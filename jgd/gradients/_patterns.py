@@ -11,8 +11,8 @@ def groups_of_floats(owner: str, patterns: Sequence[str], tree: PyTree) -> list[
     """For each float leaf, in order, its pattern: the most specific that it matches.
 
     Raises:
-        TypeError, ValueError: A leaf matches none, or several of which none is the most specific; a pattern matches no
-            leaf, or is none.
+        TypeError, ValueError: A leaf matches no pattern, or several of which none is the most specific; a pattern
+            matches no leaf, or is not a pattern.
     """
     for pattern in patterns:
         check_pattern(owner, pattern)

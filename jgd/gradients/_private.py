@@ -1,11 +1,11 @@
-r"""Gradients that tell little about any one example: clipped one by one, summed, noised.
+r"""Private gradients: clipped example by example, summed, noised.
 
 $$
 \tilde g = \frac1B \Bigl( \sum_i g_i \min\bigl(1, \tfrac{C}{\lVert g_i \rVert}\bigr)
     + \mathcal N\bigl(0, \sigma^2 C^2\bigr) \Bigr)
 $$
 
-where the examples of a step are a Poisson sample, each drawn with probability $B / N$ whatever becomes of the others,
+where the examples of a step are a Poisson sample, each drawn with probability $B / N$ independently of the others,
 and $B$ is how many that are on average: dividing by the number drawn would give it away.
 
 References:
@@ -75,8 +75,9 @@ def private_grad(
         private: they are for your eyes, not for publication.
 
     Raises:
-        TypeError: No number.
-        ValueError: A number outside its range; probes together with a key for the loss; `grad_fn` called without a key.
+        TypeError: An argument is not a number.
+        ValueError: A number is outside its range; probes together with a key for the loss; `grad_fn` called without
+            a key.
 
     Examples:
         >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""One pass over a batch that reduces per-example gradients while it goes."""
+"""One pass over a batch that reduces per-example gradients on the way."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -30,7 +30,7 @@ OnNonfinite = Literal["keep", "drop"]
 
 
 class PerExample(NamedTuple):
-    """What a pass over a batch gave.
+    """The result of a pass over a batch.
 
     Attributes:
         losses: `[B]`; zero in rows of padding.
@@ -63,7 +63,7 @@ def reduce_per_example(
     on_nonfinite: OnNonfinite = "keep",
     memory: int | None = None,
 ) -> Callable[..., PerExample]:
-    """Means, norms, moments and whatever else of per-example gradients, in one pass that holds `chunk_size` of them.
+    """Means, norms, moments and other reductions of per-example gradients, in a pass that holds `chunk_size` of them.
 
     The batch is run in chunks of equal size, one after the other in a `lax.scan`; a remainder is padded and does not
     count. The loss is traced once. Each example's gradient is that of its loss alone: a loss that couples the examples
@@ -91,8 +91,8 @@ def reduce_per_example(
         argument: example `i` gets `fold_in(key, ids[i])`, `ids` being `0, 1, ...` unless given.
 
     Raises:
-        TypeError, ValueError: An argument that cannot be. When called: a loss that is no scalar, leaves of the batch
-            that differ in length; the message names them.
+        TypeError, ValueError: An invalid argument. When called: a loss that is not a scalar, leaves of the batch that
+            differ in length; the message names them.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-r"""What may be made of the gradients $g_i$ of single examples while they pass by.
+r"""Reductions of the gradients $g_i$ of single examples.
 
 A reduction is an object with five methods, all of which have a default:
 
@@ -89,11 +89,11 @@ class Sum(Reduction):
     reads_grads = False
 
     def init(self, params: PyTree) -> PyTree:
-        """Zeros."""
+        """Zeros like the params."""
         return wide_zeros(params)
 
     def add(self, carry: PyTree, chunk: Chunk) -> PyTree:
-        """Adds."""
+        """Adds the gradients of the chunk."""
         return jax.tree.map(jnp.add, carry, chunk.weighted_sum(jnp.ones(chunk.real.shape)))
 
     def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
@@ -106,7 +106,7 @@ class Mean(Sum):
     """The mean of the gradients over the examples that count; zeros where there is none."""
 
     def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
-        """Divides by the real count."""
+        """Divides by the number of examples that count."""
         return over(super().finish(carry, each, summary), summary.count)
 
 
@@ -114,7 +114,7 @@ class Gradients(Reduction):
     """All gradients, `[B, ...]`: as much memory as that takes. Zeros for examples that do not count."""
 
     def each(self, chunk: Chunk) -> PyTree:
-        """As they are."""
+        """The gradients of the examples that count."""
 
         def keep(leaf: Array) -> Array:
             return jnp.where(chunk.used.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
@@ -134,7 +134,7 @@ class Norms(Reduction):
     per: Literal["all", "leaf"] | Sequence[str] = "all"
 
     def each(self, chunk: Chunk) -> PyTree:
-        """The norms."""
+        """The norm of each gradient."""
         if self.per == "all":
             return root(chunk.squared_norms)
         squares = chunk.leaf_squared_norms
@@ -154,15 +154,15 @@ class SecondMoment(Reduction):
     """The mean of `|g|^2`, entry by entry, as the params."""
 
     def init(self, params: PyTree) -> PyTree:
-        """Zeros."""
+        """Zeros like the params."""
         return _real_wide_zeros(params)
 
     def add(self, carry: PyTree, chunk: Chunk) -> PyTree:
-        """Adds the squares."""
+        """Adds the squared gradients."""
         return jax.tree.map(lambda total, g: total + _square_sum(g, 0, chunk.used), carry, chunk.grads)
 
     def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
-        """Divides by the real count."""
+        """Divides by the number of examples that count."""
         del each
         return over(carry, summary.count)
 
@@ -201,7 +201,7 @@ class Variance(Reduction):
         )
 
     def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
-        """Divides; NaN where there are too few examples."""
+        """Divides by the count less `ddof`; NaN where there are too few examples."""
         del each
         free = summary.count - self.ddof
         return jax.tree.map(lambda total: jnp.where(free > 0, total / free, jnp.nan), carry[2])
@@ -223,11 +223,11 @@ class CosineToMean(Mean):
     reads_grads = True
 
     def each(self, chunk: Chunk) -> PyTree:
-        """The norms."""
+        """The norm of each gradient."""
         return root(chunk.squared_norms)
 
     def finish(self, carry: PyTree, each: PyTree, summary: BatchSummary) -> PyTree:
-        """The products with the mean, over both norms."""
+        """The products with the mean, divided by both norms."""
         mean = super().finish(carry, each, summary)
         products = summary.along(mean, forward=self.forward)
         norms = each * global_norm(mean)

@@ -6,10 +6,10 @@ from jgd.core import is_integer
 
 
 def check_count(owner: str, name: str, value: Any, least: int = 1, *, or_none: bool = False) -> None:
-    """Refuses what is no whole number of at least `least`.
+    """Refuses anything but a whole number of at least `least`.
 
     Raises:
-        ValueError: It is none; the message names the setting.
+        ValueError: It is something else; the message names the setting.
     """
     if or_none and value is None:
         return

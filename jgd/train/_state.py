@@ -51,8 +51,8 @@ class TrainState(NamedTuple):
             A state at step 0. None of its arrays shares memory with another or with the arguments.
 
         Raises:
-            TypeError: A leaf of the params is no array, such as a function within a model; `optimizer`, `key` or
-                `guard` is something else.
+            TypeError: A leaf of the params is not an array, such as a function within a model; `optimizer`, `key` or
+                `guard` is of another type.
 
         Examples:
             >>> import jax.numpy as jnp, jgd
@@ -81,7 +81,7 @@ def _copy(tree: PyTree) -> PyTree:
 
 
 def _unshare(tree: PyTree, *others: PyTree) -> PyTree:
-    """Copies the leaves that stand in the tree twice or in one of the others; some of optax's optimizers make such."""
+    """Copies leaves that occur twice in the tree, or in one of the others: some of optax's optimizers share buffers."""
     seen = {id(leaf) for other in others for leaf in jax.tree.leaves(other)}
 
     def copy_if_seen(leaf: Any) -> Any:

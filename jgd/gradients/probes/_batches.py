@@ -1,4 +1,4 @@
-"""Batches with and without padding, whole and in chunks."""
+"""Batches with and without padding, at once and in chunks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def real_examples(owner: str, batch: Any) -> tuple[PyTree, Array | None]:
     """A batch whose padding is replaced by a real example, and the mask, or `None` where nothing is padded.
 
     Raises:
-        ValueError, TypeError: The mask does not fit the batch, or the batch is none.
+        ValueError, TypeError: The mask does not fit the batch, or the leaves do not agree in B.
     """
     if not isinstance(batch, Padded):
         batch_size(owner, batch)

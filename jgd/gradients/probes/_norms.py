@@ -50,7 +50,7 @@ def norms(losses_fn: LossesFn, *, chunk_size: int | None = None) -> Callable[[Py
     Args:
         losses_fn: `losses_fn(params, batch, probe) -> losses [B]`, each example's own loss on the whole batch. All
             that it does with its params it does by `probes.dense`, `conv`, `embed`, `scale`, `bias` or `each`, and
-            hands them the probe. It is traced twice.
+            passes them the probe. It is traced twice.
         chunk_size: How many examples to hold at a time; the whole batch unless given.
 
     Returns:

@@ -63,7 +63,7 @@ def as_grads(params: PyTree, split: SplitParams, grads: Sequence[Array]) -> PyTr
 
 
 def check_losses(owner: str, losses: Any, size: int) -> None:
-    """Refuses what is no vector of losses.
+    """Refuses anything but a vector of losses.
 
     Raises:
         ValueError: Another shape.

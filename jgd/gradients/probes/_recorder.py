@@ -40,7 +40,7 @@ class Use(NamedTuple):
 
 
 class Probe:
-    """Handed to a loss in place of `None`; a loss does no more with it than to hand it on to the operations.
+    """Passed to a loss in place of `None`; a loss does no more with it than pass it on to the operations.
 
     Args:
         leaves: The leaves of the params as the loss sees them. A weight is found by which object it is.

@@ -47,7 +47,7 @@ def scale(x: ArrayLike, gain: ArrayLike, probe: Probe | None = None, *, dtype: D
 
     Args:
         x: `[B, ...]`.
-        gain: ArrayLike shape that broadcasts to that of one example.
+        gain: Of a shape that broadcasts to that of one example.
         probe: What the loss was given; `None` multiplies and no more.
         dtype: What the gain is cast to; its own unless given.
 

@@ -135,7 +135,7 @@ def check_replaceable(folder: Path) -> None:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """What somebody has put into a checkpoint's folder, damaged as it may be."""
+    """Files in a checkpoint's folder that are not the checkpoint's, which may be damaged."""
     return [name for name in _files_in(folder) if name.split("/")[0] not in _PARTS]
 
 
@@ -247,7 +247,7 @@ def _versions() -> dict[str, str]:
 
 
 def _without_extended_dtypes(history: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """NumPy's files hold no bfloat16 and the like: their bits are stored, and their names."""
+    """The arrays as NumPy's files can hold them, bfloat16 and the like as bits; and the names of those dtypes."""
     extended = {name: str(array.dtype) for name, array in history.items() if array.dtype.kind == "V"}
     bits = {name: history[name].view(f"u{history[name].dtype.itemsize}") for name in extended}
     return {**history, **bits}, extended

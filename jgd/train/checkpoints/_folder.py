@@ -59,10 +59,10 @@ class Checkpoints:
     Args:
         folder: Where they go, `~` being the home; made if it is not there, with those above it. One process writes to
             it at a time. Nothing is deleted in it but checkpoints of the run itself.
-        every_steps: `fit` saves after each so many steps. None for not by steps.
-        every_seconds: `fit` saves at the first step at which the last save is so many seconds ago. None for not by
+        every_steps: `fit` saves after each so many steps. None: not by steps.
+        every_seconds: `fit` saves at the first step at which the last save is so many seconds ago. None: not by
             time.
-        every_epochs: `fit` saves after each so many epochs. None for not by epochs. Whatever these say, `fit` also
+        every_epochs: `fit` saves after each so many epochs. None: not by epochs. Whatever these say, `fit` also
             saves where it ends.
         max_to_keep: How many of the newest of the run are kept, at least 1. With 1 there is none to fall back to where
             the newest is damaged. None to keep all. The run is what was saved since the start, or since the start of
@@ -71,7 +71,7 @@ class Checkpoints:
             checkpoint where it is smallest is kept beside the newest. Put a minus before it where larger is better.
 
     Raises:
-        TypeError, ValueError: A path, number or name that cannot be.
+        TypeError, ValueError: An invalid path, number or name.
         ImportError: orbax is not installed (extra `train`).
 
     Examples:
@@ -190,7 +190,7 @@ class Checkpoints:
         extra: Mapping[str, Any] | None = None,
         history: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Copies the state and starts to write it; waits first where the checkpoint before is still being written.
+        """Copies the state and starts to write it; waits first for a checkpoint that is being written.
 
         Args:
             state: The state. It may be donated as soon as this returns.
@@ -232,7 +232,7 @@ class Checkpoints:
         self.check()
 
     def check(self) -> None:
-        """Raises, once, what a save met that has ended; does not wait.
+        """Raises the error of a save that has failed, once; does not wait.
 
         Raises:
             CheckpointError: It could not be written.
@@ -242,7 +242,7 @@ class Checkpoints:
             raise error
 
     def restore(self, like: PyTree, *, best: bool = False) -> Restored | None:
-        """Reads the newest checkpoint that is not damaged; one that is is passed over with a warning.
+        """Reads the newest intact checkpoint; damaged ones are passed over with a warning.
 
         Args:
             like: A state of the same structure; its values are not used.

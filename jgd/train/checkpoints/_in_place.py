@@ -1,4 +1,4 @@
-"""Putting a finished folder under the name of another, so that the name never stands for half of one.
+"""Atomic replacement of a folder: its name never stands for half of one.
 
 Where the system swaps two names (Linux and macOS, on most file systems), a process that is killed at any moment leaves
 the old folder or the new one under the name. Elsewhere there is a moment between two renames at which the name is
@@ -20,14 +20,14 @@ _SECONDS = 3600  # what nobody has written to for so long was left by a process 
 
 
 def draft_of(target: Path) -> Path:
-    """A new folder beside a target, in which what is to stand there is written."""
+    """A new folder beside a target, to write into before it takes the target's place."""
     draft = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:12]}")
     draft.mkdir(parents=True)
     return draft
 
 
 def put_in_place(draft: Path, target: Path, check_removable: Callable[[Path], None] | None = None) -> None:
-    """Gives a finished draft the name of its target; what was there goes when the draft is there, and not before.
+    """Gives a finished draft the name of its target; what stood there is deleted after that, not before.
 
     Args:
         draft: What `draft_of` made.
@@ -36,7 +36,7 @@ def put_in_place(draft: Path, target: Path, check_removable: Callable[[Path], No
             free, or an empty folder.
 
     Raises:
-        OSError: It cannot be; then the target is as it was.
+        OSError: It failed; the target is as it was.
     """
     if check_removable is None or not target.exists():
         os.rename(draft, target)  # fails where something has appeared there in the meantime
@@ -79,7 +79,7 @@ def clear(target: Path) -> None:
 
 
 def swap(one: Path, other: Path) -> bool:
-    """Gives two folders each other's name in one step. Returns whether the system can."""
+    """Swaps the names of two folders in one step. Returns whether the system can."""
     here, exchange = {"linux": (-100, 2), "darwin": (-2, 2)}.get(sys.platform, (0, 0))  # AT_FDCWD, RENAME_EXCHANGE
     name = {"linux": "renameat2", "darwin": "renameatx_np"}.get(sys.platform)
     function = getattr(ctypes.CDLL(None), name, None) if name else None

@@ -30,10 +30,10 @@ def table_of(tree: PyTree) -> Table:
 
 
 def check_leaves(owner: str, argument: str, tree: PyTree) -> None:
-    """Refuses what is no tree of arrays.
+    """Refuses anything but a tree of arrays.
 
     Raises:
-        TypeError: A leaf is no array, or there is none.
+        TypeError: A leaf is not an array, or there are no leaves.
     """
     check_arrays(f"{owner}: {argument}", tree)
     if not jax.tree.leaves(tree):
@@ -113,7 +113,7 @@ def _place(value: np.ndarray, like: Any) -> Any:
 
 
 def _generator_of(key: Any) -> Any:
-    """Which generator a key belongs to, be it a key or the shape of one."""
+    """The generator that a key, or the shape of one, belongs to."""
     generators: list[Any] = []
     jax.eval_shape(lambda traced: generators.append(jax.random.key_impl(traced)), key)
     return generators[0]

@@ -35,7 +35,7 @@ def save_checkpoint(path: str | Path, state: TrainState, *, overwrite: bool = Fa
             of this function's: a file, a folder with other things in it, the checkpoints of a run. It is left alone.
         CheckpointError: It could not be written: a full disk, a folder that may not be written to. What was there
             before is untouched, and so is the state.
-        TypeError, ValueError: `path` is no path, or `state` no tree of arrays.
+        TypeError, ValueError: `path` is not a path, or `state` not a tree of arrays.
         ImportError: orbax is not installed (extra `train`).
 
     Examples:
@@ -82,7 +82,7 @@ def restore_checkpoint(path: str | Path, like: TrainState) -> TrainState:
         ValueError: It holds a state of another structure, other shapes or dtypes; the message names every leaf that
             differs. For params alone there is `restore_params`.
         CheckpointError: A file is missing, was cut short or has changed.
-        TypeError: `path` is no path, or `like` no tree of arrays.
+        TypeError: `path` is not a path, or `like` not a tree of arrays.
         ImportError: orbax is not installed (extra `train`).
 
     Examples:
@@ -110,7 +110,7 @@ def restore_params(path: str | Path, like: PyTree) -> PyTree: ...
 @overload
 def restore_params(path: str | Path, like: PyTree, model_state: PyTree) -> tuple[PyTree, PyTree]: ...
 def restore_params(path: str | Path, like: PyTree, model_state: PyTree = None) -> Any:
-    """Reads the params of a training state alone, for inference or to go on with another optimizer.
+    """Reads only the params of a training state, for inference or to go on with another optimizer.
 
     Args:
         path: A folder, as for `restore_checkpoint`: of one checkpoint, or of a run, whose newest is taken.
@@ -126,7 +126,7 @@ def restore_params(path: str | Path, like: PyTree, model_state: PyTree = None) -
         ValueError: The params, or the model state, have another structure, other shapes or dtypes; the message names
             every leaf that differs.
         CheckpointError: A file is missing, was cut short or has changed.
-        TypeError: `path` is no path, or `like` no tree of arrays.
+        TypeError: `path` is not a path, or `like` not a tree of arrays.
         ImportError: orbax is not installed (extra `train`).
 
     Warns:

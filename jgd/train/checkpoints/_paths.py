@@ -1,4 +1,4 @@
-"""Paths as users give them."""
+"""Paths that users pass."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ def as_path(owner: str, argument: str, value: str | os.PathLike[str]) -> Path:
         value: Text or a `pathlib.Path`, absolute or from the working folder.
 
     Raises:
-        TypeError: It is no path.
+        TypeError: It is not a path.
         ValueError: It is empty, or its `~user` has no home.
         FileNotFoundError: It is relative, and the working folder was deleted.
     """
@@ -49,7 +49,7 @@ def make_folder(owner: str, argument: str, folder: Path) -> None:
 
 
 def reworded(error: OSError, what: str) -> OSError:
-    """An error of the same kind that says what could not be done, and why."""
+    """An error of the same type that says what failed, and why."""
     new = type(error)(f"{what} ({error.strerror or error}).")
     new.errno = error.errno
     return new

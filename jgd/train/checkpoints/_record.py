@@ -1,4 +1,4 @@
-"""What a checkpoint says beside its arrays."""
+"""What a checkpoint holds beside its arrays."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from jgd.train.checkpoints._leaves import table_of
 
 
 def record_of(state: PyTree) -> dict[str, Any]:
-    """What a checkpoint says of a state beside its arrays."""
+    """What a checkpoint records of a state beside its arrays."""
     averages = isinstance(state, TrainState) and has_eval_params(state.opt_state)
     return {"leaves": table_of(state), "averages": averages}
 

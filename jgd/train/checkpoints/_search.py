@@ -1,4 +1,4 @@
-"""Finding the checkpoint that a path means."""
+"""Which checkpoint a path means."""
 
 import re
 import warnings
@@ -28,7 +28,7 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def newest_intact(folder: Path, paths: Iterable[Path]) -> Intact:
-    """The first of several checkpoints that is not damaged; those before it are warned of.
+    """The first intact one of several checkpoints, with a warning about those before it.
 
     Args:
         folder: Where they are, for messages.
@@ -56,15 +56,15 @@ def newest_intact(folder: Path, paths: Iterable[Path]) -> Intact:
         return Intact(path, contents, damaged)
     listed = "; ".join(reasons)
     raise CheckpointError(
-        f"every checkpoint in {folder} is damaged ({listed}). To start anew, move them away (jgd.fit also does without"
-        " them by resume=False).",
+        f"every checkpoint in {folder} is damaged ({listed}). To start anew, move them away (or pass"
+        " resume=False to jgd.fit).",
         folder,
         listed,
     )
 
 
 def find(folder: Path) -> Intact:
-    """What a folder means: the checkpoint that it is, or the newest of its run that is not damaged.
+    """The checkpoint that a folder is, or the newest intact one of the run whose folder it is.
 
     Raises:
         FileNotFoundError: There is no such folder, or no checkpoint in it.

@@ -1,4 +1,4 @@
-"""Batches of arrays in memory, in an order that a seed fixes, from a position that can be saved.
+"""Batches of arrays in memory, in an order fixed by a seed, from a position that can be saved.
 
 The order of epoch e is the sort order of 64-bit integers from Philox with the key (seed, e). Philox's integers are
 fixed for ever, while NumPy may change what `permutation` returns from one version to the next.
@@ -40,9 +40,9 @@ class ArrayLoader:
             `jgd.gradients.Padded(batch, mask)` of B examples; the mask says which are real.
 
     Raises:
-        ValueError: No arrays, no examples, arrays of different lengths (the message names them), an option that
-            cannot be, a drop that leaves nothing.
-        TypeError: `shuffle` is no boolean.
+        ValueError: No arrays, no examples, arrays of different lengths (the message names them), an invalid option,
+            or no batch left by `"drop"`.
+        TypeError: `shuffle` is not a boolean.
 
     Examples:
         >>> import numpy as np, jgd
@@ -130,7 +130,7 @@ class ArrayLoader:
             batch: From 0; the number of batches in an epoch is its end.
 
         Raises:
-            TypeError: No whole numbers.
+            TypeError: They are not whole numbers.
             ValueError: There is no such position.
         """
         self._check_place(epoch, batch)
@@ -138,11 +138,11 @@ class ArrayLoader:
 
     @property
     def sought(self) -> tuple[int, int] | None:
-        """The position that `seek` or `restore` asked for, until the loader is gone through."""
+        """The position that `seek` or `restore` asked for, until the loader is iterated."""
         return (self._epoch, self._batch) if self._is_sought else None
 
     def leave_at(self, epoch: int, batch: int) -> None:
-        """Stands at a position, as after going through the batches up to there."""
+        """Moves to a position, as after iterating up to there."""
         is_over = batch >= len(self)
         self._epoch, self._batch, self._is_sought = epoch + is_over, 0 if is_over else batch, False
 
@@ -154,7 +154,7 @@ class ArrayLoader:
         """Goes to the position that `state` returned.
 
         Raises:
-            TypeError: It is no dict.
+            TypeError: It is not a dict.
             ValueError: It is that of a loader with another order; the message says what differs.
         """
         if not isinstance(state, Mapping):
@@ -180,7 +180,7 @@ class ArrayLoader:
 
 
 def padded(batch: PyTree, mask: Array | np.ndarray) -> PyTree:
-    """A batch of which the mask says what is real."""
+    """A `Padded` batch."""
     from jgd.gradients import Padded  # used by few
 
     return Padded(batch, mask)

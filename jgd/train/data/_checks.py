@@ -15,7 +15,7 @@ _LOADER = "jgd.ArrayLoader({}, batch_size)"
 
 
 def check_data(data: Any) -> None:
-    """Refuses what cannot be gone through as batches, arrays of examples above all.
+    """Refuses data that cannot be iterated as batches, arrays of examples above all.
 
     Raises:
         TypeError: It cannot.
@@ -53,7 +53,7 @@ def _check_function(data: Any) -> None:
 
 
 def check_batch(batch: PyTree) -> bool:
-    """Refuses leaves that JAX does not take; True where there is none.
+    """Refuses a batch with a leaf that JAX does not take; returns True otherwise.
 
     Raises:
         TypeError: There is one; the message names it.
@@ -77,7 +77,7 @@ def check_batch(batch: PyTree) -> bool:
 
 
 def check_divides(data: Data, parts: int) -> None:
-    """Refuses data with a batch that `accumulate` does not divide, as far as their sizes are known.
+    """Refuses data with a batch whose known size `accumulate` does not divide.
 
     Raises:
         ValueError: There is one.

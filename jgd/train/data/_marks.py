@@ -1,6 +1,6 @@
-"""Where a state that `fit` returned stands in the data, so that the next call goes on from there.
+"""Where in the data `fit` left a state that it returned, for the next call to go on from.
 
-The position belongs to the state, not to the loader: what a call of `fit` does follows from what it is given, whatever
+The position belongs to the state, not to the loader: what a call of `fit` does depends on its arguments alone, whatever
 else the loader was used for. A checkpoint holds the position as well; this is for calls within one process.
 """
 
@@ -56,7 +56,7 @@ def remember(state: TrainState, data: Data, place: Place) -> None:
 
 @contextlib.contextmanager
 def loader_left_at(place: Callable[[], Place], data: Data) -> Iterator[None]:
-    """However the block ends, a loader then stands at `place()`: not at what was drawn ahead."""
+    """Moves a loader to `place()` however the block ends: batches drawn ahead do not count."""
     try:
         yield
     finally:
@@ -65,7 +65,7 @@ def loader_left_at(place: Callable[[], Place], data: Data) -> Iterator[None]:
 
 
 def _identity(data: Any) -> tuple[Any, ...]:
-    """What tells data from other data: a function is the same if its code and what it closes over are."""
+    """The identity of data: a function is the same if its code and what it closes over are."""
     if isinstance(data, list | tuple):
         return (type(data), *map(id, data))
     function = getattr(data, "__func__", data)

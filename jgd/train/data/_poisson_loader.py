@@ -1,4 +1,4 @@
-"""Batches for private training: every example drawn by itself, with one probability.
+"""Batches for private training: every example drawn independently, with the same probability.
 
 References:
     - Abadi et al., "Deep learning with differential privacy", https://arxiv.org/abs/1607.00133, 2016.
@@ -22,7 +22,7 @@ _DEVIATIONS = 8  # a batch that is larger than the mean by so many standard devi
 class PoissonLoader(ArrayLoader):
     """Poisson samples of arrays in memory, padded to one size.
 
-    Every example is in a batch with probability `expected_batch_size / N`, whatever becomes of the others and of other
+    Every example is in a batch with probability `expected_batch_size / N`, independently of the others and of other
     batches; that is what `jgd.gradients.private_epsilon` accounts for. Batches are `jgd.gradients.PoissonSample`s:
     `Padded(batch, mask)` that say how they were drawn.
     An epoch is as many batches as it takes to draw each example once on average. The loader has a position that is
@@ -31,7 +31,7 @@ class PoissonLoader(ArrayLoader):
     Args:
         arrays: A tree of arrays with the examples as their first axis, N of them.
         expected_batch_size: How many examples a batch has on average, above 0 and at most N.
-        seed: Which samples. A run is private only towards those who do not know it.
+        seed: Of the samples. A run is private only towards those who do not know it.
         max_batch_size: The size to pad to. By default eight standard deviations above the mean, which no batch
             exceeds.
 
@@ -40,7 +40,7 @@ class PoissonLoader(ArrayLoader):
         expected_batch_size: As given.
 
     Raises:
-        ValueError: An option that cannot be, a size that batches may exceed; see `jgd.ArrayLoader`.
+        ValueError: An invalid option, or a size that batches may exceed; see `jgd.ArrayLoader`.
 
     Examples:
         >>> import numpy as np, jgd

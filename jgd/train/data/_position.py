@@ -1,4 +1,4 @@
-"""Going through data from a position, whatever kind of data it is.
+"""Iterating data of any kind from a position.
 
 | data | how its position is saved and found again |
 | --- | --- |
@@ -56,7 +56,7 @@ class Source:
         self._is_new = callable(data)  # then each epoch's data is the function's business
 
     def __iter__(self) -> Iterator[tuple[PyTree, Place]]:
-        """Each batch, with the place where a run that has trained on it stands."""
+        """Each batch, and the place of a run that has trained on it."""
         if self._prefetch == 0:
             return self._placed()
         return prefetched(((to_device(batch), place) for batch, place in self._placed()), self._prefetch)

@@ -1,4 +1,4 @@
-"""A training state and a batch in a folder, bit for bit, with what is needed to read them without the run's code."""
+"""A training state and a batch in a folder, bit for bit, readable without the run's code."""
 
 import importlib
 import json

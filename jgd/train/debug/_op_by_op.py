@@ -1,4 +1,4 @@
-"""Running a function operation by operation, to find the first one whose result is not finite."""
+"""A function run operation by operation, to find the first one whose result is not finite."""
 
 import linecache
 import traceback
@@ -69,7 +69,7 @@ def first_not_finite(function: Callable[..., PyTree], **arguments: PyTree) -> tu
 
 
 def is_finite(value: ArrayLike) -> bool:
-    """Whether an array holds neither NaN nor infinity; what has no fractions is finite."""
+    """Whether an array holds neither NaN nor infinity; integers never do."""
     return not jnp.issubdtype(jnp.result_type(value), jnp.inexact) or bool(jnp.all(jnp.isfinite(value)))
 
 
@@ -170,7 +170,7 @@ def _as_one(eqn: Any, inputs: list[Any]) -> list[Any]:
 
 
 def _scan_counts(params: Any, inputs: int) -> tuple[int, int] | None:
-    """How many constants and how many carried values a scan has; None where this version of JAX says it otherwise."""
+    """How many constants and how many carried values a scan has; None in versions of JAX that store them otherwise."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     if "ft_in" in params:  # from JAX 0.11 on

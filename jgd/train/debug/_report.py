@@ -20,7 +20,7 @@ from jgd.train.step._stacked import check_batch
 
 
 class DebugReport(NamedTuple):
-    """What the second run of a step has shown. `print` shows it as text."""
+    """What running a step once more has shown. `print` shows it as text."""
 
     step: int
     leaf: str | None  # the first gradient leaf that is not finite, or "loss"; None where all is finite
@@ -28,10 +28,12 @@ class DebugReport(NamedTuple):
     operation: str | None  # the first operation that made NaN or infinity, or the input that held it
     source: str  # its file, line and function
     line: str  # the text of that line
-    backward: bool  # whether the loss is finite all the same: it plays a part in the gradients alone
+    backward: bool  # whether the loss itself is finite: then the operation is in the backward pass
     inside: tuple[str, ...]  # loops around it, with their iteration
     makes: str  # "NaN" or "infinity"
-    examples: list[int] | None  # which examples, each alone in a batch, are not finite; None where that cannot be told
+    examples: (
+        list[int] | None
+    )  # which examples, each alone in a batch, are not finite; None where they cannot run alone
     ids: list[Any] | None  # what the batch says that these are called
     bundle: Path | None  # the folder that was written
 
@@ -132,7 +134,7 @@ def debug_step(step: MadeStep, state: TrainState, batch: PyTree, folder: str | P
 
 
 def add_report(step: MadeStep, error: NonFiniteError, state: TrainState, batch: PyTree, folder: Path) -> None:
-    """Adds to an error what `debug_step` finds, as `.report` and in its text. Never hides the error itself."""
+    """Adds the result of `debug_step` to an error, as `.report` and as a note. Never hides the error itself."""
     try:
         report = debug_step(step, state, batch, folder / f"step_{int(state.step)}")
     except Exception as failure:  # whatever it is, the error that is being raised says more
@@ -195,7 +197,7 @@ def _plain(report: DebugReport) -> dict[str, Any]:
     return values | {"loss": repr(report.loss)}  # as text: JSON has no NaN
 
 
-_REPRODUCE = '''"""Runs the step that failed once more, operation by operation, and prints what it finds.
+_REPRODUCE = '''"""Runs the failed step once more, operation by operation, and prints the report.
 
     python reproduce.py                    # imports the loss, where it is a function of a module
     python reproduce.py my_training:step   # or imports your step, what jgd.make_step returned

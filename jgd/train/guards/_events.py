@@ -48,7 +48,7 @@ def events_of(
 
         - `"nonfinite"`: `leaf` (or `"loss"`), `loss`, and with a guard `skips` and `consecutive_skips`;
         - `"overflow"`: `leaf`, and the `loss_scale` from here on;
-        - `"spike"`, one for each number that leapt: `number`, `value`, `threshold`;
+        - `"spike"`, one for each number above its threshold: `number`, `value`, `threshold`;
         - `"rate_lowered"`: the `learning_rate` from here on, and `rate_factor`;
         - `"level_shift"`: the windows were emptied;
         - `"limit"`: `skips` and `consecutive_skips`, of which one has gone beyond its limit.
@@ -111,7 +111,7 @@ def _leaf(position: int, params: PyTree) -> str:
 
 
 def example_ids(batch: PyTree) -> list[Any] | None:
-    """What a batch says its examples are called: its entry `"id"` or `"ids"`, if it is a dict, or a padded one."""
+    """The ids of a batch's examples: its entry `"id"` or `"ids"`, if it is a dict, also a padded one."""
     if hasattr(batch, "mask") and hasattr(batch, "batch"):
         ids = example_ids(batch.batch)
         return ids if ids is None else [name for name, real in zip(ids, np.asarray(batch.mask), strict=False) if real]

@@ -35,7 +35,7 @@ class NonFiniteError(FloatingPointError):
 
 
 class SpikeError(ArithmeticError):
-    """A loss or a gradient norm that leapt, in a step whose guard asks for a rollback.
+    """A spike of the loss or the gradient norm, in a step whose guard asks for a rollback.
 
     Attributes:
         step: The step at which it was met.
@@ -74,7 +74,7 @@ def first_bad_leaf(loss: Array, grads: PyTree) -> Array:
 
 
 def cond_or_where(use_first: Array, first: Callable[[], PyTree], second: Callable[[], PyTree]) -> Any:
-    """The result of one of two functions. On a CPU the other does not run; elsewhere both do, and no one waits.
+    """The result of one of two functions: by `lax.cond` on a CPU; elsewhere both run, and `where` selects.
 
     Selecting leaf by leaf keeps the old arrays beside the new ones: on a CPU XLA then copies them, which takes longer
     than the update itself. On an accelerator a branch would make the host wait for the device.

@@ -1,4 +1,4 @@
-"""What a step does about trouble, decided on the device: limits to skipping, loss scaling, spikes."""
+"""What a step does about NaN, overflow and spikes, decided on the device: skip, scale the loss, stop."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -39,9 +39,9 @@ class Decision(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """What a training step does about trouble: an argument of both `jgd.make_step` and `jgd.TrainState.create`.
+    """What a step does about NaN, overflow and spikes: an argument of `jgd.make_step` and `jgd.TrainState.create`.
 
-    Its numbers lie in the state, so that changing one recompiles nothing: `state = guard.retune(state)` gives a state
+    Its numbers are in the state, so that changing one recompiles nothing: `state = guard.retune(state)` gives a state
     the numbers of another guard of the same parts.
 
     With a guard the metrics also hold `event` (see `jgd.events_of`), `bad_leaf`, `skips`, `consecutive_skips`, and
@@ -56,7 +56,7 @@ class Guard:
         spikes: `jgd.Spikes()`, detection of spikes in the loss and the gradient norm.
 
     Raises:
-        ValueError: A limit that is no whole number.
+        ValueError: A limit below 0.
         TypeError: A part of another type.
 
     Examples:
@@ -89,7 +89,7 @@ class Guard:
 
     @property
     def has_limits(self) -> bool:
-        """Whether skipping has an end."""
+        """Whether the number of skipped steps is limited."""
         return self.max_consecutive_skips is not None or self.max_skips is not None
 
     def settings(self) -> dict[str, Array]:
@@ -122,7 +122,7 @@ class Guard:
 
 
 def _with_settings(state: Any, part: Any) -> Any:
-    """The numbers of a part where the old ones lay, so that nothing compiles again."""
+    """The state with the numbers of a part, placed as the old ones were, so that nothing recompiles."""
     return state._replace(settings=jax.tree.map(in_place_of, state.settings, part.settings()))
 
 

@@ -1,4 +1,4 @@
-r"""Dynamic loss scaling: keeping the small gradients of a float16 model from becoming zero.
+r"""Dynamic loss scaling: it keeps the small gradients of a float16 model from becoming zero.
 
 The loss is multiplied by a scale $S$ before it is differentiated, and the gradients are divided by it in float32:
 
@@ -35,7 +35,7 @@ class LossScale:
     """Dynamic loss scaling, a part of `jgd.Guard`. Powers of two make scaling exact.
 
     A step whose loss is finite and whose gradients are not has overflowed: it is left out, and the scale shrinks. This
-    is an error only at the floor, where a smaller scale is not to be had. A loss that is not finite by itself is no
+    is an error only at the floor, where the scale cannot shrink further. A loss that is itself not finite is no
     overflow: no scale would help.
 
     Args:
@@ -47,7 +47,7 @@ class LossScale:
         ceiling: It never goes above this.
 
     Raises:
-        ValueError: A number outside its range.
+        ValueError: A number is outside its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -100,7 +100,7 @@ class LossScale:
 
 
 def overflowed(state: LossScaleState, loss: Array, finite: Array) -> Array:
-    """Whether a smaller scale may mend this step."""
+    """Whether the step overflowed: a smaller scale may help."""
     return ~finite & jnp.isfinite(loss) & (state.scale > state.settings["floor"])
 
 
@@ -121,7 +121,7 @@ def scale_loss(loss: Array, scale: Array | None) -> Array:
 
 
 def unscale(grads: PyTree, scale: Array | None) -> PyTree:
-    """`grads / scale` in float32 or wider; leaves without fractions stay."""
+    """`grads / scale` in float32 or wider; integer leaves stay."""
 
     def divide(grad: Array) -> Array:
         if not jnp.issubdtype(grad.dtype, jnp.inexact):

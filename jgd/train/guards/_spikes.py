@@ -39,7 +39,7 @@ class SpikeState(NamedTuple):
 
 
 class SpikeDecision(NamedTuple):
-    """What one step's numbers are, compared with the window."""
+    """One step's numbers compared with the window."""
 
     spiked: dict[str, Array]  # which numbers are above their threshold
     thresholds: dict[str, Array]  # NaN while not armed
@@ -53,9 +53,9 @@ class SpikeDecision(NamedTuple):
 class Spikes:
     """Detection of spikes in the loss and the gradient norm, a part of `jgd.Guard`.
 
-    It is armed once half a window was seen. A step that is a spike moves nothing of params, optimizer state and model
-    state. After `max_in_a_row` spikes in a row the numbers have come to another level, rather than leapt: the window is
-    emptied, and nothing is called a spike for `cooldown` steps and until half a window of the new level was seen.
+    It is armed once half a window has been filled. A spike leaves params, optimizer state and model state as they are.
+    After `max_in_a_row` spikes in a row the level itself has changed: the window is emptied, and nothing
+    is called a spike for `cooldown` steps and until half a window of the new level has been filled.
 
     Args:
         on_spike: What is done about a spike. `"skip"`: the step is left out. `"lower_rate"`: besides, the learning
@@ -64,17 +64,17 @@ class Spikes:
             raises `SpikeError`.
         threshold: `k` above, how many spreads lie between the center and a spike.
         statistic: `"mean"` or `"median"`.
-        window: How many values are looked back upon, at least 4.
-        watch: Which numbers: `"loss"`, `"grad_norm"`.
-        max_in_a_row: See above, at least 1.
-        cooldown: See above.
+        window: How many past values it compares with, at least 4.
+        watch: Which numbers to watch: `"loss"`, `"grad_norm"`.
+        max_in_a_row: After how many spikes in a row the window is emptied, at least 1.
+        cooldown: For how many steps nothing is called a spike thereafter, at least 0.
         min_spread: `m` above: the spread is taken as at least this fraction of the center, so that an even loss
             does not make noise a spike.
         factor: For `"lower_rate"`, in (0, 1).
         min_factor: For `"lower_rate"`: all factors together never go below this.
 
     Raises:
-        ValueError: An option or a number that cannot be.
+        ValueError: An invalid option, or a number outside its range.
 
     Examples:
         >>> import jgd

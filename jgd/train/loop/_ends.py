@@ -17,7 +17,7 @@ from jgd.train.loop._run import Run
 
 
 def resume_run(run: Run, memory: Mapping[str, Any], path: Path, warnings: list[str]) -> None:
-    """Goes on from the memory of an earlier process, and says so.
+    """Restores what an earlier process remembered, and tells the user.
 
     Args:
         run: The run, at its start.
@@ -63,7 +63,7 @@ def _recall_best(run: Run) -> None:
 
 
 def note_what_is_unused(run: Run, is_new: bool) -> None:
-    """At the start: options and checkpoints that are there and are not used."""
+    """Tells the user at the start which options and checkpoints have no effect."""
     if is_new and (others := len(run.saver.paths())):
         run.notices.tell(f"begun anew; of the checkpoints in the folder, {others} are of other runs and stay.")
     if not run.plateau.active and (run.plateau.monitor != "loss" or run.plateau.min_delta):
@@ -80,7 +80,7 @@ def _why_over(run: Run) -> str:
 
 
 def note_interrupt(run: Run, on_interrupt: OnInterrupt) -> None:
-    """After Ctrl-C or SIGTERM: what was done, and how to go on."""
+    """Tells the user after Ctrl-C or SIGTERM what was saved, and how to go on."""
     exit_text = run.interrupt.exit_text(on_interrupt)
     if run.stopped != "interrupted":
         if exit_text:

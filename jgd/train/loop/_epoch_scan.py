@@ -48,7 +48,7 @@ class EpochScan:
         length: The most steps at once.
 
     Attributes:
-        names: The names of the metrics proper among the scalars, as `Recorder` wants them.
+        names: The names of the scalars that are not from `aux`, as `Recorder` wants them.
         batches: How many batches of an epoch it can run: those of full size.
     """
 
@@ -86,7 +86,7 @@ class EpochScan:
         return self._loader.batch(epoch, batch)
 
     def _upload(self, epoch: int) -> None:
-        """Places the arrays and the order of an epoch on the device, where they are not there."""
+        """Places the arrays and the order of an epoch on the device, unless they are there."""
         if self._arrays is None:
             self._arrays = jax.tree.map(jax.device_put, self._loader.arrays)
         if self._order[0] != epoch:
@@ -97,7 +97,7 @@ class EpochScan:
 
 
 def epoch_scan(scan: Scan, step: Step, data: Data, state: TrainState, length: int) -> EpochScan | None:
-    """The compiled loop where it is asked for, or where `"auto"` finds it safe; None for one step at a time.
+    """The compiled loop, where `scan` asks for it or `"auto"` finds it safe; None for one step at a time.
 
     Raises:
         ValueError: It is asked for, and the data is no `ArrayLoader` with a full batch.

@@ -1,4 +1,4 @@
-"""The loop around the step: data, progress, evaluation, records, checkpoints, and knowing when to stop."""
+"""The training loop: data, progress, evaluation, logs, checkpoints, and when to stop."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -61,11 +61,11 @@ def fit(
     restore_best: bool = False,
     on_interrupt: OnInterrupt = "auto",
 ) -> tuple[TrainState, History]:
-    """Trains for some epochs, or until there is nothing more to gain.
+    """Trains for some epochs, or until a stopping criterion is met.
 
     The loop does not wait for the device at each step: it hands over steps, and fetches their numbers every
-    `fetch_every` of them. A bad step is therefore noticed a little later, but what came after it has not touched the
-    state.
+    `fetch_every` of them. A step that is not finite is therefore noticed a little later, but the steps after it have
+    not changed the state.
 
     Args:
         state: The state to start from. Its memory is reused if `step` donates; go on with the one returned.
@@ -96,7 +96,7 @@ def fit(
             kept as `history-1.jsonl`, `history-2.jsonl` and so on, the oldest being the first. None for none.
         progress: Whether to show a bar, in a terminal or a notebook, and a line an epoch: its number as in the
             history, the numbers of its summary, its time with evaluation, and the steps a second without.
-        fetch_every: How many steps go by between two fetches of their numbers.
+        fetch_every: How many steps lie between two fetches of their numbers.
         prefetch: How many batches are drawn and placed on the device before the step asks for them. 0 for none: the
             device works while the host draws the next batch in any case; 2 helps where drawing takes uneven times.
         scan: Whether steps over an `ArrayLoader` run in one compiled loop, `fetch_every` at a time or fewer, with the
@@ -136,13 +136,13 @@ def fit(
         made: without those that were skipped.
 
     Raises:
-        ValueError: An option that cannot be, data without batches, an unknown `monitor`, a checkpoint that does not
+        ValueError: An invalid option, data without batches, an unknown `monitor`, a checkpoint that does not
             fit the state (the message names every leaf that differs) or the data.
         CheckpointError: The folder cannot be written to, or all its checkpoints are damaged; before the first step.
         RollbackError: There was one rollback too many.
         TypeError: `step` was not made by `make_step`; an option, the data or a batch of another kind.
         SystemExit, KeyboardInterrupt: See `on_interrupt`. They carry `.state` and `.history`.
-        NonFiniteError: If `step` raises on such; its `.state` is the state before the bad step.
+        NonFiniteError: A step is not finite, and `step` raises then; its `.state` is the state before that step.
         Exception: What data, `eval_fn` or a callback raises, after what was trained so far is saved. A note says where
             the run was; the state and history are in the error's `.state` and `.history`.
         ImportError: tqdm (for `progress`) or orbax (for `checkpoint_dir`) is not installed: extra `train`.
@@ -215,7 +215,7 @@ def fit(
 
 
 def _train(run: Run, data: Data, scanned: EpochScan | None, callbacks: Sequence[Callback]) -> None:
-    """Epochs, until one of the reasons to stop."""
+    """Runs epochs until there is a reason to stop."""
     while run.place.epoch < run.settings.end and not run.stopped:
         try:
             run.run_epoch(data, scanned)

@@ -19,22 +19,22 @@ History = dict[str, Any]
 
 
 class Column:
-    """Numbers under one name, to which one appends cheaply and which become an array at little cost."""
+    """A growing array of numbers: cheap to append to, and to read as a whole."""
 
     def __init__(self, values: npt.ArrayLike = ()):
         self._array = np.asarray(values)
         self._new: list[Any] = []
 
     def __len__(self) -> int:
-        """How many there are."""
+        """How many numbers there are."""
         return len(self._array) + len(self._new)
 
     def append(self, value: npt.ArrayLike) -> None:
-        """One number more."""
+        """Adds a number."""
         self._new.append(value)
 
     def array(self) -> np.ndarray:
-        """All of them."""
+        """All numbers."""
         if self._new:
             new = np.asarray(self._new)
             self._array = np.concatenate([self._array, new]) if self._array.size else new
@@ -60,7 +60,7 @@ class _Unfetched(NamedTuple):
 
 
 class Recorder:
-    """Keeps the metrics of each step on the device until someone asks for them.
+    """Keeps the metrics of each step on the device until they are fetched.
 
     Args:
         history: What `snapshot` returned, to go on from.
@@ -79,7 +79,7 @@ class Recorder:
         self.closed = max(map(len, self.epochs.values()), default=0)  # epochs so far
 
     def add(self, step: int, epoch: int, metrics: Mapping[str, PyTree], bad_leaf: Array) -> None:
-        """Takes the metrics of one step: the scalars among them, those in `aux` included."""
+        """Records one step: the scalars among its metrics, those in `aux` included."""
         scalars, names = scalars_of(metrics)
         self._of_metrics |= names
         self._unfetched.append(_Unfetched(step, epoch, None, scalars, bad_leaf))
@@ -87,7 +87,7 @@ class Recorder:
     def add_many(
         self, step: int, epoch: int, count: int, scalars: Mapping[str, Array], bad_leaves: Array, names: set[str]
     ) -> None:
-        """Takes the numbers of `count` steps, each an array of which the first `count` entries are theirs."""
+        """Records `count` steps, whose numbers are the first `count` entries of arrays."""
         self._of_metrics |= names
         self._unfetched.append(_Unfetched(step, epoch, count, dict(scalars), bad_leaves))
 
@@ -134,7 +134,7 @@ class Recorder:
         return int(np.sum(~self.steps["finite"].array()[-count:]))
 
     def cut_back(self, step: int, closed: int) -> None:
-        """Forgets the steps from `step` on, those not fetched yet among them, and all but `closed` epochs."""
+        """Drops the steps from `step` on, also those not fetched yet, and all but the first `closed` epochs."""
         self._unfetched = []
         _drop_last(self.steps, int(np.sum(self.steps["step"].array() >= step)) if self.steps else 0)
         _drop_last(self.epochs, self.closed - closed)
@@ -147,7 +147,7 @@ class Recorder:
             self.epochs.setdefault(f"epoch_{name}", Column()).append(value)
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All numbers fetched so far, under names that tell `Recorder` which are which."""
+        """All numbers fetched so far, under names that `Recorder` can restore them by."""
         kinds = {name: "metric" if name in self._of_metrics else "aux" for name in self.steps}
         steps = {f"{kinds[name]}:{name}": column.array() for name, column in self.steps.items()}
         return steps | {f"epoch:{name}": column.array() for name, column in self.epochs.items()}
@@ -170,7 +170,7 @@ def _drop_last(columns: dict[str, Column], count: int) -> None:
 
 
 def scalars_of(metrics: Mapping[str, PyTree]) -> tuple[dict[str, Any], set[str]]:
-    """The scalars of a step's metrics, those of `aux` first; and the names of the metrics proper."""
+    """The scalars of a step's metrics, those of `aux` first; and the names of those that are not from `aux`."""
     aux = metrics.get("aux")
     of_step = {name: value for name, value in metrics.items() if name != "aux"}
     of_aux = {name: value for name, value in aux.items() if np.ndim(value) == 0} if isinstance(aux, dict) else {}

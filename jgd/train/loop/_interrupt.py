@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM between two steps instead of within one."""
+"""Ctrl-C and SIGTERM take effect between two steps instead of within one."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ OnInterrupt = Literal["auto", "return", "exit"]
 class Interruptible:
     """While it is entered, the first Ctrl-C sets `requested` and the second raises KeyboardInterrupt.
 
-    An interrupt in the midst of a step could lose the state, whose memory is being reused. Python lets only the main
-    thread listen; elsewhere signals stay as they are.
+    An interrupt within a step could lose the state, whose memory is being reused. Python lets only the main thread
+    handle signals; in other threads they stay as they are.
 
     Args:
-        terminable: Whether to listen to SIGTERM as well, by which schedulers say that a machine is about to go. The
+        terminable: Whether to handle SIGTERM as well, by which schedulers say that a machine is about to go. The
             second one does what it did before. Where SIGTERM is ignored it stays so.
 
     Attributes:
@@ -52,7 +52,7 @@ class Interruptible:
 
     @property
     def name(self) -> str:
-        """What the person or the scheduler did."""
+        """The signal, as a user knows it."""
         return "SIGTERM" if self.number == signal.SIGTERM else "Ctrl-C"
 
     def exit_text(self, on_interrupt: OnInterrupt) -> str:
@@ -66,7 +66,7 @@ class Interruptible:
         return ""
 
     def deliver(self, on_interrupt: OnInterrupt, state: TrainState, history: History) -> None:
-        """Hands the signal on, once all is saved.
+        """Passes the signal on, once all is saved.
 
         SIGTERM ends the program, with the exit status that a shell and a scheduler know it by, but for a program that
         has a handler of its own: that is called. Ctrl-C was for the loop alone, unless told otherwise.
@@ -96,7 +96,7 @@ class Interruptible:
             raise error
 
     def was_raised(self) -> None:
-        """Notes a KeyboardInterrupt that someone else has raised."""
+        """Notes a KeyboardInterrupt that was raised elsewhere."""
         self.requested, self.number = True, signal.SIGINT
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What a run writes down: one JSON object a line."""
+"""The log of a run: one JSON object a line."""
 
 import json
 import math
@@ -54,7 +54,7 @@ class JsonlLog:
             raise reworded(error, f"fit: log_dir: cannot write {self._path}") from error
 
     def cut_back(self, step: int, epoch: int, *, events: bool) -> None:
-        """Takes out what will be run again: steps from `step` on, epochs from `epoch` on, and a last line cut short.
+        """Removes what will be run again: steps from `step` on, epochs from `epoch` on, and an incomplete last line.
 
         Args:
             step: The first step to be run again.
@@ -106,7 +106,7 @@ def _stays(line: str, step: int, epoch: int, events: bool) -> bool:
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    """A record; an empty one where the line is none."""
+    """The record of a line; empty where it is not one."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -115,7 +115,7 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def _ends_before(path: Path, step: int) -> bool:
-    """Whether the last step in a log is the one before this."""
+    """Whether the last step in a log is the one before `step`."""
     with path.open("rb") as file:
         file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
         tail = file.read().decode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""What a run tells the person who started it."""
+"""What a run tells its user."""
 
 import logging
 
@@ -29,7 +29,7 @@ class Notices:
         self.texts: list[str] = []
 
     def tell(self, text: str, level: int = logging.INFO) -> None:
-        """One sentence."""
+        """Tells the user a sentence."""
         self.texts.append(text)
         self._log.write("notice", {"text": text})
         self._progress.say(f"fit: {text}")
@@ -37,5 +37,5 @@ class Notices:
         _LOGGER.log(logging.INFO if self._shown else level, "fit: %s", text)
 
     def warn(self, text: str) -> None:
-        """One sentence that a person must not miss."""
+        """Tells the user a sentence that must not be missed."""
         self.tell(text, logging.WARNING)

@@ -1,4 +1,4 @@
-"""What `fit` was asked for, looked at before anything is done."""
+"""Checks of the arguments of `fit`, before anything is done."""
 
 import math
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from jgd.train.step._make_step import Step, check_state
 
 
 def check_run(state: TrainState, step: Any) -> None:
-    """Sees that there are one state and one step to train it with.
+    """Refuses anything but one state and one step.
 
     Raises:
-        TypeError: Something else.
+        TypeError: One of them is of another type.
         ValueError: The state holds several runs.
         RuntimeError: The state was donated.
     """
@@ -37,11 +37,11 @@ def check_run(state: TrainState, step: Any) -> None:
 
 
 def check_options(step: Step, options: Mapping[str, Any]) -> None:
-    """Sees that each option is of its kind and within its range.
+    """Refuses an option of another type or outside its range.
 
     Raises:
-        TypeError: One of another kind.
-        ValueError: One that cannot be.
+        TypeError: One is of another type.
+        ValueError: One is outside its range.
     """
     for name, least in (("epochs", 1), ("fetch_every", 1), ("prefetch", 0)):
         check_count("fit", name, options[name], least)

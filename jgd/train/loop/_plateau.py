@@ -47,7 +47,7 @@ class Plateau:
 
     @property
     def best(self) -> float:
-        """The best value, as it was given."""
+        """The best value, with its own sign."""
         return self._signed(self.watched.best)
 
     @property
@@ -61,7 +61,7 @@ class Plateau:
         return "nan_metric" if self.watched.is_nan else "early_stopping"
 
     def take(self, summary: Mapping[str, float], step: int, epoch: int) -> bool:
-        """Takes the next epoch's numbers, and says whether they are the best so far.
+        """Adds an epoch's numbers. Returns whether they are the best so far.
 
         Raises:
             ValueError: The number is not among them.
@@ -94,7 +94,7 @@ class Plateau:
 
 
 class BestStates:
-    """States by the number of steps that they have seen, on the host: the device holds one state, as without them.
+    """Copies of states on the host, by the number of steps: the device holds no further state.
 
     More than one is kept where a rollback may make an earlier one the best again.
     """

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar for the epoch where someone watches, and a line when it ends."""
+"""Progress of a run: a bar for the epoch in a terminal or notebook, and a line when it ends."""
 
 import sys
 import time
@@ -29,7 +29,7 @@ class Progress:
         self._remark = " (with compilation)"  # of the first epoch
 
     def start(self, epoch: int, length: int | None, done: int = 0) -> None:
-        """A new bar for an epoch, counted from 0, of which some batches are done."""
+        """Starts a bar for an epoch, counted from 0, of which `done` batches are done."""
         self._started = self._fetched = time.perf_counter()
         self._steps = 0
         if self._tqdm is not None and self._draws:
@@ -44,13 +44,13 @@ class Progress:
             self._bar.update(steps)
 
     def show(self, numbers: Mapping[str, float]) -> None:
-        """Numbers beside the bar, as of the last time they were fetched from the device."""
+        """Shows numbers beside the bar: the last that were fetched from the device."""
         self._fetched = time.perf_counter()
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
 
     def finish(self, epoch: int, summary: Mapping[str, float]) -> None:
-        """Closes the bar, and leaves a line for the epoch: its numbers, its time, its steps a second."""
+        """Closes the bar and prints a line for the epoch: its numbers, its time, its steps a second."""
         if self._tqdm is None:
             return
         self.close()
@@ -62,20 +62,20 @@ class Progress:
         self.say("  ".join([f"{self._name(epoch):<{len(self._name(self._epochs - 1))}}", *numbers]))
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Prints a line above the bar."""
         if self._tqdm is not None and self._draws:
             self._tqdm.tqdm.write(text)
         elif self._tqdm is not None:
             print(text, flush=True)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def _name(self, epoch: int) -> str:
-        """The number that stands in the history and the log, from 0, and how far that is."""
+        """The epoch's number in the history and the log, from 0, and how many of how many that makes."""
         return f"epoch {epoch} ({epoch + 1} of {self._epochs})"
 
 

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what was given to `fit`, what the checkpoint holds, and which of the two is used."""
+"""What differs between the state passed to `fit` and that of its checkpoint, and which of the two is used."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _GUARD = "guard."
 
 
 class Difference(NamedTuple):
-    """A number that is one thing in the state passed to `fit`, and another in the checkpoint."""
+    """A number that differs between the state passed to `fit` and the checkpoint."""
 
     name: str
     passed: Any
@@ -53,25 +53,25 @@ def start_of(passed: TrainState, restored: Restored | None, resume: Resume) -> S
 
 
 def check_resume(resume: Any) -> None:
-    """Refuses what is no way to go on.
+    """Refuses anything but a way to resume.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: It is something else.
     """
     if not isinstance(resume, bool) and not (isinstance(resume, str) and resume in ("state", "hyperparams")):
         raise ValueError(f"fit: resume must be True, False, 'state' or 'hyperparams'; got {resume!r}.")
 
 
 def numbers_of(state: TrainState) -> dict[str, Any]:
-    """The settings that lie in a state, as JSON holds them: hyperparameters, and those of a guard.
+    """The settings within a state, as JSON holds them: hyperparameters, and those of a guard.
 
-    A number that follows a schedule is none: the schedule is code, and the code that runs counts.
+    A number that follows a schedule is not among them: the schedule is code, and that of the step counts.
     """
     return {name: np.asarray(value).tolist() for name, value in _settings(state).items()}
 
 
 def differences(passed: TrainState, saved: TrainState, before: Mapping[str, Any]) -> list[Difference]:
-    """What somebody has changed since the run was saved.
+    """The settings that a user has changed since the run was saved.
 
     Args:
         passed: The state that `fit` was given.
@@ -112,7 +112,7 @@ def with_settings_of(passed: TrainState, saved: TrainState) -> TrainState:
 
 
 def describe(unequal: list[Difference], uses_passed: bool) -> list[str]:
-    """What is different and which of the two is used, a sentence each."""
+    """A sentence for each difference: what it is, and which of the two is used."""
     settings = [difference for difference in unequal if difference.name not in ("key", "step")]
     parts = []
     if settings and uses_passed:
@@ -136,13 +136,13 @@ def describe(unequal: list[Difference], uses_passed: bool) -> list[str]:
 
 
 def optimizer_text(optimizer: GradientTransformation) -> str:
-    """An optimizer's rules as text, without the numbers, which lie in the state; empty where the text tells nothing."""
+    """An optimizer as text without its numbers, which are in the state; empty where the text says nothing."""
     text = re.sub(r"=(-?[\d.]+(e[-+]?\d+)?|<schedule>)", "=...", repr(optimizer))
     return "" if "<" in text else text
 
 
 def describe_optimizers(now: str, before: str) -> list[str]:
-    """A sentence where a run goes on with another optimizer, of a state that fits."""
+    """A sentence where a run goes on with another optimizer whose state fits."""
     if not now or not before or now == before:
         return []
     return [f"the optimizer is {now}, and was {before}: it goes on with the state that the other one has left."]
@@ -160,7 +160,7 @@ def _settings(state: TrainState) -> dict[str, Any]:
 
 
 def _without_schedules(state: TrainState) -> TrainState:
-    """The state without the numbers that `optax.inject_hyperparams` has from a schedule, which stand among the rest."""
+    """The state without the numbers that `optax.inject_hyperparams` takes from schedules."""
 
     def plain(node: Any) -> Any:
         if not has_schedules(node):

@@ -1,4 +1,4 @@
-"""Going back to the last good state: for spikes and divergence that leaving out one step does not mend."""
+"""Rollback to the last good state: for spikes and divergence that skipping one step does not cure."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ Keep = Literal["host", "device"]
 
 
 class RollbackError(RuntimeError):
-    """The run has been rolled back as often as allowed, and met trouble again.
+    """The run was rolled back as often as allowed, and failed again.
 
     Attributes:
         events: What ended the run.
@@ -36,7 +36,7 @@ class RollbackError(RuntimeError):
 
 
 class Recovery(NamedTuple):
-    """Where a run goes on after trouble."""
+    """Where a run goes on after a rollback."""
 
     state: TrainState  # the last good state, its learning rate lowered; it may be donated
     position: Any  # what was noted beside it, such as the data's position
@@ -66,7 +66,7 @@ class Rollback:
             takes the memory of up to two more states.
 
     Raises:
-        ValueError: A number outside its range.
+        ValueError: A number is outside its range.
 
     Examples:
         >>> import jax.numpy as jnp, jgd
@@ -96,7 +96,7 @@ class Rollback:
         check_choice("Rollback", "keep", self.keep, Keep)
 
     def start(self, state: TrainState, position: Any = None) -> "StateKeeper":
-        """What a loop carries along, holding the first state.
+        """A keeper for one run, which holds its first state.
 
         Raises:
             ValueError: `factor` is below 1 and the optimizer has no learning rate that can be lowered.
@@ -122,7 +122,7 @@ class StateKeeper:
         self._noted = self._good.step
 
     def note(self, state: TrainState, step: int, position: Any = None) -> None:
-        """Keeps a copy of the state, if it is time for one.
+        """Keeps a copy of the state, if one is due.
 
         Args:
             state: The state after a step, before it is given to another.

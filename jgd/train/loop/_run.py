@@ -1,4 +1,4 @@
-"""A run at some place of its data: it goes through an epoch, and acts on the numbers of its steps."""
+"""One epoch of a run: its steps, one by one or in a compiled loop, and what follows from their numbers."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ class RolledBackError(Exception):
 
 
 class Run:
-    """A run at some place: it makes steps, fetches their numbers and acts on them."""
+    """A training run at some place in its data: it makes steps, fetches their numbers and acts on them."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Run:
         self.keeper = rollback.start(self.state, self._rollback_position())
 
     def run_epoch(self, data: Data, scan: EpochScan | None) -> None:
-        """Goes through the data from the place on to the end of its epoch, or until there is a reason to stop."""
+        """Trains from the place to the end of its epoch, or until there is a reason to stop."""
         self.epoch = self.place.epoch
         source = Source(data, self.place, self.settings.prefetch, self._keeps_places)
         self.progress.start(self.epoch, source.length, self.place.batch)
@@ -106,7 +106,7 @@ class Run:
         self._next_place = source.after()
 
     def end_epoch(self) -> bool:
-        """The epoch in numbers, in `summary`; the place is the next epoch's start from here on.
+        """Sums the epoch up in `summary`, and moves the place to the start of the next.
 
         Returns:
             Whether the number that is monitored is the best so far.
@@ -143,7 +143,7 @@ class Run:
             self.keeper.confirm(self.position)
 
     def snapshot(self) -> Snapshot:
-        """What a checkpoint holds of the run as it stands, its numbers fetched and looked at."""
+        """What a checkpoint holds of the run as it stands, its numbers fetched."""
         self.fetch()
         memory = {
             "place": list(self.place),
@@ -164,7 +164,7 @@ class Run:
         self.log.close()
 
     def _step_through(self, source: Source) -> None:
-        """One step a batch."""
+        """Makes one step for each batch."""
         is_checked = False
         for batch, place in source:
             is_checked = is_checked or check_batch(batch)
@@ -182,7 +182,7 @@ class Run:
                 break
 
     def _scan_batches(self, scan: EpochScan) -> None:
-        """Steps in a compiled loop, as many at once as take a short time."""
+        """Makes steps in a compiled loop, as many at once as take a short time."""
         if self.place.batch < scan.batches and not self._monitor_is_known:
             self._check_monitor(scan.batch(self.epoch, self.place.batch))
         while self.place.batch < scan.batches and not self.stopped:
@@ -242,14 +242,14 @@ class Run:
         return self.step.guard is not None or self.step.debug is not None or self.keeper is not None
 
     def _check_monitor(self, batch: PyTree) -> None:
-        """Before the first step: whether there will be a number of the name that is monitored."""
+        """Refuses, before the first step, a `monitor` that no number will have as its name."""
         if not self._monitor_is_known:
             name = self.plateau.name
             self.plateau.check(names_before_training(self.step, self.state, batch, self.eval_fn, name))
             self._monitor_is_known = True
 
     def _evaluated(self, eval_fn: EvalFn, names: set[str]) -> dict[str, float]:
-        """What `eval_fn` returns; said once where it takes the place of one of the epoch's own `names`."""
+        """What `eval_fn` returns; warns once where it replaces one of the epoch's own `names`."""
         numbers = evaluated(eval_fn, self.state)
         replaced = sorted(names & numbers.keys() - self._replaced_names)
         self._replaced_names |= set(replaced)

@@ -1,4 +1,4 @@
-"""When a run saves, and what it does where that fails."""
+"""When a run is saved, and what happens where that fails."""
 
 import contextlib
 import math
@@ -46,7 +46,7 @@ class Saveable(Protocol):
     log: JsonlLog
 
     def snapshot(self) -> Snapshot:
-        """The run as it stands, its numbers fetched and looked at."""
+        """The run as it stands, its numbers fetched."""
         ...
 
 

@@ -49,8 +49,8 @@ def dp_sgd(
         random_loss: Whether the loss takes a key.
         sampling: `"poisson"`: the batches must be those of a `jgd.PoissonLoader` of this `expected_batch_size`, or
             other `jgd.gradients.PoissonSample`s; for any others what was spent is not what `private_epsilon` says.
-            `"own"`: any batches. That every example is in each of them with one probability, whatever becomes of the
-            others, is then your word.
+            `"own"`: any batches. You then vouch that every example is in each of them with the same probability,
+            independently of the others.
         options: As for `jgd.make_step`: `on_nonfinite`, `donate`, `norms`, `guard`.
 
     Returns:
@@ -59,7 +59,7 @@ def dp_sgd(
         not private.
 
     Raises:
-        TypeError: A batch is no Poisson sample.
+        TypeError: A batch is not a Poisson sample.
         ValueError: It has another expected size. As for `jgd.gradients.private_grad` and `jgd.make_step`.
 
     Examples:
@@ -97,7 +97,7 @@ def dp_sgd(
 
 
 def _on_samples(gradient: Callable[..., Any], expected: float) -> Callable[..., Any]:
-    """The gradient, of batches that were drawn as the accounting supposes."""
+    """The gradient, for batches that are Poisson samples, as the accounting supposes."""
 
     def of_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
         grad_fn = gradient(loss_fn)

@@ -1,4 +1,4 @@
-"""What the parts of an accumulated batch count for."""
+"""The weights of the parts of an accumulated batch."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,10 +14,11 @@ LossWeight = Literal["examples", "parts"] | Callable[[PyTree], Any] | None
 
 
 def part_weights(weight: LossWeight, batch: PyTree, count: int) -> Array | None:
-    """What each of `count` parts of a batch counts for, `[count]`; None where they are alike.
+    """The weight of each of `count` parts of a batch, `[count]`; None where they are equal.
 
     Raises:
-        TypeError, ValueError: The function returns no real scalar; the batch is `Padded`, and nothing was said.
+        TypeError, ValueError: The function returns something else than a real scalar; the batch is `Padded`, and
+            there is no `loss_weight`.
     """
     if weight is None and isinstance(batch, Padded):
         raise ValueError(

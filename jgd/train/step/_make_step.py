@@ -61,7 +61,7 @@ class Step:
 
     @property
     def guard(self) -> Guard | None:
-        """What it does about trouble."""
+        """What it does about NaN, overflow and spikes."""
         return self.options.guard
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
@@ -88,7 +88,7 @@ class Step:
         return state, metrics
 
     def outcome(self, metrics: Mapping[str, PyTree], bad_leaf: Array | int) -> Array | int:
-        """What came of a step, or of several: the bits of the guard's `event`, or without a guard `bad_leaf`."""
+        """The outcome of a step, or of several: the bits of the guard's `event`, or without a guard `bad_leaf`."""
         return bad_leaf if self.options.guard is None else metrics["event"]
 
     def has_stopped(self, outcome: int) -> bool:
@@ -185,9 +185,9 @@ def make_step(
         how noisy they are.
 
     Raises:
-        ValueError, TypeError: When made: an option that cannot be. When first called: a loss that is no scalar, that
-            returns aux unasked, a batch that `accumulate` does not divide, a state that was made for another rule; see
-            the message.
+        ValueError, TypeError: When made: an invalid option. When first called: a loss that is not a scalar, that
+            returns aux without `has_aux`, a batch that `accumulate` does not divide, a state that was made for another
+            rule; see the message.
         UserWarning: When first called: the state was made for an optimizer with other numbers. Those that
             `jgd.get_hyperparams` shows are taken from the state.
         NonFiniteError: A `FloatingPointError`; see `on_nonfinite`. It names the leaf and the step.
@@ -222,7 +222,7 @@ def make_step(
 
 
 def _noting(known: set[tuple[int, ...]], advance: Advance) -> Advance:
-    """`advance`, which notes what kind of batch it is traced with; the program has no part in it."""
+    """`advance`, which notes the ranks of the batches that it is traced with; the program stays the same."""
 
     @functools.wraps(advance)
     def noted(state: TrainState, batch: PyTree, running: Any) -> Any:
@@ -255,7 +255,7 @@ def running_beside(state: TrainState) -> Any:
 
 
 def check_state(state: Any, optimizer: GradientTransformation) -> None:
-    """Refuses what is no training state, one whose memory an earlier step has reused, and one of another optimizer.
+    """Refuses anything but a training state, one whose memory an earlier step has reused, and one of another optimizer.
 
     Raises:
         TypeError: It is no `TrainState`.

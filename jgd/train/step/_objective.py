@@ -1,4 +1,4 @@
-"""Calling the user's loss: with the arguments that the state asks for, and a check of what it returns."""
+"""The user's loss: called with the arguments that the state asks for, and what it returns checked."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ GradientFn = Callable[[PyTree, PyTree, Any], Any]
 
 
 class Evaluated(NamedTuple):
-    """What one batch gave."""
+    """Loss and gradients of one batch."""
 
     loss: Array
     grads: PyTree
@@ -104,14 +104,14 @@ def grad_of(objective: Callable[[PyTree], Array], scale: Array | None) -> Callab
 
 
 def checked_gradient(gradient: Callable[[LossFn], GradientFn], loss_fn: LossFn) -> GradientFn:
-    """What `gradient` makes of a loss, its result checked.
+    """The gradient function that `gradient` makes of a loss, with its result checked.
 
     Returns:
         `grad_fn(params, batch, key) -> (loss, grads, metrics)`.
 
     Raises:
-        TypeError: `gradient` returned no function; what that returned is no such triple.
-        ValueError: The gradients are no tree like the params.
+        TypeError: `gradient` did not return a function, or that did not return such a triple.
+        ValueError: The gradients are not a tree like the params.
     """
     grad_fn = gradient(lambda params, *rest: loss_fn(as_loss_sees(params), *rest))
     if not callable(grad_fn):

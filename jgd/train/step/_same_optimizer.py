@@ -83,7 +83,7 @@ def check_same_optimizer(step: Array, optimizer: GradientTransformation) -> None
 
 @contextlib.contextmanager
 def explain_foreign_state(optimizer: GradientTransformation, params: PyTree, opt_state: PyTree) -> Iterator[None]:
-    """Says that a state is another optimizer's where that is why an update fails.
+    """Turns the error of an update into one that says that the state is another optimizer's, where that is the cause.
 
     Raises:
         ValueError: The update failed, and the state has another structure than `optimizer.init` makes.
@@ -151,7 +151,7 @@ def _compare(name: str, a: Any, b: Any, visited: set[tuple[int, int]], by_name: 
 
 
 def _unwrapped(value: Any) -> Any:
-    """A function as it was written; the parts of one that was bound or filled in."""
+    """The function behind wrappers; the parts of a method or a partial."""
     if isinstance(value, types.MethodType):
         return value.__func__, value.__self__
     if isinstance(value, functools.partial):
@@ -162,7 +162,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _parts(name: str, value: Any) -> list[tuple[str, Any]]:
-    """What an object is made of, by name; nothing where that is not known."""
+    """The parts of an object by name; none where they are not known."""
     if isinstance(value, Mapping):
         return [(str(key), value[key]) for key in sorted(value, key=str)]
     if isinstance(value, tuple | list):
@@ -221,6 +221,6 @@ def _content(cell: Any) -> Any:
 
 
 def _program(code: types.CodeType) -> tuple[Any, ...]:
-    """What a function does, wherever it stands: a lambda written twice is the same one."""
+    """A function's program, wherever it was defined: a lambda written twice is the same."""
     consts = tuple(_program(item) if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts)
     return code.co_code, code.co_names, code.co_freevars, consts

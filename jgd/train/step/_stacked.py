@@ -1,4 +1,4 @@
-"""What is no batch, or no stack of them."""
+"""Checks of a batch, and of a stack of batches."""
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +29,14 @@ def ranks_of(batch: PyTree) -> tuple[int, ...]:
 
 
 def check_stacked(batches: PyTree, known: set[tuple[int, ...]]) -> None:
-    """Refuses what has no axis of steps in front.
+    """Refuses batches without an axis of steps in front.
 
     Args:
         batches: What `scan_steps` was given.
         known: The ranks of the batches that the step was called with so far.
 
     Raises:
-        TypeError: A leaf is no array.
+        TypeError: A leaf is not an array.
         ValueError: The leaves do not agree in how many steps they hold, hold none, or have the axes of one batch.
     """
     check_batch("scan_steps", batches, "batches")
