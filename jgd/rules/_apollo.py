@@ -42,6 +42,7 @@ from jgd.core import (
     Slots,
     StateDtype,
     TreeOrFunction,
+    check_choice,
     debias,
     fixed_int,
     lift,
@@ -142,8 +143,7 @@ def apollo(
         >>> print(state.slots["mu"].shape)
         (1, 2, 1)
     """
-    if scale_type not in ("channel", "tensor"):
-        raise ValueError(f"apollo: scale_type must be 'channel' or 'tensor'; got {scale_type!r}.")
+    check_choice("apollo", "scale_type", scale_type, Literal["channel", "tensor"])
     rank = fixed_int("apollo", "rank", rank, least=1)
     adam = plain_adam(eps_uncorrected=True)
 

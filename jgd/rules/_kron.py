@@ -49,6 +49,7 @@ from jgd.core import (
     SlotDtype,
     Slots,
     StateDtype,
+    check_choice,
     debias,
     fixed_int,
     root,
@@ -60,7 +61,8 @@ from jgd.core import (
 from jgd.rules.matrices._preconditioners import along_axes, gram, solved_along_axes
 from jgd.rules.parts._weight_decay import DecayForm, lift_decayed
 
-MemorySaveMode = Literal["smart_one_diag", "one_diag", "all_diag"] | None
+SavedAxes = Literal["smart_one_diag", "one_diag", "all_diag"]
+MemorySaveMode = SavedAxes | None
 Probe = Callable[[Array, tuple[int, ...], Any], Array]
 show_by_name(globals(), "MemorySaveMode", "Probe")
 
@@ -90,13 +92,6 @@ def precond_update_prob_schedule(
         [1.0, 1.0, 0.37, 0.03]
     """
     return lambda step: jnp.clip(max_prob * jnp.exp(-decay * (step - flat_start)), min_prob, max_prob)
-
-
-def check_memory_save_mode(mode: str | None) -> None:
-    """Raises a ValueError for a name that is not one of `MemorySaveMode`."""
-    known = (None, "smart_one_diag", "one_diag", "all_diag")
-    if mode not in known:
-        raise ValueError(f"kron: memory_save_mode must be one of {', '.join(map(repr, known))}; got {mode!r}.")
 
 
 def kron_rule(
@@ -266,7 +261,8 @@ def kron(
         >>> print(jnp.sign(jnp.diag(updates)))
         [-1. -1.]
     """
-    check_memory_save_mode(memory_save_mode)
+    if memory_save_mode is not None:
+        check_choice("kron", "memory_save_mode", memory_save_mode, SavedAxes)
     if preconditioner_update_probability is None:
         preconditioner_update_probability = precond_update_prob_schedule()
 

@@ -30,7 +30,6 @@ References:
 """
 
 import math
-from typing import get_args
 
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers as MuonDimensionNumbers
@@ -54,13 +53,6 @@ from jgd.rules.matrices._axes import as_matrices, from_matrices
 from jgd.rules.matrices._lift import adamw_beside, lift_beside_adamw
 from jgd.rules.matrices._newton_schulz import NS_COEFFS, NSCoeffs, Preconditioning, check_coeffs
 from jgd.rules.matrices._orthogonal_momentum import Like, OrthogonalMomentum, matrix_rule, shape_scale
-
-
-def check_like(owner: str, like: str | None) -> None:
-    """Raises a ValueError for a name that is not one of `Like`."""
-    if like is not None and like not in get_args(Like):
-        known = ", ".join(repr(name) for name in get_args(Like))
-        raise ValueError(f"{owner}: like must be None or one of {known}; got {like!r}.")
 
 
 def muon_rule(axes: MuonDimensionNumbers, decays: bool, momentum: OrthogonalMomentum, adaptive: bool = False) -> Rule:
@@ -159,7 +151,8 @@ def muon(
          [-0.   -0.11]]
     """
     check_choice("muon", "preconditioning", preconditioning, Preconditioning)
-    check_like("muon", like)
+    if like is not None:
+        check_choice("muon", "like", like, Like)
     orthogonal_momentum = OrthogonalMomentum(like, ns_steps, nesterov, preconditioning, ns_dtype)
     hyperparams = {
         "learning_rate": learning_rate,

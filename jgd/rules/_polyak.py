@@ -17,7 +17,19 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, Hyper, LayoutLike, Optimizer, ScalarOrSchedule, Slots, StateDtype, TreeRule, lift, squares
+from jgd.core import (
+    Array,
+    Hyper,
+    LayoutLike,
+    Optimizer,
+    ScalarOrSchedule,
+    Slots,
+    StateDtype,
+    TreeRule,
+    check_choice,
+    lift,
+    squares,
+)
 
 
 def polyak_rule(positive: bool) -> TreeRule:
@@ -79,7 +91,6 @@ def polyak_sgd(
         >>> print(params + updates)  # half of the way to the minimum of a parabola
         [1.5]
     """
-    if variant not in RULES:
-        raise ValueError(f"polyak_sgd: variant must be one of {', '.join(map(repr, RULES))}; got {variant!r}.")
+    check_choice("polyak_sgd", "variant", variant, Literal["sps", "sps+"])
     hyperparams = {"max_learning_rate": max_learning_rate, "scaling": scaling, "f_min": f_min, "eps": eps}
     return lift(RULES[variant], hyperparams, name="polyak_sgd", state_dtype=state_dtype, layout=layout)

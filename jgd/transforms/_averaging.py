@@ -10,7 +10,18 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jgd.core import Array, GradientTransformation, Hyper, Optimizer, ScalarOrSchedule, Slots, Wrapper, debias, wrap
+from jgd.core import (
+    Array,
+    GradientTransformation,
+    Hyper,
+    Optimizer,
+    ScalarOrSchedule,
+    Slots,
+    Wrapper,
+    check_choice,
+    debias,
+    wrap,
+)
 
 
 def _weight(kind: str, hyper: Hyper, step: Array) -> Array:
@@ -66,8 +77,7 @@ def average_params(
         >>> print(params, jgd.eval_params(state, params))  # the mean of 0, 1, 2 and 3
         3.0 1.5
     """
-    if kind not in ("ema", "polyak"):
-        raise ValueError(f"average_params: kind must be 'ema' or 'polyak'; got {kind!r}.")
+    check_choice("average_params", "kind", kind, Literal["ema", "polyak"])
 
     def after(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
         del grad
