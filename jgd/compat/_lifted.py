@@ -145,7 +145,7 @@ def _with_reason(
         if not needed:
             raise
         raise TypeError(
-            f"{name}: it needs the value of {' and of '.join(needed)} in Python, so that this cannot be data. Call"
+            f"{name}: it needs the value of {' and of '.join(needed)} in Python, so it cannot be data. Call"
             f" lift with static={tuple(needed)!r}."
         ) from error
 

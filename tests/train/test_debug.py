@@ -258,7 +258,7 @@ def test_what_is_no_path(call):
         TypeError, match=r"\w+: \w+ must be (a path, as text or pathlib.Path; got a int|.* or a path; got 3)"
     ):
         call(3)
-    with pytest.raises(ValueError, match=r"\w+: \w+='' is no path"):
+    with pytest.raises(ValueError, match=r"\w+: \w+='' is not a path"):
         call("")
 
 

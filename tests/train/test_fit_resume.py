@@ -102,7 +102,7 @@ def test_a_changed_learning_rate_is_told_of_and_may_be_chosen(tmp_path, caplog):
     state, history = fit(tmp_path, start(0.5), epochs=1, resume=False)
     assert int(state.step) == 3
     (text,) = history["notices"]
-    assert text == "begun anew; of the checkpoints in the folder, 3 are of other runs and stay."
+    assert text == "a new run; the folder holds 3 checkpoints of other runs, which stay."
 
 
 def test_what_the_run_itself_has_changed_is_no_difference(tmp_path):
@@ -192,8 +192,8 @@ def test_a_state_that_was_trained_elsewhere_is_not_dropped_in_silence(tmp_path):
 @pytest.mark.parametrize(("options", "again", "reason"), [
     ({"epochs": 2}, {}, "2 epochs are done."),
     ({"epochs": 2}, {"epochs": 1}, "2 epochs are done, and epochs=1."),
-    ({"epochs": 9, "patience": 1, "min_delta": 1e9}, {}, r"loss had not got better for 1 epochs (early_stopping)."),
-    ({"epochs": 9, "tol": 1e9}, {"tol": 2e9}, "the gradient norm had come down to tol=2e+09."),
+    ({"epochs": 9, "patience": 1, "min_delta": 1e9}, {}, r"loss had not improved for 1 epochs (early_stopping)."),
+    ({"epochs": 9, "tol": 1e9}, {"tol": 2e9}, "the gradient norm had reached tol=2e+09."),
 ])  # fmt: skip
 def test_a_run_that_was_over_says_so(tmp_path, caplog, options, again, reason):
     state, history = fit(tmp_path, **options)

@@ -135,7 +135,7 @@ def test_the_folder_is_found_from_the_home_and_its_parents_are_made(tmp_path, mo
 
 @pytest.mark.parametrize(("given", "kind", "message"), [
     (3, TypeError, r"fit: log_dir must be .*; got a int"),
-    ("", ValueError, r"fit: log_dir='' is no path"),
+    ("", ValueError, r"fit: log_dir='' is not a path"),
     ("file", OSError, r"fit: log_dir: cannot make the folder .*file \(File exists\)\."),
     ("file/in", OSError, r"fit: log_dir: cannot make the folder .*file/in \(Not a directory\)\."),
     ("taken", OSError, r"fit: log_dir: cannot write .*history.jsonl \(Is a directory\)\."),

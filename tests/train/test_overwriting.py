@@ -77,13 +77,13 @@ def web_app(folder):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(("make", "message"), [
-    (thesis, r"the folder .*place is no checkpoint, and is left as it is, .* it holds thesis.tex. Give a name"),
-    (run, r"is no checkpoint, .* it holds the checkpoints of a run, 000000-step-1\."),
-    (orbax_folder, r"is no checkpoint, .* it holds .*_METADATA"),
-    (one_with_notes, r"it also holds what is no part of it: notes.txt"),
-    (one_with_notes_within, r"it also holds what is no part of it: state/notes.txt"),
-    (one_that_is_damaged, r"holds no checkpoint of jgd's that is whole, and is left as it is"),
-    (web_app, r"it also holds what is no part of it: index.html"),
+    (thesis, r"the folder .*place is not a checkpoint, and is left as it is, .* it holds thesis.tex. Give a name"),
+    (run, r"is not a checkpoint, .* it holds the checkpoints of a run, 000000-step-1\."),
+    (orbax_folder, r"is not a checkpoint, .* it holds .*_METADATA"),
+    (one_with_notes, r"it also holds other files: notes.txt"),
+    (one_with_notes_within, r"it also holds other files: state/notes.txt"),
+    (one_that_is_damaged, r"does not hold an intact checkpoint of jgd, and is left as it is"),
+    (web_app, r"it also holds other files: index.html"),
     (lambda place: place.write_text("in the way"), r"place is a file, and is left as it is; expected a folder"),
     (lambda place: place.symlink_to(place), r"place"),
 ])  # fmt: skip
@@ -107,7 +107,7 @@ def test_a_checkpoint_of_a_run_is_not_replaced(tmp_path):
 def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch, path):
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner" if path != "inner/.." else tmp_path)
-    with pytest.raises((FileExistsError, ValueError), match=r"working folder|is no path"):
+    with pytest.raises((FileExistsError, ValueError), match=r"working folder|is not a path"):
         jgd.save_checkpoint(path, state_at(1), overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["inner"]
 
@@ -142,7 +142,7 @@ def test_all_ways_to_name_a_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("path", "state", "message"), [
     (3, "state", r"save_checkpoint: path must be a path, as text or pathlib.Path; got a int"),
     (b"x", "state", r"save_checkpoint: path must be a path, .*; got a bytes"),
-    ("a\0b", "state", r"save_checkpoint: path='a\\x00b' is no path"),
+    ("a\0b", "state", r"save_checkpoint: path='a\\x00b' is not a path"),
     ("~nobody-of-that-name/x", "state", r"save_checkpoint: path='~nobody-of-that-name/x': that user has no home"),
     ("x", OPTIMIZER, r"save_checkpoint: state: the leaf at .init is a function, not an array"),
     ("x", None, r"save_checkpoint: state must be a TrainState or another tree of arrays; got None"),
@@ -168,7 +168,7 @@ def test_flags_are_true_or_false(tmp_path, flag):
 def test_a_folder_that_appears_while_it_is_being_written_is_left_alone(tmp_path, monkeypatch, overwrite):
     place, save = tmp_path / "one", np.savez
     monkeypatch.setattr(np, "savez", lambda *args, **arrays: (thesis(place), save(*args, **arrays)))
-    with pytest.raises(CheckpointError, match=r"not empty|no checkpoint of jgd's"):
+    with pytest.raises(CheckpointError, match=r"not empty|intact checkpoint of jgd"):
         jgd.save_checkpoint(place, state_at(1), overwrite=overwrite)
     assert (place / "thesis.tex").read_text() == "ten years"
     assert [path.name for path in tmp_path.iterdir()] == ["one"]

@@ -141,7 +141,7 @@ def test_what_is_no_tree_of_arrays(tmp_path, like, message):
 def test_a_checkpoint_of_another_tree_holds_no_params(tmp_path):
     path = jgd.save_checkpoint(tmp_path / "one", PARAMS)
     assert jgd.restore_checkpoint(path, PARAMS)["w"].tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="holds no TrainState, and so no params of one"):
+    with pytest.raises(ValueError, match="holds another tree than a TrainState, so it has no params"):
         jgd.restore_params(path, PARAMS)
 
 

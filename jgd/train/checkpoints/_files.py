@@ -121,11 +121,11 @@ def check_replaceable(folder: Path) -> None:
     except CheckpointError as error:
         held = listed(path.name for path in folder.iterdir())
         raise FileExistsError(
-            f"the folder {folder} holds no checkpoint of jgd's that is whole, and is left as it is: it holds {held}."
+            f"the folder {folder} does not hold an intact checkpoint of jgd, and is left as it is: it holds {held}."
         ) from error
     if others := [name for name in _files_in(folder) if name not in files and name != _MANIFEST]:
         raise FileExistsError(
-            f"the checkpoint {folder} is left as it is, since it also holds what is no part of it: {listed(others)}."
+            f"the checkpoint {folder} is left as it is, since it also holds other files: {listed(others)}."
         )
     if "extra" in record:
         raise FileExistsError(

@@ -150,7 +150,7 @@ def restore_params(path: str | Path, like: PyTree, model_state: PyTree = None) -
         check_leaves("restore_params", "like" if name == "params" else name, tree)
     source, contents, _ = _find("restore_params", path)
     if not any(name.split(".")[0] == "params" for name in contents.record["leaves"]):
-        raise ValueError(f"restore_params: {source} holds no TrainState, and so no params of one.")
+        raise ValueError(f"restore_params: {source} holds another tree than a TrainState, so it has no params.")
     for name, tree in parts.items():
         saved = {leaf: table for leaf, table in contents.record["leaves"].items() if leaf.split(".")[0] == name}
         check_fits(source, saved, {name: tree}, f"the tree of {name}")
@@ -195,7 +195,7 @@ def _refuse_occupied(target: Path, overwrite: bool) -> None:
     if not is_checkpoint(target):
         several = " the checkpoints of a run," if numbered(target) else ""
         raise FileExistsError(
-            f"save_checkpoint: the folder {target} is no checkpoint, and is left as it is, with overwrite=True too:"
+            f"save_checkpoint: the folder {target} is not a checkpoint, and is left as it is, also with overwrite=True:"
             f" it holds{several} {listed(inside)}. Give a name that is free, such as {target / 'checkpoint'}."
         )
     check_replaceable(target)

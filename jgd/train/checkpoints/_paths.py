@@ -22,7 +22,7 @@ def as_path(owner: str, argument: str, value: str | os.PathLike[str]) -> Path:
     if not isinstance(text, str):
         raise TypeError(f"{owner}: {argument} must be a path, as text or pathlib.Path; got a {type(value).__name__}.")
     if not text or "\0" in text:
-        raise ValueError(f"{owner}: {argument}={text!r} is no path; expected the name of a file or folder.")
+        raise ValueError(f"{owner}: {argument}={text!r} is not a path; expected the name of a file or folder.")
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:

@@ -42,7 +42,7 @@ def resume_run(run: Run, memory: Mapping[str, Any], path: Path, warnings: list[s
     if run.stopped or run.place.epoch >= run.settings.end:
         run.notices.warn(
             f"nothing is left to do: {_why_over(run)}. The state returned is that of the checkpoint. To train on,"
-            " ask for more epochs, another checkpoint_dir or resume=False."
+            " pass more epochs, another checkpoint_dir or resume=False."
         )
 
 
@@ -65,16 +65,16 @@ def _recall_best(run: Run) -> None:
 def note_what_is_unused(run: Run, is_new: bool) -> None:
     """Tells the user at the start which options and checkpoints have no effect."""
     if is_new and (others := len(run.saver.paths())):
-        run.notices.tell(f"begun anew; of the checkpoints in the folder, {others} are of other runs and stay.")
+        run.notices.tell(f"a new run; the folder holds {others} checkpoints of other runs, which stay.")
     if not run.plateau.active and (run.plateau.monitor != "loss" or run.plateau.min_delta):
         run.notices.warn("monitor and min_delta have no effect without patience or restore_best.")
 
 
 def _why_over(run: Run) -> str:
     if run.stopped == "converged":
-        return f"the gradient norm had come down to tol={run.settings.tol:g}"
+        return f"the gradient norm had reached tol={run.settings.tol:g}"
     if run.stopped:
-        return f"{run.plateau.name} had not got better for {run.plateau.patience} epochs ({run.stopped})"
+        return f"{run.plateau.name} had not improved for {run.plateau.patience} epochs ({run.stopped})"
     done, asked = (epoch - run.settings.first_epoch for epoch in (run.place.epoch, run.settings.end))
     return f"{done} epochs are done" + ("" if done == asked else f", and epochs={asked}")
 

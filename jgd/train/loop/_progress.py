@@ -19,7 +19,7 @@ class Progress:
     """
 
     def __init__(self, shown: bool, epochs: int):
-        tqdm = require("tqdm.auto", "train", "the progress bar of fit (progress=False does without)") if shown else None
+        tqdm = require("tqdm.auto", "train", "the progress bar of fit (progress=False needs none)") if shown else None
         self._tqdm = tqdm
         self._draws = tqdm is not None and (_is_for_notebooks(tqdm.tqdm) or _is_terminal(sys.stderr))
         self._epochs = epochs
