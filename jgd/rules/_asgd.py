@@ -21,6 +21,7 @@ References:
 import jax.numpy as jnp
 
 from jgd.core import NOT_NEGATIVE, Array, Hyper, LayoutLike, Mask, Optimizer, Rule, ScalarOrSchedule, Slots, StateDtype
+from jgd.rules.parts._slots import initial_param
 from jgd.rules.parts._weight_decay import lift_decayed
 
 
@@ -39,7 +40,7 @@ def _rates(hyper: Hyper, step: Array) -> Hyper:
     return hyper | {"eta": eta, "ax_weight": 1 / jnp.maximum(before - hyper["t0"], 1)}
 
 
-ASGD = Rule(asgd_update, slots={"average": lambda param: param}, needs_params=True, prepare=_rates, exact=("average",))
+ASGD = Rule(asgd_update, slots={"average": initial_param}, needs_params=True, prepare=_rates, exact=("average",))
 
 
 def asgd(

@@ -34,6 +34,7 @@ from jgd.core import (
     lift,
     zeros,
 )
+from jgd.rules.parts._slots import initial_param
 from jgd.rules.parts._weight_decay import coupled_decay
 
 
@@ -97,7 +98,7 @@ def cocob(
     """
     check_hyperparam("cocob", "eps", eps, changes=False)
     slots = dict.fromkeys(("cumulative_gradients", "subgradients", "reward"), zeros)
-    slots |= {"init_particles": lambda param: param, "scale": full(eps)}
+    slots |= {"init_particles": initial_param, "scale": full(eps)}
     # Each step computes the params from the slots: an error in the slots is one in the params.
     rule = Rule(cocob_update, slots=slots, needs_params=True, supports_complex=False, exact=tuple(slots))
     return lift(

@@ -42,7 +42,7 @@ from jgd.core import (
     show_by_name,
     sum_of_squares,
 )
-from jgd.rules.parts._slots import same, zero
+from jgd.rules.parts._slots import initial_param, zero
 from jgd.rules.parts._weight_decay import coupled_decay
 
 _KINDS = ("distance", "learning_rate", "heuristic")
@@ -76,7 +76,9 @@ def dog_rule(kind: str, init: Any) -> TreeRule:
         return zero(params) + length
 
     scalars = {"max_dist": first_distance, "sum_sq_norm_grads": zero}
-    return TreeRule(update, slots={"init_params": same}, scalars=scalars, needs_params=True, exact=("init_params",))
+    return TreeRule(
+        update, slots={"init_params": initial_param}, scalars=scalars, needs_params=True, exact=("init_params",)
+    )
 
 
 def ldog_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:
@@ -96,7 +98,7 @@ def ldog_rule(share: Any) -> Rule:
         return (share * (1 + global_norm(param))).astype(jnp.finfo(param.dtype).dtype)
 
     slots: dict[str, Callable[[Array], Array]]
-    slots = {"init_params": same, "max_dist": first_distance, "sum_sq_norm_grads": real_zero}
+    slots = {"init_params": initial_param, "max_dist": first_distance, "sum_sq_norm_grads": real_zero}
     return Rule(ldog_update, slots=slots, kind="leaf", needs_params=True, exact=tuple(slots))
 
 
@@ -116,7 +118,9 @@ def dowg_rule(init_estim: Any) -> TreeRule:
         return deltas, {**slots, "estim_sq_dist": estim_sq_dist, "weighted_sq_norm_grads": weighted_sum_sq}
 
     scalars = {"estim_sq_dist": lambda params: full(init_estim)(zero(params)), "weighted_sq_norm_grads": zero}
-    return TreeRule(update, slots={"init_params": same}, scalars=scalars, needs_params=True, exact=("init_params",))
+    return TreeRule(
+        update, slots={"init_params": initial_param}, scalars=scalars, needs_params=True, exact=("init_params",)
+    )
 
 
 def dog(

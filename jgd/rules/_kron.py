@@ -103,7 +103,7 @@ def kron_rule(
         """The shape that the preconditioner sees, at least one axis."""
         if len(shape) <= 2 or not merge:
             return shape or (1,)
-        # The author's choice of where to cut, which looks at signed differences.
+        # The author's choice of where to cut, which compares signed differences.
         last, first = (math.prod(shape[:-1]), shape[-1]), (shape[0], math.prod(shape[1:]))
         return last if last[1] - last[0] <= first[1] - first[0] else first
 

@@ -31,6 +31,7 @@ from jgd.core import (
     real_zeros,
     zeros,
 )
+from jgd.rules.parts._slots import initial_param
 from jgd.rules.parts._weight_decay import lift_decayed
 
 
@@ -49,7 +50,7 @@ def prepare(hyper: Hyper, step: Array) -> Hyper:
     return hyper | {"weight": (hyper["learning_rate"] + hyper["eps"]) * jnp.sqrt(step.astype(hyper["eps"].dtype))}
 
 
-SLOTS = {"grad_sum_sq": real_zeros, "s": zeros, "x0": lambda param: param}
+SLOTS = {"grad_sum_sq": real_zeros, "s": zeros, "x0": initial_param}
 # Each step computes the params from the slots: an error in the slots is one in the params.
 MADGRAD = Rule(madgrad_update, slots=SLOTS, needs_params=True, prepare=prepare, exact=tuple(SLOTS))
 

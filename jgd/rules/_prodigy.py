@@ -43,7 +43,7 @@ from jgd.core import (
     real_zeros,
     zeros,
 )
-from jgd.rules.parts._slots import same, zero
+from jgd.rules.parts._slots import initial_param, zero
 from jgd.rules.parts._weight_decay import choose_decaying
 
 
@@ -84,7 +84,7 @@ def prodigy_rule(
         more = {"rate": hyper["learning_rate"] * correction} | ({} if has_beta3 else {"b3": jnp.sqrt(hyper["b2"])})
         return {"growth_rate": jnp.asarray(jnp.inf, hyper["b2"].dtype)} | hyper | more
 
-    slots = {"exp_avg": zeros, "exp_avg_sq": real_zeros, "grad_sum": zeros, "params0": same}
+    slots = {"exp_avg": zeros, "exp_avg_sq": real_zeros, "grad_sum": zeros, "params0": initial_param}
 
     def start_at_first(params: list[Array]) -> Array:
         return zero(params) + estim_lr0

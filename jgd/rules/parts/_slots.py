@@ -1,16 +1,16 @@
-"""First values of slots, for rules that run on the whole tree at once."""
+"""First values of slots."""
 
 import jax.numpy as jnp
 
 from jgd.core import Array
 
 
-def same(param: Array) -> Array:
-    """A slot that keeps the first params."""
+def initial_param(param: Array) -> Array:
+    """A slot that starts as the param."""
     return param
 
 
 def zero(params: list[Array]) -> Array:
-    """A number for the whole tree, zero at first."""
+    """A slot of the whole tree that starts as the number zero."""
     del params
     return jnp.zeros(())
