@@ -14,7 +14,7 @@ from jgd.core._arguments import shown
 from jgd.core._checks import path_text
 from jgd.core._types import PyTree, is_array, is_traced
 
-_VALUE_ASKED = (
+_VALUE_NEEDED = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
@@ -58,7 +58,7 @@ def looking_up(hyper: Mapping[str, Any], slots: Mapping[str, Any]) -> Iterator[N
         yield
     except KeyError as error:
         numbers = ", ".join(repr(key) for key in hyper if not key.startswith("1-")) or "none"
-        text = f"looks up {error}, which there is not. Hyperparameters: {numbers}; slots: {_known(slots)}"
+        text = f"looks up {error}, which there is not. Hyperparameters: {numbers}; slots: {_listed(slots)}"
         raise MistakeError(MissingNameError, text) from error
 
 
@@ -75,12 +75,12 @@ def telling(owner: str, function: str, paths: Sequence[Any] = ()) -> Iterator[No
         if str(error).startswith(f"{owner}:"):  # told already, of a function inside of this one
             raise
         leaf = getattr(error, "leaf", None)
-        told = f"{owner}:{_places(paths if leaf is None else [paths[leaf]])} {function}"
+        where = f"{owner}:{_places(paths if leaf is None else [paths[leaf]])} {function}"
         if isinstance(error, MistakeError):
-            raise error.error(f"{told} {error.text}.") from error.__cause__
-        if isinstance(error, _VALUE_ASKED):
-            raise TypeError(f"{told} {_TRACED}.") from error
-        error.add_note(f"{told} raised this {type(error).__name__}.")
+            raise error.error(f"{where} {error.text}.") from error.__cause__
+        if isinstance(error, _VALUE_NEEDED):
+            raise TypeError(f"{where} {_TRACED}.") from error
+        error.add_note(f"{where} raised this {type(error).__name__}.")
         raise
 
 
@@ -108,7 +108,7 @@ def check_prepared(hyper: Any) -> dict[str, Any]:
 
 
 def check_returned(
-    found: Any, grad: Any, given: Mapping[str, Any], *, result: str = "delta", every_slot: bool = True
+    returned: Any, grad: Any, old_slots: Mapping[str, Any], *, result: str = "delta", every_slot: bool = True
 ) -> tuple[Any, Mapping[str, Any]]:
     """What the formula of one leaf returned: a delta like the gradient, and the slots that it was given.
 
@@ -117,26 +117,26 @@ def check_returned(
     Raises:
         MistakeError: It is not.
     """
-    delta, slots = _pair(found, result)
-    expected = given if every_slot else {name: value for name, value in given.items() if name in slots}
-    check_names(slots, expected, declared=given)
+    delta, slots = _delta_and_slots(returned, result)
+    expected = old_slots if every_slot else {name: value for name, value in old_slots.items() if name in slots}
+    check_names(slots, expected, declared=old_slots)
     for name, value in expected.items():
         check_like(f"the slot {name!r}", slots[name], value)
     return check_delta(delta, grad, what=f"the {result}"), slots
 
 
 def check_all_returned(
-    found: Any, grads: Sequence[Any], given: Mapping[str, Any], scalars: Sequence[str]
+    returned: Any, grads: Sequence[Any], old_slots: Mapping[str, Any], scalars: Sequence[str]
 ) -> tuple[Any, Mapping[str, Any]]:
     """As `check_returned`, for rules that see all leaves: lists of deltas and of slots, and single arrays (`scalars`).
 
     Raises:
         MistakeError: It is not.
     """
-    deltas, slots = _pair(found, "deltas")
-    check_names(slots, given)
+    deltas, slots = _delta_and_slots(returned, "deltas")
+    check_names(slots, old_slots)
     _check_list("deltas", deltas, len(grads))
-    for name, value in given.items():
+    for name, value in old_slots.items():
         if name in scalars:
             check_like(f"the slot {name!r}", slots[name], value)
             continue
@@ -146,16 +146,16 @@ def check_all_returned(
     return [check_delta(delta, grad, i) for i, (delta, grad) in enumerate(zip(deltas, grads, strict=True))], slots
 
 
-def _pair(found: Any, delta: str) -> tuple[Any, Any]:
-    if not (isinstance(found, tuple | list) and len(found) == 2):
+def _delta_and_slots(returned: Any, delta: str) -> tuple[Any, Any]:
+    if not (isinstance(returned, tuple | list) and len(returned) == 2):
         raise MistakeError(
-            TypeError, f"returned {in_words(found)}; expected two values, ({delta}, slots), slots as a dict"
+            TypeError, f"returned {in_words(returned)}; expected two values, ({delta}, slots), slots as a dict"
         )
-    if not isinstance(found[1], Mapping):
-        turned = f". They may be the other way round: return {delta}, slots" if isinstance(found[0], Mapping) else ""
-        empty = " ({} where there are none)" if found[1] is None else ""
-        raise MistakeError(TypeError, f"returned {in_words(found[1])} as slots; expected a dict{empty}{turned}")
-    return found[0], found[1]
+    if not isinstance(returned[1], Mapping):
+        turned = f". They may be the other way round: return {delta}, slots" if isinstance(returned[0], Mapping) else ""
+        empty = " ({} where there are none)" if returned[1] is None else ""
+        raise MistakeError(TypeError, f"returned {in_words(returned[1])} as slots; expected a dict{empty}{turned}")
+    return returned[0], returned[1]
 
 
 def _check_list(what: str, values: Any, length: int) -> None:
@@ -165,19 +165,21 @@ def _check_list(what: str, values: Any, length: int) -> None:
         )
 
 
-def check_names(slots: Mapping[str, Any], given: Mapping[str, Any], declared: Mapping[str, Any] | None = None) -> None:
-    """Refuses other slots than those given; messages list those `declared`, where these are more.
+def check_names(
+    slots: Mapping[str, Any], expected: Mapping[str, Any], declared: Mapping[str, Any] | None = None
+) -> None:
+    """Refuses other slots than those expected; messages list those `declared`, where these are more.
 
     Raises:
         MistakeError: One is missing, or one too many.
     """
-    expected = f"expected those that the rule declares: {_known(given if declared is None else declared)}"
-    for name in given:
+    advice = f"expected those that the rule declares: {_listed(expected if declared is None else declared)}"
+    for name in expected:
         if name not in slots:
-            raise MistakeError(ValueError, f"returned no slot {name!r}; {expected}")
+            raise MistakeError(ValueError, f"returned no slot {name!r}; {advice}")
     for name in slots:
-        if name not in given:
-            raise MistakeError(ValueError, f"returned a slot {name!r}; {expected}")
+        if name not in expected:
+            raise MistakeError(ValueError, f"returned a slot {name!r}; {advice}")
 
 
 def check_delta(delta: Any, grad: Any, leaf: int | None = None, what: str = "the delta") -> Any:
@@ -206,20 +208,20 @@ def check_like(what: str, new: Any, old: PyTree, leaf: int | None = None) -> Non
             raise MistakeError(
                 ValueError, f"returned {part} with shape {jnp.shape(value)}; expected {like.shape}", leaf
             )
-        if not _fits(value, like.dtype, leaf is not None):
+        if not _has_dtype(value, like.dtype, leaf is not None):
             dtype = jnp.result_type(value)
             raise MistakeError(TypeError, f"returned {part} with dtype {dtype}; expected {like.dtype}", leaf)
 
 
-def _fits(value: Any, dtype: Any, among_all: bool) -> bool:
+def _has_dtype(value: Any, dtype: Any, among_all: bool) -> bool:
     """Whether a value has the dtype; or is weakly typed, or one of all leaves and wider: they share numbers."""
-    found = jnp.result_type(value)
+    actual = jnp.result_type(value)
     weak = not hasattr(value, "dtype") or getattr(value, "weak_type", False)
-    wider = among_all and jnp.promote_types(found, dtype) == found
-    return found == dtype or ((weak or wider) and _kind(found) == _kind(dtype))
+    wider = among_all and jnp.promote_types(actual, dtype) == actual
+    return actual == dtype or ((weak or wider) and _number_class(actual) == _number_class(dtype))
 
 
-def _kind(dtype: Any) -> Any:
+def _number_class(dtype: Any) -> Any:
     return next((kind for kind in (jnp.complexfloating, jnp.floating) if jnp.issubdtype(dtype, kind)), None)
 
 
@@ -242,9 +244,9 @@ def first_value(make: Callable[[Any], Any], param: jax.Array, elementwise: bool)
     for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
         part = f"{jax.tree_util.keystr(path)} " if path else ""
         if not isinstance(leaf, jax.Array):
-            found = in_words(leaf)
+            actual = in_words(leaf)
             raise MistakeError(
-                TypeError, f"{part}starts as {found}; expected an array of JAX, such as jnp.zeros_like(param)"
+                TypeError, f"{part}starts as {actual}; expected an array of JAX, such as jnp.zeros_like(param)"
             )
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and leaf.dtype not in wide:
             raise MistakeError(
@@ -286,5 +288,5 @@ def in_words(value: Any) -> str:
     return shown(value)
 
 
-def _known(slots: Mapping[str, Any]) -> str:
+def _listed(slots: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, slots)) or "none"

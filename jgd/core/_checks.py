@@ -37,12 +37,12 @@ def refuse_no_array(owner: str, path: tuple[Any, ...], leaf: Any, what: str = "l
     kind = f"{type(leaf).__module__.partition('.')[0]}.{type(leaf).__name__}".removeprefix("builtins.")
     dtype = getattr(leaf, "dtype", None)
     text = leaf if isinstance(leaf, str | bytes) else None
-    found = f"{text!r}" if text is not None else f"a {kind}" if dtype is None else f"a {kind} of dtype {dtype}"
+    actual = f"{text!r}" if text is not None else f"a {kind}" if dtype is None else f"a {kind} of dtype {dtype}"
     if hasattr(leaf, "detach"):
         advice = "Convert tensors with jnp.asarray(tensor.detach().numpy())."
     else:
         advice = "Keep only the arrays of a model in its params (in Equinox: eqx.filter(model, eqx.is_inexact_array))."
-    raise TypeError(f"{owner}: the {what} at {path_text(path)} is {found}, not an array. {advice}")
+    raise TypeError(f"{owner}: the {what} at {path_text(path)} is {actual}, not an array. {advice}")
 
 
 def is_trainable(owner: str, path: tuple[Any, ...], leaf: Any) -> bool:
@@ -69,26 +69,26 @@ def check_arrays(owner: str, tree: PyTree, what: str = "leaf") -> None:
             refuse_no_array(owner, path, leaf, what)
 
 
-def check_same_tree(owner: str, found_name: str, found: PyTree, expected_name: str, expected: PyTree) -> None:
+def check_same_tree(owner: str, actual_name: str, actual: PyTree, expected_name: str, expected: PyTree) -> None:
     """Refuses two trees of different structure, and names the first leaf that only one of them has.
 
     Raises:
         ValueError: The structures differ.
     """
-    found_def, expected_def = jax.tree.structure(found), jax.tree.structure(expected)
-    if found_def == expected_def:
+    actual_def, expected_def = jax.tree.structure(actual), jax.tree.structure(expected)
+    if actual_def == expected_def:
         return
-    found_paths = [path_text(path) for path in flatten(found)[0]]
+    actual_paths = [path_text(path) for path in flatten(actual)[0]]
     expected_paths = [path_text(path) for path in flatten(expected)[0]]
-    missing = [path for path in expected_paths if path not in found_paths]
-    extra = [path for path in found_paths if path not in expected_paths]
+    missing = [path for path in expected_paths if path not in actual_paths]
+    extra = [path for path in actual_paths if path not in expected_paths]
     if missing:
-        detail = f"{expected_name} has a leaf at {missing[0]} that {found_name} lacks"
+        detail = f"{expected_name} has a leaf at {missing[0]} that {actual_name} lacks"
     elif extra:
-        detail = f"{found_name} has a leaf at {extra[0]} that {expected_name} lacks"
+        detail = f"{actual_name} has a leaf at {extra[0]} that {expected_name} lacks"
     else:
-        detail = f"the leaves have the same paths in other containers: {found_def} against {expected_def}"
-    raise ValueError(f"{owner}: the trees of {found_name} and {expected_name} differ: {detail}.")
+        detail = f"the leaves have the same paths in other containers: {actual_def} against {expected_def}"
+    raise ValueError(f"{owner}: the trees of {actual_name} and {expected_name} differ: {detail}.")
 
 
 def flatten_slot(owner: str, slot: str, tree: PyTree, grads: PyTree, name: str = "grads") -> list[Any]:
@@ -117,15 +117,15 @@ def check_params_of(owner: str, slot: str, tree: PyTree, params: PyTree) -> None
         ValueError: Their trees differ, or a leaf is no array of the slot's shape.
     """
     stored = flatten_slot(owner, slot, tree, params, "params")
-    for (path, leaf), kept in zip(jax.tree_util.tree_flatten_with_path(params)[0], stored, strict=True):
-        if isinstance(kept, optax.MaskedNode) or _same_shape(leaf, kept):
+    for (path, leaf), value in zip(jax.tree_util.tree_flatten_with_path(params)[0], stored, strict=True):
+        if isinstance(value, optax.MaskedNode) or _same_shape(leaf, value):
             continue
-        if not is_array(kept):
+        if not is_array(value):
             check_same_tree(owner, "params", params, f"the state's slot {slot!r}", tree)
-        found = f"of shape {jnp.shape(leaf)}" if is_array(leaf) else f"a {type(leaf).__name__}"
+        actual = f"of shape {jnp.shape(leaf)}" if is_array(leaf) else f"a {type(leaf).__name__}"
         raise ValueError(
-            f"{owner}: the param at {path_text(path)} is {found}; the state's slot {slot!r} has shape"
-            f" {jnp.shape(kept)} there."
+            f"{owner}: the param at {path_text(path)} is {actual}; the state's slot {slot!r} has shape"
+            f" {jnp.shape(value)} there."
         )
 
 

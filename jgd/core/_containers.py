@@ -32,9 +32,9 @@ def as_made(stored: PyTree, made: Callable[[], PyTree]) -> PyTree:
     return in_containers_of(made(), stored) if isinstance(stored, Mapping) else stored
 
 
-def as_found(value: PyTree, found: PyTree) -> PyTree:
+def as_stored(value: PyTree, stored: PyTree) -> PyTree:
     """The inverse of `as_made`."""
-    return in_containers_of(found, value) if isinstance(found, Mapping) else value
+    return in_containers_of(stored, value) if isinstance(stored, Mapping) else value
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:

@@ -37,10 +37,10 @@ def behind_doors(names: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
         if isinstance(value, type) and dataclasses.is_dataclass(value) and "__wrapped__" not in vars(value.__init__):
             value.__init__ = checked(value.__init__)
     functions = {name: value for name, value in public.items() if isinstance(value, types.FunctionType)}
-    found = {name: _door(value) for name, value in functions.items() if not hasattr(value, "__wrapped__")}
-    for function in found.values():
+    doors = {name: _door(value) for name, value in functions.items() if not hasattr(value, "__wrapped__")}
+    for function in doors.values():
         setattr(sys.modules[function.__module__], function.__name__, function)  # where pickle looks for it
-    return found
+    return doors
 
 
 def _is_own(name: str, value: Any, package: str) -> bool:

@@ -45,8 +45,8 @@ def eval_params(opt_state: PyTree, params: PyTree) -> PyTree:
         return boxed_like(params, node.eval_params(bare))
     name, average = _slot(node)
     check_params_of("eval_params", name, average, bare)
-    found = jax.tree.map(_as_param, bare, average)
-    return boxed_like(params, found)
+    averaged = jax.tree.map(_as_param, bare, average)
+    return boxed_like(params, averaged)
 
 
 def has_eval_params(opt_state: PyTree) -> bool:

@@ -31,7 +31,7 @@ def guarded_init(owner: str, init: Callable[[PyTree], PyTree]) -> Callable[..., 
 
 
 def guarded_update(
-    owner: str, update: Callable[..., tuple[PyTree, PyTree]], is_state: Callable[[Any], bool], *, moves: bool = False
+    owner: str, update: Callable[..., tuple[PyTree, PyTree]], is_state: Callable[[Any], bool], *, applied: bool = False
 ) -> Callable[..., tuple[PyTree, PyTree]]:
     """`update`, for gradients that are arrays, and params that are those of the gradients or a model that holds them.
 
@@ -39,7 +39,7 @@ def guarded_update(
         owner: The optimizer's name, for messages.
         update: `update(grads, state, params, **extra) -> (updates, state)`.
         is_state: Whether something is the state of an optimizer.
-        moves: Whether `update` gives new params in the updates' place.
+        applied: Whether `update` returns new params in the place of updates.
 
     Raises:
         TypeError: A gradient is no array, or the arguments are in another order.
@@ -48,16 +48,16 @@ def guarded_update(
     @functools.wraps(update)
     def guarded(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
         if is_state(grads) or is_state(params):
-            found = "first" if is_state(grads) else "third"
+            place = "first" if is_state(grads) else "third"
             raise TypeError(
-                f"{owner}: the {found} argument is an optimizer's state; call update(grads, state, params)."
+                f"{owner}: the {place} argument is an optimizer's state; call update(grads, state, params)."
             )
         check_arrays(owner, grads, "gradient")
         fitted = None if params is None else _fit(grads, state, params)
         if fitted is None:
             return update(grads, state, params, **extra)
-        found, state = update(fitted.grads, state, fitted.params, **extra)
-        return (fitted.whole(found) if moves else fitted.updates(found)), state
+        result, state = update(fitted.grads, state, fitted.params, **extra)
+        return (fitted.new_params(result) if applied else fitted.updates(result)), state
 
     return guarded
 
@@ -71,14 +71,14 @@ class _Fitted(NamedTuple):
     without: list[bool]  # which leaves had no gradient
     leaves: list[Any]  # what the params have at each leaf of the gradients
 
-    def updates(self, found: PyTree) -> PyTree:
+    def updates(self, result: PyTree) -> PyTree:
         """Updates in the structure of the gradients: None where these are."""
-        pairs = zip(self.treedef.flatten_up_to(found), self.without, strict=True)
+        pairs = zip(self.treedef.flatten_up_to(result), self.without, strict=True)
         return self.treedef.unflatten(None if without else update for update, without in pairs)
 
-    def whole(self, found: PyTree) -> PyTree:
+    def new_params(self, result: PyTree) -> PyTree:
         """New params in the structure of the params: as they were where there was no gradient."""
-        triples = zip(self.treedef.flatten_up_to(found), self.leaves, self.without, strict=True)
+        triples = zip(self.treedef.flatten_up_to(result), self.leaves, self.without, strict=True)
         return self.treedef.unflatten(old if without else new for new, old, without in triples)
 
 

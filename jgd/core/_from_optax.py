@@ -17,8 +17,8 @@ def from_optax(module: str, name: str, theirs: str) -> Any:
         AttributeError: optax has no such name either.
     """
     if not name.startswith("_"):
-        found = importlib.import_module(theirs)
-        if hasattr(found, name):
-            return getattr(found, name)
+        optax_module = importlib.import_module(theirs)
+        if hasattr(optax_module, name):
+            return getattr(optax_module, name)
     message = f"module {module!r} has no attribute {name!r}"
     raise AttributeError(message, name=name, obj=sys.modules[module])

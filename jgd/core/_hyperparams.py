@@ -46,7 +46,7 @@ class Hyperparams:
 
     Args:
         owner: The factory's name, for messages.
-        given: Numbers, arrays and schedules by name.
+        values: Numbers, arrays and schedules by name.
         arrays: Names whose values are arrays of any shape; all others are scalars.
         ranges: Ranges that differ from those of the names.
     """
@@ -54,33 +54,33 @@ class Hyperparams:
     def __init__(
         self,
         owner: str,
-        given: Mapping[str, ScalarOrSchedule],
+        values: Mapping[str, ScalarOrSchedule],
         arrays: Sequence[str] = (),
         ranges: Mapping[str, Range] | None = None,
     ):
         self.owner = owner
-        self.names = tuple(named(name, (ranges or {}).get(name, range_of(name))) for name in given)
-        self.schedules: dict[str, Any] = {name: given[name] for name in self.names if _is_schedule(given[name])}
-        self.values: dict[str, Any] = {name: given[name] for name in self.names if not _is_schedule(given[name])}
+        self.names = tuple(named(name, (ranges or {}).get(name, range_of(name))) for name in values)
+        self.schedules: dict[str, Any] = {name: values[name] for name in self.names if _is_schedule(values[name])}
+        self.values: dict[str, Any] = {name: values[name] for name in self.names if not _is_schedule(values[name])}
         for name, value in self.values.items():
             shape = np.shape(value) if name in arrays else ()
             check_hyperparam(owner, name, value, shape=shape)
         # Outside of jit the numbers of optax.inject_hyperparams are plain arrays.
         arrays_given = any(isinstance(value, jax.Array) for value in self.values.values())
         injected = arrays_given and called_by_injection()
-        self._of_this_update = {name: value for name, value in self.values.items() if injected or is_traced(value)}
+        self._injected = {name: value for name, value in self.values.items() if injected or is_traced(value)}
 
     def tree_flatten(self) -> tuple[Any, Any]:
         """For JAX."""
         numbers = ("values", "schedules")
-        settings = {name: value for name, value in vars(self).items() if name not in (*numbers, "_of_this_update")}
+        settings = {name: value for name, value in vars(self).items() if name not in (*numbers, "_injected")}
         return tuple(getattr(self, name) for name in numbers), _Settings(settings)
 
     @classmethod
     def tree_unflatten(cls, settings: _Settings, children: tuple[Any, ...]) -> "Hyperparams":
         """For JAX. What was flattened may have been traced on the way: the state's numbers are what counts."""
         made = object.__new__(cls)
-        vars(made).update(settings, values=children[0], schedules=children[1], _of_this_update={})
+        vars(made).update(settings, values=children[0], schedules=children[1], _injected={})
         return made
 
     def text(self) -> str:
@@ -121,15 +121,14 @@ class Hyperparams:
                 f"{self.owner}: the state holds the hyperparameters {sorted(stored)}, this optimizer has"
                 f" {sorted(expected)}. Pass the state that this optimizer's init made."
             )
-        from_elsewhere = bool(self._of_this_update) and not self._made(stored)
+        from_elsewhere = bool(self._injected) and not self._made(stored)
         # The names of a restored state may have lost their ranges; copies of names keep "from elsewhere" true.
         names: dict[str, str] = {name: named(name, name.bounds) if from_elsewhere else name for name in expected}
         used: dict[str, Array] = {names[name]: value for name, value in stored.items()}
         for name in self.schedules:
             used[name] = self._scheduled(name, count) * stored[name + SCALE_SUFFIX]
         if from_elsewhere:
-            given = self._of_this_update
-            used |= {name: jnp.asarray(value, dtype=stored[name].dtype) for name, value in given.items()}
+            used |= {name: jnp.asarray(value, dtype=stored[name].dtype) for name, value in self._injected.items()}
         return used
 
     def _made(self, stored: Mapping[str, Array]) -> bool:
@@ -146,11 +145,11 @@ class Hyperparams:
         return {f"1-{name}": self._complement(name, value) for name, value in used.items() if is_decay_rate(name)}
 
     def _complement(self, name: str, used: Array) -> Array:
-        given = self.values.get(name)
-        if given is None or isinstance(given, jax.Array):
+        number = self.values.get(name)
+        if number is None or isinstance(number, jax.Array):
             return 1 - used
-        rounded = np.asarray(given, used.dtype)
-        missing = np.asarray((1.0 - float(given)) - (1.0 - float(rounded)), used.dtype)
+        rounded = np.asarray(number, used.dtype)
+        missing = np.asarray((1.0 - float(number)) - (1.0 - float(rounded)), used.dtype)
         return (1 - used) + jnp.where(used == rounded, missing, 0)
 
     def _scheduled(self, name: str, count: Array) -> Array:
@@ -165,12 +164,12 @@ def _is_node(node: Any) -> bool:
 
 
 def _nodes(opt_state: PyTree) -> list[tuple[str, Any]]:
-    found = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=_is_node)[0]
+    nodes = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=_is_node)[0]
     # The names in a training state are those in its optimizer's state.
     is_training = not _is_node(opt_state) and hasattr(opt_state, "opt_state") and hasattr(opt_state, "params")
-    names = [[key_text(key) for key in path] for path, _ in found]
+    names = [[key_text(key) for key in path] for path, _ in nodes]
     short = [keys[1:] if is_training and keys[:1] == ["opt_state"] else keys for keys in names]
-    return [(".".join(keys), node) for keys, (_, node) in zip(short, found, strict=True) if _is_node(node)]
+    return [(".".join(keys), node) for keys, (_, node) in zip(short, nodes, strict=True) if _is_node(node)]
 
 
 def _addresses(opt_state: PyTree) -> dict[str, tuple[int, str]]:

@@ -67,27 +67,28 @@ LONGEST = 40
 
 
 # The layout of every rule while it is traced, whatever its own, and the kinds of those that were laid out in it.
-_ASKED: contextvars.ContextVar[tuple[Layout, set[str]] | None] = contextvars.ContextVar("layout", default=None)
+_FORCED: contextvars.ContextVar[tuple[Layout, set[str]] | None] = contextvars.ContextVar("layout", default=None)
 
 
 @contextlib.contextmanager
 def every_rule_laid_out(layout: LayoutLike) -> Iterator[set[str]]:
     """All that is traced inside runs in this layout, in whatever wrappers; gives the kinds of the rules that did."""
     kinds: set[str] = set()
-    token = _ASKED.set((resolve_layout(layout), kinds))
+    token = _FORCED.set((resolve_layout(layout), kinds))
     try:
         yield kinds
     finally:
-        _ASKED.reset(token)
+        _FORCED.reset(token)
 
 
-def layout_of(rule: Rule, own: Layout) -> Layout:
-    """The rule's own layout, unless `every_rule_laid_out` says otherwise."""
-    asked = _ASKED.get()
-    if asked is None:
-        return own
-    asked[1].add(rule.kind)
-    return asked[0]
+def layout_of(rule: Rule, layout: Layout) -> Layout:
+    """The optimizer's layout, unless `every_rule_laid_out` says otherwise."""
+    forced = _FORCED.get()
+    if forced is None:
+        return layout
+    forced_layout, kinds = forced
+    kinds.add(rule.kind)
+    return forced_layout
 
 
 def alone(rule: Rule, leaves: Sequence[jax.ShapeDtypeStruct]) -> Sequence[Block]:
@@ -168,7 +169,7 @@ def _over_the_stack(run: Callable[..., Any]) -> Callable[..., Any]:
         return jax.vmap(run, in_axes=(None, None, 0, 0, 0))
 
     def one_by_one(hyper: Any, step: Array, grad: Array, slots: PyTree, param: Array | None) -> Any:
-        return jax.lax.map(lambda own: run(hyper, step, *own), (grad, slots, param))
+        return jax.lax.map(lambda leaf: run(hyper, step, *leaf), (grad, slots, param))
 
     return one_by_one
 

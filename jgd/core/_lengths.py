@@ -81,17 +81,17 @@ def global_norm(tree: ArrayTree) -> Array:
         >>> print(global_norm({"a": jnp.array([3.0]), "b": jnp.array(4.0)}))
         5.0
     """
-    found = tree_squares(tree)
-    return found.length / found.scale
+    norm = tree_squares(tree)
+    return norm.length / norm.scale
 
 
-def shortening(found: Squares, limit: Array) -> tuple[Array, Array]:
-    """Two factors for what `found` was summed over, which leave it a norm of at most `limit`; 1 where it is no longer.
+def shortening(norm: Squares, limit: Array) -> tuple[Array, Array]:
+    """Two factors for what the `norm` was taken of, which leave it a norm of at most `limit`; 1 where it is no longer.
 
     A norm that is NaN makes the second NaN.
     """
-    inside = found.length <= limit * found.scale
-    return jnp.where(inside, 1, found.scale), jnp.where(inside, 1, limit / jnp.where(inside, 1, found.length))
+    inside = norm.length <= limit * norm.scale
+    return jnp.where(inside, 1, norm.scale), jnp.where(inside, 1, limit / jnp.where(inside, 1, norm.length))
 
 
 class _Window(NamedTuple):

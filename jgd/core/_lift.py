@@ -16,7 +16,7 @@ import optax
 
 from jgd.core import _checks
 from jgd.core._authored import check_prepared, first_of_tree, first_value, looking_up, telling
-from jgd.core._containers import as_found, as_made
+from jgd.core._containers import as_made, as_stored
 from jgd.core._declared import check_chosen, check_lifted
 from jgd.core._floats import zero_update
 from jgd.core._formula import Inputs, Prepare, blocks_update, leaf_update, tree_update, widest_dtype
@@ -265,7 +265,7 @@ def _saved(plan: Plan, step: _Step, leaf: _Leaf, stored: Slots, new: Slots) -> S
     saved = {}
     for slot, value in new.items():
         seed = _seed(step.count, names.index(slot) * step.leaves + leaf.index)
-        saved[slot] = as_found(plan.storages[slot].save(value, stored[slot], seed), leaf.slots[slot])
+        saved[slot] = as_stored(plan.storages[slot].save(value, stored[slot], seed), leaf.slots[slot])
     return saved
 
 

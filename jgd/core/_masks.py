@@ -21,16 +21,16 @@ TreeOrFunction = PyTree | Callable[[PyTree], PyTree]
 show_by_name(globals(), "Mask", "TreeOrFunction")
 
 
-def tree_from(given: TreeOrFunction, params: PyTree) -> PyTree:
+def tree_from(tree: TreeOrFunction, params: PyTree) -> PyTree:
     """The tree that was given, or that a function makes from the params.
 
     A model that can be called, such as an `equinox.nn.MLP` of booleans, is a tree: it has leaves (None counts) that
     cannot be called.
     """
-    if not callable(given):
-        return given
-    leaves = jax.tree.leaves(given, is_leaf=lambda node: node is None)
-    return given(params) if isinstance(given, jax.tree_util.Partial) or all(map(callable, leaves)) else given
+    if not callable(tree):
+        return tree
+    leaves = jax.tree.leaves(tree, is_leaf=lambda node: node is None)
+    return tree(params) if isinstance(tree, jax.tree_util.Partial) or all(map(callable, leaves)) else tree
 
 
 def broadcast_mask(owner: str, mask: Mask, tree: PyTree) -> PyTree:

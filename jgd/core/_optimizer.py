@@ -150,7 +150,7 @@ def make_optimizer(
     optimizer = Optimizer(guarded_init(owner, init), guarded_update(owner, update, is_state))
     optimizer.label = label  # an attribute beside the tuple: unpacking still gives two functions
     if in_one_pass is not None:
-        optimizer.in_one_pass = guarded_update(owner, in_one_pass, is_state, moves=True)
+        optimizer.in_one_pass = guarded_update(owner, in_one_pass, is_state, applied=True)
     return optimizer
 
 

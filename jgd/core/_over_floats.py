@@ -28,23 +28,23 @@ def over_floats(optimizer: GradientTransformation) -> Optimizer:
         return inside.init(only_floats(params, params))
 
     def update(grads: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
-        whole = grads if params is None else params
-        if all(map(is_float, jax.tree.leaves(whole))):
+        tree = grads if params is None else params
+        if all(map(is_float, jax.tree.leaves(tree))):
             return inside.update(grads, state, params, **extra)
-        given = {name: _of_floats(value, whole) if name in _FUNCTIONS else value for name, value in extra.items()}
+        of_floats = {name: _of_floats(value, tree) if name in _FUNCTIONS else value for name, value in extra.items()}
         if "grad" in extra:
-            given["grad"] = only_floats(extra["grad"], whole)
-        trained = None if params is None else only_floats(params, whole)
-        found, state = inside.update(only_floats(grads, whole), state, trained, **given)
-        return map_floats(lambda _, step: step, whole, found, others=zero_update), state
+            of_floats["grad"] = only_floats(extra["grad"], tree)
+        trained = None if params is None else only_floats(params, tree)
+        steps, state = inside.update(only_floats(grads, tree), state, trained, **of_floats)
+        return map_floats(lambda _, step: step, tree, steps, others=zero_update), state
 
     return make_optimizer(init, update, repr(optimizer))
 
 
-def _of_floats(function: Callable[..., Any], whole: PyTree) -> Callable[..., Any]:
+def _of_floats(function: Callable[..., Any], tree: PyTree) -> Callable[..., Any]:
     """The function as one of what is trained alone, by which it can be differentiated."""
 
     def of_floats(trained: PyTree, *args: Any, **kwargs: Any) -> Any:
-        return function(map_floats(lambda _, leaf: leaf, whole, trained), *args, **kwargs)
+        return function(map_floats(lambda _, leaf: leaf, tree, trained), *args, **kwargs)
 
     return of_floats

@@ -137,7 +137,7 @@ def _pack(tree: PyTree, max_size: int) -> Packed:
     paths, leaves, treedef = flatten(tree)
     vectors: dict[str, list[Array]] = {}
     filled: dict[str, int] = {}
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     rest: dict[str, Any] = {}
     places: list[Any] = []
     for path, leaf in zip(paths, leaves, strict=True):
@@ -147,8 +147,8 @@ def _pack(tree: PyTree, max_size: int) -> Packed:
             rest[path_text(path)] = leaf
             places.append(path_text(path))
             continue
-        count = seen.get(dtype.name, 0)
-        seen[dtype.name] = count + 1
+        count = counts.get(dtype.name, 0)
+        counts[dtype.name] = count + 1
         name = f"{dtype.name} {count // LONGEST}"
         places.append((name, filled.get(name, 0), shape))
         filled[name] = filled.get(name, 0) + size

@@ -71,29 +71,29 @@ def assigned(
     Raises:
         ValueError: A leaf matches none, or several of which none is the most specific; a pattern matches no leaf.
     """
-    fits = {
+    matches = {
         pattern: {i for i, names in enumerate(leaves) if any(path_matches(name, pattern) for name in names)}
         for pattern in patterns
         if pattern != default
     }
-    for pattern, places in fits.items():
+    for pattern, places in matches.items():
         if leaves and not places:
             raise ValueError(f"{owner}: the pattern {pattern!r} matches no leaf; the leaves are {_shown(leaves)}.")
-    return [_most_specific(owner, names[0], i, fits, default) for i, names in enumerate(leaves)]
+    return [_most_specific(owner, names[0], i, matches, default) for i, names in enumerate(leaves)]
 
 
-def _most_specific(owner: str, leaf: str, i: int, fits: dict[str, set[int]], default: str | None) -> str:
-    found = [pattern for pattern, places in fits.items() if i in places]
-    best = [p for p in found if all(fits[p] < fits[other] for other in found if other != p)]
+def _most_specific(owner: str, leaf: str, i: int, matches: dict[str, set[int]], default: str | None) -> str:
+    matching = [pattern for pattern, places in matches.items() if i in places]
+    best = [p for p in matching if all(matches[p] < matches[other] for other in matching if other != p)]
     if best:
         return best[0]
-    if found:
+    if matching:
         raise ValueError(
-            f"{owner}: the leaf {leaf!r} matches several patterns: {', '.join(map(repr, found))}; none of them is the"
-            " most specific, whose leaves the others match too."
+            f"{owner}: the leaf {leaf!r} matches several patterns: {', '.join(map(repr, matching))}; none of them is"
+            " the most specific, whose leaves the others match too."
         )
     if default is None:
-        known = ", ".join(map(repr, fits))
+        known = ", ".join(map(repr, matches))
         raise ValueError(f"{owner}: the leaf {leaf!r} matches none of {known}; give a default, or a pattern for it.")
     return default
 

@@ -13,10 +13,10 @@ def programs_inside(equation: Any) -> list[Any]:
         >>> print([len(programs_inside(equation)) for equation in jaxpr.eqns if equation.primitive.name == "cond"])
         [2]
     """
-    found = []
+    inside = []
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             jaxpr = getattr(item, "jaxpr", item)
             if hasattr(jaxpr, "eqns"):
-                found.append(jaxpr)
-    return found
+                inside.append(jaxpr)
+    return inside

@@ -73,9 +73,9 @@ class HyperparamName(str):
 
 def named(name: str, bounds: Range | None) -> HyperparamName:
     """The name with that range; None for any value."""
-    found = HyperparamName(name)
-    found.bounds = bounds
-    return found
+    key = HyperparamName(name)
+    key.bounds = bounds
+    return key
 
 
 def _usual_range(name: str) -> Range | None:
@@ -125,15 +125,15 @@ def check_hyperparam(
     try:
         if isinstance(value, type | dict) or (isinstance(value, int) and abs(value) >= 2**63):
             raise TypeError  # NumPy would take them for a dtype, or for objects
-        dtype, found_shape = jnp.result_type(value), jnp.shape(value)
+        dtype, actual_shape = jnp.result_type(value), jnp.shape(value)
     except (TypeError, ValueError):
         raise TypeError(f"{where} must be {kinds}; got {value!r} of type {type(value).__name__}.") from None
     if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(f"{where} must be a real number; got dtype {dtype}.")
-    if found_shape != shape:
+    if actual_shape != shape:
         expected = "a scalar" if shape == () else f"an array of shape {shape}"
         raise ValueError(
-            f"{where} must be {expected}; got shape {found_shape}. To sweep several values, vmap over the state."
+            f"{where} must be {expected}; got shape {actual_shape}. To sweep several values, vmap over the state."
         )
     if not is_traced(value):
         hint = SHORT if dtype in SIXTEEN_BITS else _HINTS.get(name, "")

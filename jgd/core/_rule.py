@@ -129,7 +129,7 @@ def under_prefix(rule: Rule, prefix: str) -> Rule:
     """
 
     def prepare(hyper: Hyper, step: Array) -> Hyper:
-        own = {name.replace(prefix, "", 1): value for name, value in hyper.items() if prefix in name}
-        return rule.prepare(hyper | own, step)
+        unprefixed = {name.replace(prefix, "", 1): value for name, value in hyper.items() if prefix in name}
+        return rule.prepare(hyper | unprefixed, step)
 
     return dataclasses.replace(rule, prepare=prepare)

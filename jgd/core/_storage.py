@@ -160,7 +160,7 @@ def resolve_storages(
     slots = dict.fromkeys(slot for rule in rules for slot in rule.slots)
     exact = {slot for rule in rules for slot in rule.exact}
     named = state_dtype if isinstance(state_dtype, Mapping) else {}
-    asked = dict(named) if isinstance(state_dtype, Mapping) else dict.fromkeys(slots, state_dtype)
+    requested = dict(named) if isinstance(state_dtype, Mapping) else dict.fromkeys(slots, state_dtype)
     for slot in named:
         if slot not in slots:
             known = ", ".join(repr(name) for name in slots) or "none"
@@ -168,49 +168,49 @@ def resolve_storages(
         if slot in exact and _is_narrow(slot, named[slot], 2):
             raise ValueError(f"{owner}: slot {slot!r} cannot be stored as {named[slot]!r}: the rule needs it exactly.")
     if not named:
-        kept = [slot for slot in slots if slot in exact and _is_narrow(slot, asked.get(slot), 4)]
-        if slots and len(kept) == len(slots):
+        too_narrow = [slot for slot in slots if slot in exact and _is_narrow(slot, requested.get(slot), 4)]
+        if slots and len(too_narrow) == len(slots):
             raise ValueError(
                 f"{owner}: state_dtype={state_dtype!r} would change nothing: this rule needs its slots exactly"
-                f" ({', '.join(kept)}). Leave state_dtype out."
+                f" ({', '.join(too_narrow)}). Leave state_dtype out."
             )
-        asked |= dict.fromkeys(kept)
+        requested |= dict.fromkeys(too_narrow)
     storages = {}
     for slot in slots:
         nonnegative = all(slot in rule.nonnegative for rule in rules if slot in rule.slots)
-        if asked.get(slot) is not None:
-            storages[slot] = _storage(slot, asked[slot], nonnegative, stochastic=True)
+        if requested.get(slot) is not None:
+            storages[slot] = _storage(slot, requested[slot], nonnegative, stochastic=True)
         else:
             storages[slot] = _storage(slot, slot_dtypes.get(slot, "auto"), nonnegative, stochastic=False)
     return storages
 
 
-def _storage(slot: str, asked: Any, nonnegative: bool, stochastic: bool) -> Storage:
-    if isinstance(asked, Storage):
-        return asked
-    if asked is None or (isinstance(asked, str) and asked == "auto"):
-        return cast_storage(asked)
-    dtype = _dtype_of(slot, asked)
+def _storage(slot: str, requested: Any, nonnegative: bool, stochastic: bool) -> Storage:
+    if isinstance(requested, Storage):
+        return requested
+    if requested is None or (isinstance(requested, str) and requested == "auto"):
+        return cast_storage(requested)
+    dtype = _dtype_of(slot, requested)
     if dtype == jnp.int8:
         return int8_storage(nonnegative)
     return stochastic_storage(dtype, nonnegative) if stochastic and dtype in SIXTEEN_BITS else cast_storage(dtype)
 
 
-def _is_narrow(slot: str, asked: Any, least_bytes: int) -> bool:
+def _is_narrow(slot: str, requested: Any, least_bytes: int) -> bool:
     """Whether a dtype is asked for that has fewer bytes than that."""
-    if asked is None or isinstance(asked, Storage) or (isinstance(asked, str) and asked == "auto"):
+    if requested is None or isinstance(requested, Storage) or (isinstance(requested, str) and requested == "auto"):
         return False
-    return _dtype_of(slot, asked).itemsize < least_bytes
+    return _dtype_of(slot, requested).itemsize < least_bytes
 
 
-def _dtype_of(slot: str, asked: Any) -> Any:
+def _dtype_of(slot: str, requested: Any) -> Any:
     try:
-        dtype = jnp.dtype(asked)
+        dtype = jnp.dtype(requested)
     except TypeError:
         dtype = None
     if dtype is None or not (jnp.issubdtype(dtype, jnp.inexact) or dtype == jnp.int8):
         raise TypeError(
-            f"slot {slot!r} cannot be stored as {asked!r}: expected a float dtype ('float32', 'bfloat16', 'float16',"
-            " 'float64'), or 'int8'."
+            f"slot {slot!r} cannot be stored as {requested!r}: expected a float dtype ('float32', 'bfloat16',"
+            " 'float16', 'float64'), or 'int8'."
         )
     return dtype if dtype == jnp.int8 else jnp.dtype(jnp.zeros((), dtype).dtype)  # float64 is float32 without x64

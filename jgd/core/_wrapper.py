@@ -180,19 +180,19 @@ def _read(name: str, reads: Mapping[str, float | None], inner_state: PyTree) -> 
     if not reads:
         return {}
     known = get_hyperparams(inner_state)
-    found: Hyper = {}
-    for wanted, otherwise in reads.items():
-        if wanted in known:
-            found[wanted] = known[wanted]
-        elif any(key.endswith(f".{wanted}") for key in known):
+    values: Hyper = {}
+    for hyperparam, default in reads.items():
+        if hyperparam in known:
+            values[hyperparam] = known[hyperparam]
+        elif any(key.endswith(f".{hyperparam}") for key in known):
             raise ValueError(
-                f"{name}: several parts of the inner optimizer have a {wanted}; put {name} around each of them."
+                f"{name}: several parts of the inner optimizer have a {hyperparam}; put {name} around each of them."
             )
-        elif otherwise is not None:
-            found[wanted] = jnp.asarray(otherwise, jnp.result_type(float))
+        elif default is not None:
+            values[hyperparam] = jnp.asarray(default, jnp.result_type(float))
         else:
-            raise ValueError(f"{name}: the inner optimizer has no hyperparameter {wanted}, which it needs.")
-    return found
+            raise ValueError(f"{name}: the inner optimizer has no hyperparameter {hyperparam}, which it needs.")
+    return values
 
 
 def transform_text(part: GradientTransformation) -> str:

@@ -44,11 +44,11 @@ def check_hyperparams(
     grads = [gradients(subject.params, seed) for seed in range(steps)]
 
     def run(state: PyTree) -> list[np.ndarray]:
-        params, found = subject.params, []
+        params, all_updates = subject.params, []
         for grad in grads:
             updates, state, params = subject.step(grad, state, params)
-            found.append(updates)
-        return [numbers(leaf) for leaf in jax.tree.leaves((found, jax.tree.map(_slots, state, is_leaf=_is_node)))]
+            all_updates.append(updates)
+        return [numbers(leaf) for leaf in jax.tree.leaves((all_updates, jax.tree.map(_slots, state, is_leaf=_is_node)))]
 
     plain = run(first)
     for i, node in enumerate(filter(_is_node, jax.tree.leaves(first, is_leaf=_is_node))):
@@ -72,10 +72,10 @@ def _slots(node: Any) -> Any:
 
 def _poisoned(state: PyTree, place: int, name: str) -> PyTree:
     """The state with NaN for one hyperparameter."""
-    seen = iter(range(len(jax.tree.leaves(state, is_leaf=_is_node))))
+    places = iter(range(len(jax.tree.leaves(state, is_leaf=_is_node))))
 
     def change(node: Any) -> Any:
-        if not _is_node(node) or next(seen) != place:
+        if not _is_node(node) or next(places) != place:
             return node
         return node._replace(hyperparams=node.hyperparams | {name: node.hyperparams[name] * jnp.nan})
 

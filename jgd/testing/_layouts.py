@@ -61,8 +61,8 @@ def check_layouts(
         allowed = max(rtol, 0.05)  # slots of 16 bits are rounded at random, otherwise where they lie elsewhere
     what = " and ".join(_TOGETHER[kind] for kind in sorted(kinds))
     try:
-        for number, (found, expected) in enumerate(zip(together[0], alone[0], strict=True), 1):
-            assert_close(f"with {what} update {number}", found, expected, allowed, "with each leaf alone", start)
+        for number, (actual, expected) in enumerate(zip(together[0], alone[0], strict=True), 1):
+            assert_close(f"with {what} update {number}", actual, expected, allowed, "with each leaf alone", start)
         assert_close(f"with {what} the state", together[1], alone[1], allowed, "with each leaf alone")
     except OptimizerCheckError as error:
         raise OptimizerCheckError(f"{error}{_ADVICE if 'elementwise' in kinds else ''}") from None
@@ -83,12 +83,12 @@ def _with_twins(tree: PyTree) -> PyTree:
 def _run(subject: Subject, params: PyTree, grads: list[PyTree], layout: str) -> tuple[list[PyTree], PyTree]:
     """All updates, and the last state."""
     step = jax.jit(lambda *arguments: subject.plain_step(*arguments))  # of this layout: traced anew
-    state, found = subject.init(params), []
+    state, all_updates = subject.init(params), []
     with every_rule_laid_out(layout):
         for grad in grads:
             updates, state, params = step(grad, state, params)
-            found.append(updates)
-    return found, state
+            all_updates.append(updates)
+    return all_updates, state
 
 
 def _run_packed(subject: Subject, params: PyTree, grads: list[PyTree]) -> tuple[list[PyTree], PyTree] | None:

@@ -129,10 +129,10 @@ def check_low_precision(
         # The same numbers on both sides, positive and of changing size.
         grads = [jax.tree.map(_positive, gradients(params, seed)) for seed in range(4)]
         with during(f"a run in {dtype}"):
-            found, state = _windows(subject, params, grads, steps)
+            actual, state = _windows(subject, params, grads, steps)
             wide_grads = [cast(grad, "float32") for grad in grads]
             expected, wide_state = _windows(subject, cast(params, "float32"), wide_grads, steps)
-        for which, low, wide in zip(("first", f"last of {steps}"), found, expected, strict=True):
+        for which, low, wide in zip(("first", f"last of {steps}"), actual, expected, strict=True):
             what = f"the sum of four updates ({which}) in {dtype}"
             for path, value in low.items():
                 if not np.all(np.isfinite(wide[path])):
@@ -170,14 +170,14 @@ def _windows(
     subject: Any, params: PyTree, grads: list[PyTree], steps: int
 ) -> tuple[list[dict[str, np.ndarray]], PyTree]:
     """The sums of the first and of the last updates, one for each gradient in turn, and the last state."""
-    state, kept, width = subject.init(params), [], len(grads)
+    state, all_updates, width = subject.init(params), [], len(grads)
     for number in range(steps):
         updates, state, _ = subject.step(grads[number % width], state, params)
         if number < width or number >= steps - width:
-            kept.append(by_path(updates))
+            all_updates.append(by_path(updates))
     sums = [
-        {path: np.sum([numbers(updates[path]) for updates in part], axis=0) for path in kept[0]}
-        for part in (kept[:width], kept[-width:])
+        {path: np.sum([numbers(updates[path]) for updates in part], axis=0) for path in all_updates[0]}
+        for part in (all_updates[:width], all_updates[-width:])
     ]
     return sums, state
 
@@ -187,11 +187,11 @@ def _furthest(state: PyTree, wide_state: PyTree, rtol: float) -> str:
     wide, worst, text = by_path(wide_state), rtol, ""
     for path, leaf in by_path(state).items():
         if path in wide and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            found, expected = numbers(leaf), numbers(wide[path])
+            actual, expected = numbers(leaf), numbers(wide[path])
             norm = np.linalg.norm(expected)
-            if found.shape == expected.shape and np.linalg.norm(found - expected) > worst * norm > 0:
-                worst = np.linalg.norm(found - expected) / norm
-                size = f"{np.linalg.norm(found):.4g}, {norm:.4g} in float32"
+            if actual.shape == expected.shape and np.linalg.norm(actual - expected) > worst * norm > 0:
+                worst = np.linalg.norm(actual - expected) / norm
+                size = f"{np.linalg.norm(actual):.4g}, {norm:.4g} in float32"
                 text = f" In the state {path} is furthest off: its norm is {size}."
     return text
 

@@ -45,16 +45,16 @@ def check_jit_equals_eager(
     subject = as_subject(optimizer, params, extra)
 
     def run(step: Any) -> tuple[list[PyTree], PyTree]:
-        params, found = subject.params, []
+        params, all_updates = subject.params, []
         state = subject.init(params)
         for seed in range(3):
             updates, state, params = step(gradients(params, seed), state, params)
-            found.append(updates)
-        return found, state
+            all_updates.append(updates)
+        return all_updates, state
 
     eager, jitted = run(subject.plain_step), run(subject.step)
-    for number, (found, expected) in enumerate(zip(jitted[0], eager[0], strict=True), 1):
-        assert_close(f"update {number} under jit", found, expected, rtol, "outside of it", subject.params)
+    for number, (actual, expected) in enumerate(zip(jitted[0], eager[0], strict=True), 1):
+        assert_close(f"update {number} under jit", actual, expected, rtol, "outside of it", subject.params)
     assert_close("the state under jit", jitted[1], eager[1], rtol, "outside of it")
 
 
@@ -152,9 +152,9 @@ def check_one_trace(
 
 
 def _change(old_tree: Any, old: dict[str, Any], new_tree: Any, new: dict[str, Any]) -> str:
-    for path, found in new.items():
-        if path in old and (found, found.weak_type) != (old[path], old[path].weak_type):
-            return f"the state{at(path)} was {old[path]} and became {found}; a ~ marks a weak type"
+    for path, actual in new.items():
+        if path in old and (actual, actual.weak_type) != (old[path], old[path].weak_type):
+            return f"the state{at(path)} was {old[path]} and became {actual}; a ~ marks a weak type"
     if old_tree != new_tree:
         return f"the state was {old_tree} and became {new_tree}"
     return "its update reads something outside of its arguments"
@@ -202,8 +202,8 @@ def check_donation(
             # Where a leaf changes its dtype its buffer is of no use; that is another check's finding.
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
             state, params = donating(grads, state, params)[1:]
-    for what, found, wanted in zip(("state", "params"), (state, params), expected, strict=True):
-        assert_close(f"the {what} after two donating steps", found, wanted, rtol, "without donation")
+    for what, actual, reference in zip(("state", "params"), (state, params), expected, strict=True):
+        assert_close(f"the {what} after two donating steps", actual, reference, rtol, "without donation")
 
 
 def _buffers(leaf: Any) -> list[int]:

@@ -194,8 +194,8 @@ def numbers(leaf: Any) -> np.ndarray:
 
 def type_of(leaf: Any) -> Any:
     """The leaf as JAX sees it: shape, dtype and weak type."""
-    seen = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
-    return jax.ShapeDtypeStruct(seen.shape, seen.dtype, weak_type=seen.weak_type)
+    aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
 
 
 def types_of(tree: PyTree) -> PyTree:
@@ -203,41 +203,42 @@ def types_of(tree: PyTree) -> PyTree:
     return jax.tree.map(type_of, tree)
 
 
-def _type_text(found: Any) -> str:
-    return f"{'weakly typed ' if found.weak_type else ''}{found.dtype}{list(found.shape)}"
+def _type_text(aval: Any) -> str:
+    return f"{'weakly typed ' if aval.weak_type else ''}{aval.dtype}{list(aval.shape)}"
 
 
-def assert_same_structure(what: str, found: PyTree, expected: PyTree) -> None:
+def assert_same_structure(what: str, actual: PyTree, expected: PyTree) -> None:
     """Raises where the trees differ, and names the first leaf that only one of them has."""
     try:
-        chex.assert_trees_all_equal_structs(found, expected)
+        chex.assert_trees_all_equal_structs(actual, expected)
     except AssertionError:
-        paths, wanted = by_path(found), by_path(expected)
-        missing, extra = [p for p in wanted if p not in paths], [p for p in paths if p not in wanted]
+        actual_leaves, expected_leaves = by_path(actual), by_path(expected)
+        missing = [path for path in expected_leaves if path not in actual_leaves]
+        extra = [path for path in actual_leaves if path not in expected_leaves]
         detail = f"no leaf at {missing[0]}" if missing else f"a leaf too many at {extra[0]}" if extra else ""
-        detail = detail or f"{jax.tree.structure(found)} instead of {jax.tree.structure(expected)}"
+        detail = detail or f"{jax.tree.structure(actual)} instead of {jax.tree.structure(expected)}"
         raise OptimizerCheckError(f"{what} has another structure: {detail}.") from None
 
 
-def assert_same_types(what: str, found: PyTree, expected: PyTree, *, weak: bool = True) -> None:
+def assert_same_types(what: str, actual: PyTree, expected: PyTree, *, weak: bool = True) -> None:
     """Raises where structure, shapes, dtypes or (with `weak`) weak types differ."""
-    assert_same_structure(what, found, expected)
-    pairs = zip(by_path(types_of(found)).items(), jax.tree.leaves(types_of(expected)), strict=True)
+    assert_same_structure(what, actual, expected)
+    pairs = zip(by_path(types_of(actual)).items(), jax.tree.leaves(types_of(expected)), strict=True)
     for (path, new), old in pairs:
         same = (new.shape, new.dtype) == (old.shape, old.dtype)
         if not same or (weak and new.weak_type != old.weak_type):
             raise OptimizerCheckError(f"{what}{at(path)} is {_type_text(new)}; expected {_type_text(old)}.")
 
 
-def assert_close(what: str, found: PyTree, expected: PyTree, rtol: float, than: str, params: PyTree = None) -> None:
+def assert_close(what: str, actual: PyTree, expected: PyTree, rtol: float, than: str, params: PyTree = None) -> None:
     """Raises where numbers differ by more than `rtol` times the largest entry of their leaf; `than` tells them apart.
 
     Entries that are not finite must be the same on both sides. Updates come with their `params`: where an update is a
     difference of two points, it has the rounding error of the params.
     """
-    assert_same_structure(what, found, expected)
+    assert_same_structure(what, actual, expected)
     beside = jax.tree.leaves(expected if params is None else params)
-    for (path, left), right, param in zip(by_path(found).items(), jax.tree.leaves(expected), beside, strict=True):
+    for (path, left), right, param in zip(by_path(actual).items(), jax.tree.leaves(expected), beside, strict=True):
         left, right = numbers(left), numbers(right)
         rounding = 0.0 if params is None else 1e-6 * np.max(np.abs(numbers(param)), initial=0.0)
         if left.shape != right.shape:
@@ -260,12 +261,12 @@ def assert_finite(what: str, tree: PyTree, before: PyTree = None, *, infinite: b
 
     Entries that were not finite `before` are let pass: a best loss starts at infinity.
     """
-    bad = np.isnan if infinite else lambda array: ~np.isfinite(array)
+    is_nonfinite = np.isnan if infinite else lambda array: ~np.isfinite(array)
     leaves = jax.tree.leaves(tree)
     earlier = leaves if before is None else jax.tree.leaves(before)
     for path, leaf, old in zip(by_path(tree), leaves, earlier, strict=True):
-        found = numbers(leaf)
-        wrong = bad(found) if before is None else bad(found) & ~bad(numbers(old))
+        actual = numbers(leaf)
+        wrong = is_nonfinite(actual) if before is None else is_nonfinite(actual) & ~is_nonfinite(numbers(old))
         if np.any(wrong):
-            where = np.unravel_index(np.argmax(wrong), found.shape)
-            raise OptimizerCheckError(f"{what}{at(path, where)} is {found[where]}.")
+            where = np.unravel_index(np.argmax(wrong), actual.shape)
+            raise OptimizerCheckError(f"{what}{at(path, where)} is {actual[where]}.")

@@ -92,10 +92,10 @@ def check_trace(
     """
     if not recorded:
         raise OptimizerCheckError("the recorded trace is empty.")
-    found = record_trace(optimizer, params=params, extra=extra, steps=[int(step) for step in recorded])
+    trace = record_trace(optimizer, params=params, extra=extra, steps=[int(step) for step in recorded])
     for step, expected in recorded.items():
         for path, values in expected.items():
-            if path not in found[step]:
-                raise OptimizerCheckError(f"the params have no leaf at {path}; they have {', '.join(found[step])}.")
+            if path not in trace[step]:
+                raise OptimizerCheckError(f"the params have no leaf at {path}; they have {', '.join(trace[step])}.")
             what = f"after step {step} the param {path}"
-            assert_close(what, np.asarray(found[step][path]), np.asarray(values), rtol, "in the recorded trace")
+            assert_close(what, np.asarray(trace[step][path]), np.asarray(values), rtol, "in the recorded trace")

@@ -94,8 +94,8 @@ FAULTS = [
     Fault(
         "low_precision_at_the_start_alone",
         "jgd/testing/_numbers.py",
-        "for part in (kept[:width], kept[-width:])",
-        "for part in (kept[:width], kept[:width])",
+        "for part in (all_updates[:width], all_updates[-width:])",
+        "for part in (all_updates[:width], all_updates[:width])",
         ("tests/test_testing.py::test_a_planted_fault_is_found_by_its_check",),
         "check_low_precision does not see a moment that stalls.",
     ),

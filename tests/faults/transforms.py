@@ -14,8 +14,8 @@ FAULTS = [
     Fault(
         "clip_with_an_eps",
         "jgd/core/_lengths.py",
-        "limit / jnp.where(inside, 1, found.length)",
-        "limit / (found.length + 1e-6)",
+        "limit / jnp.where(inside, 1, norm.length)",
+        "limit / (norm.length + 1e-6)",
         ("tests/test_transforms.py::test_clipping_equals_optax",),
         "Gradients are clipped below the limit, far below where it is small.",
     ),
@@ -126,8 +126,8 @@ FAULTS = [
     Fault(
         "the_first_group_wins",
         "jgd/core/_patterns.py",
-        "best = [p for p in found if all(fits[p] < fits[other] for other in found if other != p)]",
-        "best = found[:1]",
+        "best = [p for p in matching if all(matches[p] < matches[other] for other in matching if other != p)]",
+        "best = matching[:1]",
         ("tests/test_wrappers.py::TestGroups::test_a_leaf_without_a_place_is_an_error_that_names_it",),
         "A leaf that matches two groups goes to one of them without a word.",
     ),
