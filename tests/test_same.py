@@ -11,7 +11,7 @@ from tiers import over
 
 import jgd
 from jgd.core import Cached
-from jgd.core._same import fingerprint
+from jgd.core._fingerprints import fingerprint
 
 eqx = pytest.importorskip("equinox")
 import equinox.internal  # noqa: E402

@@ -6,8 +6,8 @@ from typing import Any
 
 import optax
 
+from jgd.core._numbers import check_integers
 from jgd.core._types import is_traced
-from jgd.core._worth import check_integers
 
 
 def fixed(owner: str, name: str, value: Any) -> Any:

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core._authored import check_all_returned, check_returned, looking_up
-from jgd.core._declared import check_blocks
 from jgd.core._floats import cast_like
 from jgd.core._layouts import Block, Layout, pack_trees, unpack_trees
+from jgd.core._mistakes import check_all_returned, check_returned, key_errors_explained
 from jgd.core._numerics import compute_dtype, real_dtype
 from jgd.core._rule import Rule, TreeRule
+from jgd.core._rule_checks import check_blocks
 from jgd.core._types import Array, Hyper, PyTree, Slots
 
 #: `prepare(dtype) -> hyper`: the hyperparameters of this update in a compute dtype.
@@ -62,7 +62,7 @@ def call_formula(
     slots = {name: _widen(value, dtype) for name, value in slots.items()}
     wide_param = None if param is None else param.astype(dtype)
     wide = [array.astype(dtype) for array in arrays]
-    with looking_up(hyper, slots):
+    with key_errors_explained(hyper, slots):
         returned = formula(*wide, dict(slots), wide_param, hyper, step)
     first, new_slots = check_returned(returned, wide[0], slots, result=result, every_slot=every_slot)
     return first, dict(new_slots)
@@ -88,11 +88,11 @@ def blocks_update(
     prepare: Prepare,
     step: Array,
     inputs: Inputs,
-    telling_of: Callable[[str, Sequence[int]], Any],
+    errors_at_leaves: Callable[[str, Sequence[int]], Any],
 ) -> list[tuple[Array, Slots]]:
     """Each leaf's update and new slots, the leaves laid out in blocks while `update` runs.
 
-    `telling_of(function, indices)` is the context that says at which leaves a mistake was made.
+    `errors_at_leaves(function, indices)` is the context that says at which leaves a mistake was made.
     """
     results: list[Any] = [None] * len(inputs.grads)
     params = [None] * len(inputs.grads) if inputs.params is None else inputs.params
@@ -100,10 +100,10 @@ def blocks_update(
         jax.ShapeDtypeStruct(grad.shape, update_dtype(grad, param), sharding=_sharding(grad))
         for grad, param in zip(inputs.grads, params, strict=True)
     ]
-    with telling_of("the layout", ()):
+    with errors_at_leaves("the layout", ()):
         blocks = check_blocks(layout(rule, like), len(like))
     for block in blocks:
-        with telling_of("the update", block.indices):
+        with errors_at_leaves("the update", block.indices):
             of_block = _block_update(block, update, prepare, step, inputs.at(block.indices))
         for i, result in zip(block.indices, of_block, strict=True):
             results[i] = result
@@ -142,7 +142,7 @@ def tree_update(
     wide_grads = [grad.astype(dtype) for grad, dtype in zip(grads, wide, strict=True)]
     wide_params = None if params is None else [param.astype(dtype) for param, dtype in zip(params, wide, strict=True)]
     hyper = prepare(common)
-    with looking_up(hyper, slots):
+    with key_errors_explained(hyper, slots):
         returned = rule.update(wide_grads, dict(slots), wide_params, hyper, step)  # pyright: ignore[reportArgumentType]
     deltas, new = check_all_returned(returned, wide_grads, slots, tuple(rule.scalars))
     results = [

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core._alias import meaning
+from jgd.core._numbers import is_integer
 from jgd.core._types import (
     ArrayLike,
     ArrayTree,
@@ -26,7 +27,6 @@ from jgd.core._types import (
     is_array,
     is_traced,
 )
-from jgd.core._worth import is_integer
 
 
 class Kind(NamedTuple):

@@ -15,19 +15,19 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core import _checks
-from jgd.core._authored import check_prepared, first_of_tree, first_value, looking_up, telling
 from jgd.core._containers import as_made, as_stored
-from jgd.core._declared import check_chosen, check_lifted
+from jgd.core._fingerprints import Cached
 from jgd.core._floats import zero_update
 from jgd.core._formula import Inputs, Prepare, blocks_update, leaf_update, tree_update, widest_dtype
 from jgd.core._hyperparams import Hyperparams
 from jgd.core._layouts import Layout, layout_of, resolve_layout
+from jgd.core._mistakes import check_prepared, errors_at, first_of_tree, first_value, key_errors_explained
 from jgd.core._numerics import real_dtype, wide_copy
 from jgd.core._optimizer import Optimizer, OptState, begin_update, check_params_given, first_state, make_optimizer
 from jgd.core._packing import refuse_packed
 from jgd.core._ranges import Range
 from jgd.core._rule import Rule, TreeRule
-from jgd.core._same import Cached
+from jgd.core._rule_checks import check_chosen, check_lifted
 from jgd.core._storage import StateDtype, Storage, resolve_storages
 from jgd.core._types import Array, Hyper, PyTree, ScalarOrSchedule, Slots
 
@@ -165,7 +165,7 @@ def _init(plan: Plan, params: PyTree) -> OptState:
     }
     trained = [wide_copy(value) for value, rule in zip(values, rules, strict=True) if rule is not None]
     for slot, make in plan.scalars.items():
-        with telling(plan.name, f"the slot {slot!r} of the whole tree"):
+        with errors_at(plan.name, f"the slot {slot!r} of the whole tree"):
             first = first_of_tree(make, trained)
         is_number = jnp.issubdtype(first.dtype, jnp.inexact)
         slots[slot] = jnp.array(first, widest_dtype(trained) if is_number else first.dtype, copy=True)
@@ -222,7 +222,7 @@ def _update_leaves(
     )
     prepare = functools.partial(step.prepare, rule)
     if isinstance(rule, TreeRule):
-        with telling(plan.name, "the update", [leaf.path for leaf in leaves]):
+        with errors_at(plan.name, "the update", [leaf.path for leaf in leaves]):
             updates, scalars = tree_update(rule, prepare, step.count, inputs, scalars, step.applied)
     else:
         updates = _update_blocks(plan, rule, step, leaves, prepare, inputs)
@@ -235,18 +235,18 @@ def _update_leaves(
 def _update_blocks(
     plan: Plan, rule: Rule, step: _Step, leaves: Sequence[_Leaf], prepare: Prepare, inputs: Inputs
 ) -> list[tuple[Array, Slots]]:
-    def telling_of(function: str, indices: Sequence[int]) -> Any:
-        return telling(plan.name, function, [leaves[i].path for i in indices])
+    def errors_at_leaves(function: str, indices: Sequence[int]) -> Any:
+        return errors_at(plan.name, function, [leaves[i].path for i in indices])
 
     layout, update = layout_of(rule, plan.layout), plan.compiled(rule, step.applied)
-    return blocks_update(rule, layout, update, prepare, step.count, inputs, telling_of)
+    return blocks_update(rule, layout, update, prepare, step.count, inputs, errors_at_leaves)
 
 
 def _prepared(plan: Plan, hyper: Hyper, needs: Hyper, count: Array, rule: Rule | TreeRule, dtype: Any) -> Hyper:
     """The hyperparameters of this update as the rule's formula takes them, in a compute dtype."""
     everything = hyper | plan.hyperparams.complements(hyper) | needs
     cast = {key: value.astype(real_dtype(dtype)) for key, value in everything.items()}
-    with telling(plan.name, "prepare"), looking_up(cast, {}):
+    with errors_at(plan.name, "prepare"), key_errors_explained(cast, {}):
         return check_prepared(rule.prepare(cast, count))
 
 
@@ -291,7 +291,7 @@ def _new_slot(plan: Plan, slot: str, rule: Rule | TreeRule | None, path: Any, va
     """The first value of one leaf's slot, a marker without arrays where the leaf has no such slot."""
     if rule is None or slot not in rule.slots:
         return optax.MaskedNode()
-    with telling(plan.name, f"the slot {slot!r}", [path]):
+    with errors_at(plan.name, f"the slot {slot!r}", [path]):
         first = first_value(rule.slots[slot], wide_copy(value), rule.kind == "elementwise")
     return plan.storages[slot].create(first, jnp.result_type(value))
 

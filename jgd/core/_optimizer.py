@@ -8,8 +8,8 @@ import optax
 
 from jgd.core._apply import apply_updates
 from jgd.core._arguments import check_kind
-from jgd.core._fitting import guarded_init, guarded_update
 from jgd.core._hyperparams import Hyperparams
+from jgd.core._models import guarded_init, guarded_update
 from jgd.core._numerics import increment
 from jgd.core._types import Array, GradientTransformation, Hyper, PyTree
 

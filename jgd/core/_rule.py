@@ -5,8 +5,8 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from jgd.core._declared import check_declared
-from jgd.core._same import fingerprint
+from jgd.core._fingerprints import fingerprint
+from jgd.core._rule_checks import check_declared
 from jgd.core._types import Array, Hyper, Slots
 
 Kind = Literal["elementwise", "matrix", "leaf"]

@@ -45,7 +45,8 @@ Reals = Annotated[jax.typing.ArrayLike, "reals"]
 #: What follows optax's protocol: a pair of functions, `init` and `update`.
 GradientTransformation = optax.GradientTransformation
 
-#: The hyperparameters of one update by name, as arrays.
+#: The hyperparameters of one update by name, as arrays. Beside each decay rate, such as `b1`, stands its complement
+#: `1-b1`, taken from the number that the factory was given: float32's 1 - 0.999 is off by 1e-5.
 Hyper = dict[str, Array]
 
 #: The slots of one leaf by name (`mu`, `nu`, `trace`, ...): arrays, or trees of arrays.

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from jgd.core._arguments import check_kind
-from jgd.core._authored import telling
 from jgd.core._checks import check_complex, check_same_tree, flatten
 from jgd.core._floats import cast_like, is_float
 from jgd.core._formula import call_formula, update_dtype
 from jgd.core._hyperparams import Hyperparams, get_hyperparams
+from jgd.core._mistakes import errors_at
 from jgd.core._numerics import compute_dtype, real_dtype, wide_copy
 from jgd.core._optimizer import Optimizer, OptState, begin_update, check_params_given, first_state, make_optimizer
 from jgd.core._packing import refuse_packed
@@ -169,7 +169,7 @@ def _on_leaf(
     dtype = real_dtype(compute_dtype(update_dtype(arrays[0], param)))
     cast = {key: value.astype(dtype) for key, value in hyper.items()}
     formula, kind = getattr(plan.wrapper, function), "grad" if function == "before" else "delta"
-    with telling(plan.name, function, [leaf.path]):
+    with errors_at(plan.name, function, [leaf.path]):
         result, new = call_formula(formula, arrays, slots, param, cast, step, result=kind, every_slot=False)
     new_slots = {slot: cast_like(new[slot], old) if slot in new else leaf.slots[slot] for slot, old in slots.items()}
     return result.astype(arrays[0].dtype), leaf._replace(slots=new_slots)

@@ -5,7 +5,7 @@ from faults.fault import Fault, golden
 FAULTS = [
     Fault(
         "a_slot_may_change_its_shape",
-        "jgd/core/_authored.py",
+        "jgd/core/_mistakes.py",
         "if jnp.shape(value) != like.shape:",
         "if jnp.ndim(value) != jnp.ndim(like):",
         ("tests/test_rule_authors.py::test_what_an_update_returns[slot_longer-jit]",),
@@ -37,7 +37,7 @@ FAULTS = [
     ),
     Fault(
         "norm_in_leaf_dtype",
-        "jgd/core/_lengths.py",
+        "jgd/core/_norms.py",
         "cast = [x.astype(jnp.promote_types(x.dtype, wide)) for x in leaves]",
         "cast = list(leaves)",
         ("tests/test_transforms.py::test_the_norm_of_low_precision_leaves_neither_overflows_nor_stalls",),
@@ -61,7 +61,7 @@ FAULTS = [
     ),
     Fault(
         "squares_overflow",
-        "jgd/core/_lengths.py",
+        "jgd/core/_norms.py",
         "total < _window(dtype).least, ~(total < jnp.inf)",
         "total < _window(dtype).least, jnp.isnan(total)",
         ("tests/test_long_and_short.py::test_the_update_is_that_of_float64[float32-clip_by_global_norm]",),
@@ -69,7 +69,7 @@ FAULTS = [
     ),
     Fault(
         "squares_vanish",
-        "jgd/core/_lengths.py",
+        "jgd/core/_norms.py",
         "total < _window(dtype).least, ~(total < jnp.inf)",
         "total < 0, ~(total < jnp.inf)",
         ("tests/test_long_and_short.py::test_the_update_is_that_of_float64[float32-normalize]",),

@@ -13,7 +13,7 @@ FAULTS = [
     ),
     Fault(
         "clip_with_an_eps",
-        "jgd/core/_lengths.py",
+        "jgd/core/_norms.py",
         "limit / jnp.where(inside, 1, norm.length)",
         "limit / (norm.length + 1e-6)",
         ("tests/test_transforms.py::test_clipping_equals_optax",),

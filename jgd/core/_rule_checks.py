@@ -1,6 +1,6 @@
 """What a rule says of itself, and what `lift` is given beside it: checked when the optimizer is made.
 
-What its functions return is seen when a step is traced; see `jgd.core._authored`.
+What its functions return is seen when a step is traced; see `jgd.core._mistakes`.
 """
 
 import inspect
@@ -10,8 +10,8 @@ from typing import Any, get_args
 import jax
 
 from jgd.core._arguments import shown
-from jgd.core._authored import MistakeError, in_words
 from jgd.core._checks import path_text
+from jgd.core._mistakes import MistakeError, in_words
 from jgd.core._types import PyTree
 
 

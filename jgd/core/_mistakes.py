@@ -48,7 +48,7 @@ class MissingNameError(KeyError, ValueError):
 
 
 @contextlib.contextmanager
-def looking_up(hyper: Mapping[str, Any], slots: Mapping[str, Any]) -> Iterator[None]:
+def key_errors_explained(hyper: Mapping[str, Any], slots: Mapping[str, Any]) -> Iterator[None]:
     """Says what there is where a rule looks up a name that is not.
 
     Raises:
@@ -63,7 +63,7 @@ def looking_up(hyper: Mapping[str, Any], slots: Mapping[str, Any]) -> Iterator[N
 
 
 @contextlib.contextmanager
-def telling(owner: str, function: str, paths: Sequence[Any] = ()) -> Iterator[None]:
+def errors_at(owner: str, function: str, paths: Sequence[Any] = ()) -> Iterator[None]:
     """Says where a mistake is: in which function of which rule, at which leaves. Errors of other kinds get a note.
 
     Raises:
