@@ -19,7 +19,6 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +47,7 @@ from jgd.rules.parts._weight_decay import choose_by_mask
 _SMALLEST_SCALE = 1e-3
 
 
-def factored_axes(shape: tuple[int, ...], factored: bool, least: Any) -> tuple[int, int] | None:
+def factored_axes(shape: tuple[int, ...], factored: bool, least: int) -> tuple[int, int] | None:
     """The second largest and the largest axis, or None where the leaf keeps a full second moment."""
     if not factored or len(shape) < 2:
         return None
@@ -62,7 +61,7 @@ def _rms(x: Array) -> Array:
     return root(x_sq.total / max(x.size, 1)) / x_sq.scale
 
 
-def factored_rule(factored: bool, least: Any, by_param: bool, clips: bool, momentum: bool, decays: bool) -> Rule:
+def factored_rule(factored: bool, least: int, by_param: bool, clips: bool, momentum: bool, decays: bool) -> Rule:
     """The rule; `by_param` scales steps by the size of the leaf."""
 
     def mean_over(which: int) -> Callable[[Array], Array]:

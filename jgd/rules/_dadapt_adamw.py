@@ -19,8 +19,6 @@ References:
       Algorithm 5.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from jgd.core import (
@@ -76,7 +74,7 @@ def prepare(hyper: Hyper, step: Array) -> Hyper:
 
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    betas: tuple[ScalarOrSchedule, ScalarOrSchedule] = (0.9, 0.999),
     eps: ScalarOrSchedule = 1e-8,
     estim_lr0: StartValue = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,

@@ -56,7 +56,7 @@ def _distance(params: list[Array], start: list[Array]) -> Array:
     return global_norm([param - first for param, first in zip(params, start, strict=True)])
 
 
-def dog_rule(kind: str, init: Any) -> TreeRule:
+def dog_rule(kind: str, init: Scalar) -> TreeRule:
     """DoG; by `kind` its first step is a distance, a share of one plus the params' norm, or a learning rate."""
 
     def update(
@@ -91,7 +91,7 @@ def ldog_update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Arr
     return delta, {"init_params": slots["init_params"], "max_dist": max_dist, "sum_sq_norm_grads": sum_sq}
 
 
-def ldog_rule(share: Any) -> Rule:
+def ldog_rule(share: Scalar) -> Rule:
     """L-DoG; its first distance is `share` times one plus the leaf's norm."""
 
     def first_distance(param: Array) -> Array:

@@ -26,6 +26,7 @@ from optax.contrib import GaLoreDimensionNumbers
 from jgd.core import (
     Array,
     GradientTransformation,
+    Hyper,
     Hyperparams,
     Mask,
     Optimizer,
@@ -197,7 +198,7 @@ def galore(
     return over_floats(make_optimizer(init, update, f"jgd.galore({numbers.text()})"))
 
 
-def _descent(directions: PyTree, params: PyTree, hyper: Any, mask: Mask) -> PyTree:
+def _descent(directions: PyTree, params: PyTree, hyper: Hyper, mask: Mask) -> PyTree:
     def update(direction: Array, param: Any, decays: bool) -> Array:
         dtype = jnp.finfo(direction.dtype).dtype
         rate, decay = hyper["learning_rate"].astype(dtype), hyper["weight_decay"].astype(dtype)

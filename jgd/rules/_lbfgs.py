@@ -48,7 +48,9 @@ def _vdot(xs: Sequence[Array], ys: Sequence[Array]) -> Any:
     return sum(jnp.vdot(x, y, precision=high).real for x, y in zip(xs, ys, strict=True))
 
 
-def _two_loops(grads: list[Array], s_memory: Any, y_memory: Any, rhos: Array, scale: Any, order: Array) -> list[Array]:
+def _two_loops(
+    grads: list[Array], s_memory: list[Array], y_memory: list[Array], rhos: Array, scale: Array | float, order: Array
+) -> list[Array]:
     def right(vector: list[Array], i: Array) -> tuple[list[Array], Array]:
         alpha = rhos[i] * _vdot([s[i] for s in s_memory], vector)
         return [v - alpha.astype(y.real.dtype) * y[i] for v, y in zip(vector, y_memory, strict=True)], alpha
@@ -77,7 +79,7 @@ def lbfgs_rule(memory_size: int, scales: bool) -> TreeRule:
         s_memory = [m.at[newest].set(s_leaf) for m, s_leaf in zip(slots["diff_params_memory"], s, strict=True)]
         y_memory = [m.at[newest].set(y_leaf) for m, y_leaf in zip(slots["diff_updates_memory"], y, strict=True)]
         rhos = slots["weights_memory"].at[newest].set(rho.astype(slots["weights_memory"].dtype))
-        scale: Any = 1.0
+        scale: Array | float = 1.0
         if scales:
             yy, norm = _vdot(y, y), global_norm(jax.lax.stop_gradient(grads))
             later = jnp.where(yy > 0, curvature / jnp.where(yy > 0, yy, 1), 1)
@@ -174,7 +176,7 @@ def lbfgs(
     return over_floats(make_optimizer(init, update, repr(direction)))
 
 
-def _needs(linesearch: Any) -> list[str]:
+def _needs(linesearch: optax.GradientTransformation | None) -> list[str]:
     """The extra arguments that the line search requires."""
     parameters = [] if linesearch is None else inspect.signature(linesearch.update).parameters.values()
     return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]

@@ -96,7 +96,7 @@ def prodigy_rule(
 
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
-    betas: tuple[Any, Any] = (0.9, 0.999),
+    betas: tuple[ScalarOrSchedule, ScalarOrSchedule] = (0.9, 0.999),
     beta3: ScalarOrSchedule | None = None,
     eps: ScalarOrSchedule = 1e-8,
     estim_lr0: StartValue = 1e-6,

@@ -16,7 +16,7 @@ References:
       Igel and Huesken, "Improving the Rprop learning algorithm", 2000 (iRprop-, the form here).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -39,7 +39,7 @@ from jgd.core import (
 )
 
 
-def rprop_rule(late: bool, init_step_size: Any) -> Rule:
+def rprop_rule(late: bool, init_step_size: StartValue) -> Rule:
     """The rule; `late` takes each step one call late."""
 
     def update(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array) -> tuple[Array, Slots]:

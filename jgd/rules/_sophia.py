@@ -61,7 +61,7 @@ def sophia_rule(clips: bool) -> Rule:
     return Rule(update, slots={"mu": zeros, "nu": zeros}, supports_complex=False, exact=("nu",))
 
 
-def print_win_rate(updates: PyTree, state: OptState, every: Any) -> None:
+def print_win_rate(updates: PyTree, state: OptState, every: ScalarOrSchedule) -> None:
     """Prints the share of entries that are not clipped, every so many steps."""
     limit = state.hyperparams["learning_rate"] * state.hyperparams.get("clip_threshold", jnp.inf)
     leaves = jax.tree.leaves(updates)

@@ -75,9 +75,9 @@ class MultiSteps:
     def __init__(
         self,
         opt: GradientTransformation,
-        every_k_schedule: int | Callable[[Array], Any],
+        every_k_schedule: int | Schedule,
         use_grad_mean: bool = True,
-        should_skip_update_fn: Callable[..., Any] | None = None,
+        should_skip_update_fn: Callable[..., tuple[Array, PyTree]] | None = None,
         accumulator_dtype: DTypeLike = jnp.float32,
     ):
         _check_every("MultiSteps", "every_k_schedule", every_k_schedule)

@@ -8,11 +8,12 @@ from typing import Literal
 import jax.numpy as jnp
 from optax.contrib import MuonDimensionNumbers
 
-from jgd.core import Array, DTypeLike, Hyper, Rule, Slots, debias, fixed_int, increment, is_traced, zeros
+from jgd.core import Array, DTypeLike, Hyper, Rule, Slots, debias, fixed_int, increment, is_traced, show_by_name, zeros
 from jgd.rules.matrices._axes import as_tuple
 from jgd.rules.matrices._newton_schulz import Preconditioning, orthogonalize
 
 Like = Literal["keller", "moonshot", "torch"]
+show_by_name(globals(), "Like")
 
 
 @dataclasses.dataclass(frozen=True)
