@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jgd.core import ArrayTree, FloatDtype, Scalar, check_integers, check_numbers, is_traced
+from jgd.core import ArrayTree, DTypeLike, FloatDtype, Scalar, check_integers, check_numbers, is_traced
 
 #: Other libraries' arguments, and what to write here instead.
 RENAMED = {
@@ -72,7 +72,7 @@ def check_limits(owner: str, tol: Scalar | None, max_steps: int) -> None:
         check_numbers(owner, 0, tol=tol)
 
 
-def check_constraints(method: Any, differentiate: str, progress: bool) -> None:
+def check_constraints(method: object, differentiate: str, progress: bool) -> None:
     """Checks what goes with constraints.
 
     Raises:
@@ -88,7 +88,7 @@ def check_constraints(method: Any, differentiate: str, progress: bool) -> None:
         raise ValueError("minimize: with constraints there is no progress bar; expected progress=False.")
 
 
-def as_float_dtype(value_dtype: FloatDtype | None) -> Any:
+def as_float_dtype(value_dtype: FloatDtype | None) -> DTypeLike | None:
     """The dtype that the value is summed in, or None.
 
     Raises:

@@ -102,11 +102,11 @@ def minimize(
     check_limits("minimize", tol, max_steps)
     flattener(params)  # refuses what is not a tree of arrays
     vectors, args = flat_bounds(bounds, params), as_tuple(args)
-    bare_method, arrays = split(make_method(method, line_search, bounds))
+    method_without_arrays, arrays = split(make_method(method, line_search, bounds))
     check_takes("minimize", "fun", fun, "fun(params, *args)", params, *args)
     settings = Settings(
         fun=fun,
-        method=bare_method,
+        method=method_without_arrays,
         max_steps=int(max_steps),
         has_aux=has_aux,
         trace=trace,
@@ -116,7 +116,7 @@ def minimize(
         inequality=inequality,
     )
     if settings.constrained:
-        check_constraints(bare_method, differentiate, progress)
+        check_constraints(method_without_arrays, differentiate, progress)
     inputs = Inputs(args, vectors, arrays, tol)
     if progress:
         if any(is_traced(leaf) for leaf in jax.tree.leaves((params, inputs, jnp.zeros(())))):

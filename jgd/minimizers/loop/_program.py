@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree
+from jgd.core import Array, DTypeLike, PyTree, Scalar
 from jgd.minimizers.constrained._multipliers import Constraints, constraints_of
 from jgd.minimizers.loop._fields import Status
 from jgd.minimizers.loop._loop import Loop, RunState
@@ -38,12 +38,12 @@ class Settings:
     """
 
     fun: Callable[..., Any]
-    method: Any
+    method: Any  # a method, or what `split` makes of one
     max_steps: int
     has_aux: bool
     trace: bool
     differentiate: str
-    value_dtype: Any
+    value_dtype: DTypeLike | None
     equality: Callable[..., Any] | None = None
     inequality: Callable[..., Any] | None = None
 
@@ -66,7 +66,7 @@ class Inputs(NamedTuple):
     args: tuple
     bounds: tuple[Array, Array] | None
     arrays: tuple[Array, ...]
-    tol: Any
+    tol: Scalar | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Program:
         """The state before the first step."""
         return self.loop.init(self.flat.ravel(params), self.tol, trace=self.settings.trace)
 
-    def aux(self, params: PyTree) -> Any:
+    def aux(self, params: PyTree) -> PyTree:
         """What `fun` returns beside the value; None without `has_aux`."""
         return self.settings.fun(params, *self.inputs.args)[1] if self.settings.has_aux else None
 
@@ -163,7 +163,7 @@ def _compiled(program: Callable[..., Any]) -> Callable[..., Any]:
 def _problem(settings: Settings, flat: Flattener, inputs: Inputs, least_squares: bool) -> Problem:
     """The problem of a function of trees."""
 
-    def output(x: Array) -> Any:
+    def output(x: Array) -> PyTree:
         out = settings.fun(flat.unravel(x), *inputs.args)
         return value_and_aux(out)[0] if settings.has_aux else out
 

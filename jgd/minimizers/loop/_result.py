@@ -1,6 +1,6 @@
 """The result of a run: the solution, why the run stopped, its cost and its path."""
 
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +37,9 @@ class MinimizeResult(Fields):
     __slots__ = ()
 
     @property
-    def status(self) -> Any:
+    def status(self) -> Status | Array:
         """The `Status` of one run that has ended; inside `jit`, and of a batch, codes as int32 arrays."""
-        code = self[Fields._fields.index("status")]
+        code = cast(Array, self[Fields._fields.index("status")])
         if not isinstance(code, int | np.ndarray | np.generic | jax.Array) or is_traced(code) or np.ndim(code) > 0:
             return code
         return Status(int(code)) if jnp.issubdtype(jnp.result_type(code), jnp.integer) else code

@@ -1,8 +1,8 @@
 """Why a run stopped, and what would help, in sentences."""
 
 import math
-from typing import Any
 
+from jgd.core import Array
 from jgd.minimizers.loop._fields import Fields, Status
 
 
@@ -98,9 +98,9 @@ def _crawl(result: Fields) -> str:
     return sentence
 
 
-def _or_zero(number: Any) -> Any:
+def _or_zero(number: Array | None) -> Array | float:
     return 0.0 if number is None else number
 
 
-def _text(number: Any) -> str:
+def _text(number: Array | float) -> str:
     return f"{float(number):.4g}"

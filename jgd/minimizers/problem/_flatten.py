@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, path_text
+from jgd.core import Array, ArrayLike, DTypeLike, PyTree, path_text
 
 
 class Flattener(NamedTuple):
@@ -25,7 +25,7 @@ class Flattener(NamedTuple):
     treedef: Any
     leaves: list[Any]
     is_float: list[bool]
-    dtype: Any
+    dtype: DTypeLike
 
     @property
     def size(self) -> int:
@@ -55,11 +55,11 @@ class Flattener(NamedTuple):
         return jax.tree.unflatten(self.treedef, leaves)
 
 
-def _is_complex(dtype: Any) -> bool:
+def _is_complex(dtype: DTypeLike) -> bool:
     return jnp.issubdtype(dtype, jnp.complexfloating)
 
 
-def _parts(leaf: Any) -> list[Array]:
+def _parts(leaf: ArrayLike) -> list[Array]:
     """The real numbers that a leaf is made of, as vectors."""
     flat = jnp.ravel(leaf)
     return [flat.real, flat.imag] if _is_complex(flat.dtype) else [flat]

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, is_float, path_text
+from jgd.core import Array, ArrayLike, ArrayTree, PyTree, is_float, path_text
 
 
-def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: Any) -> PyTree:
+def map_floats(what: str, fun: Callable[..., Array], params: PyTree, *strengths: ArrayTree) -> PyTree:
     """`fun(leaf, *strengths)` of each float leaf; others stay as they are.
 
     Args:
@@ -26,7 +26,7 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
         TypeError: A strength is not a number.
     """
 
-    def spread(strength: Any) -> PyTree:
+    def spread(strength: ArrayTree) -> PyTree:
         try:
             full = jax.tree.map(lambda s, part: jax.tree.map(lambda _: s, part), strength, params)
         except ValueError as error:
@@ -53,7 +53,7 @@ def map_floats(what: str, fun: Callable[..., Any], params: PyTree, *strengths: A
             ) from None
         return jnp.asarray(strength, jnp.finfo(jnp.result_type(leaf)).dtype)
 
-    def each(leaf: Any, *strengths: Any) -> Any:
+    def each(leaf: ArrayLike, *strengths: ArrayLike) -> ArrayLike:
         return fun(jnp.asarray(leaf), *strengths) if is_float(leaf) else leaf
 
     return jax.tree.map(each, params, *(spread(strength) for strength in strengths))

@@ -1,15 +1,14 @@
 """From the user's function of a tree to a value of a vector, with checks of what it returns."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, FloatDtype, PyTree
+from jgd.core import Array, DTypeLike, FloatDtype, PyTree
 
 
-def value_of(out: Any, dtype: Any, value_dtype: FloatDtype | None) -> Array:
+def value_of(out: PyTree, dtype: DTypeLike, value_dtype: FloatDtype | None) -> Array:
     """The value of what `fun` returned: a scalar, or with `value_dtype` the sum of an array of terms.
 
     Raises:
@@ -40,7 +39,7 @@ def half_sum_of_squares(residuals: Array, value_dtype: FloatDtype | None) -> Arr
     return 0.5 * jnp.sum(wide * wide)
 
 
-def residual_vector(out: PyTree, dtype: Any) -> Array:
+def residual_vector(out: PyTree, dtype: DTypeLike) -> Array:
     """Residuals [m] of what `fun` returned, any tree of real arrays.
 
     Raises:
@@ -61,7 +60,7 @@ def residual_vector(out: PyTree, dtype: Any) -> Array:
     return jnp.concatenate([part.astype(jnp.promote_types(dtype, part.dtype)) for pair in pairs for part in pair])
 
 
-def value_and_aux(out: Any) -> tuple[Any, Any]:
+def value_and_aux(out: PyTree) -> tuple[PyTree, PyTree]:
     """What a function with `has_aux` returned: a value and more.
 
     Raises:
@@ -72,12 +71,12 @@ def value_and_aux(out: Any) -> tuple[Any, Any]:
     return out[0], out[1]
 
 
-def count_terms(fun: Callable[..., Any], *args: Any) -> int:
+def count_terms(fun: Callable[..., PyTree], *args: PyTree) -> int:
     """How many terms are summed outside of `fun`."""
     return max(1, sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(fun, *args))))
 
 
-def _text(out: Any) -> str:
+def _text(out: PyTree) -> str:
     leaves = jax.tree.leaves(out)
     if len(leaves) == 1 and hasattr(out, "shape"):
         return f"shape {out.shape}, dtype {out.dtype}"
