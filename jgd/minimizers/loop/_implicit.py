@@ -88,7 +88,7 @@ def implicit_tangents(
     d_params, d_multipliers = unravel(-solve_linear(matvec, rhs, symmetric))
     d_value = jax.jvp(value, (params, inputs), (d_params, tangents))[1]
     zeros = jax.tree.map(_zero, result)
-    d_leaves = zip(jax.tree.leaves(flat.unravel(d_params)), jax.tree.leaves(zeros.params), flat.is_float, strict=True)
+    d_leaves = zip(jax.tree.leaves(flat.unravel(d_params)), jax.tree.leaves(zeros.params), flat.floats, strict=True)
     d_tree = jax.tree.unflatten(flat.treedef, [new if floats else zero for new, zero, floats in d_leaves])
     zeros = zeros._replace(params=d_tree, value=d_value.astype(result.value.dtype))
     if result.aux is not None:

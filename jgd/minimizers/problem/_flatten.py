@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, ArrayLike, DTypeLike, PyTree, path_text
+from jgd.core import Array, ArrayLike, DTypeLike, PyTree, is_float, path_text
 
 
 class Flattener(NamedTuple):
@@ -18,13 +18,13 @@ class Flattener(NamedTuple):
     Attributes:
         treedef: The tree's structure.
         leaves: Its leaves; `unravel` puts those that are not floats in their places.
-        is_float: For each leaf whether it is a float or complex.
+        floats: For each leaf whether it is a float or complex.
         dtype: The vector's dtype, a real one: float32, or wider where a leaf is wider.
     """
 
     treedef: Any
     leaves: list[Any]
-    is_float: list[bool]
+    floats: list[bool]
     dtype: DTypeLike
 
     @property
@@ -35,14 +35,14 @@ class Flattener(NamedTuple):
     def ravel(self, tree: PyTree) -> Array:
         """The float leaves as one vector."""
         leaves = self.treedef.flatten_up_to(tree)
-        floats = [leaf for leaf, is_float in zip(leaves, self.is_float, strict=True) if is_float]
-        return jnp.concatenate([part.astype(self.dtype) for leaf in floats for part in _parts(leaf)])
+        moving = [leaf for leaf, moves in zip(leaves, self.floats, strict=True) if moves]
+        return jnp.concatenate([part.astype(self.dtype) for leaf in moving for part in _parts(leaf)])
 
     def unravel(self, vector: Array) -> PyTree:
         """A tree of the vector's entries, each leaf in its dtype."""
         leaves, start = [], 0
-        for leaf, is_float in zip(self.leaves, self.is_float, strict=True):
-            if not is_float:
+        for leaf, moves in zip(self.leaves, self.floats, strict=True):
+            if not moves:
                 leaves.append(leaf)
                 continue
             size, shape, dtype = jnp.size(leaf), jnp.shape(leaf), jnp.result_type(leaf)
@@ -72,23 +72,23 @@ def flattener(params: PyTree) -> Flattener:
         TypeError: A leaf is not an array, or no leaf is a float.
     """
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(params)
-    is_float, dtype = [], jnp.dtype(jnp.float32)
+    floats, dtype = [], jnp.dtype(jnp.float32)
     for path, leaf in with_paths:
         try:
             leaf_dtype = jnp.result_type(leaf)
         except (TypeError, ValueError):
             where, kind = path_text(path), type(leaf).__name__
             raise TypeError(f"minimize: the leaf of params at {where} is a {kind}; expected an array.") from None
-        is_float.append(jnp.issubdtype(leaf_dtype, jnp.inexact))
-        if is_float[-1]:
+        floats.append(is_float(leaf))
+        if floats[-1]:
             dtype = jnp.promote_types(dtype, jnp.finfo(leaf_dtype).dtype)
-    if not any(is_float):
+    if not any(floats):
         dtypes = [str(jnp.result_type(leaf)) for _, leaf in with_paths]
         raise TypeError(
             f"minimize: params have no float leaf; found {dtypes}. Integers do not move: start from floats, such as"
             " params.astype(float)."
         )
-    return Flattener(treedef, [leaf for _, leaf in with_paths], is_float, dtype)
+    return Flattener(treedef, [leaf for _, leaf in with_paths], floats, dtype)
 
 
 def refuse_complex(what: str, params: PyTree) -> None:
