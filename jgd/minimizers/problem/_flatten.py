@@ -35,14 +35,14 @@ class Flattener(NamedTuple):
     def ravel(self, tree: PyTree) -> Array:
         """The float leaves as one vector."""
         leaves = self.treedef.flatten_up_to(tree)
-        moving = [leaf for leaf, moves in zip(leaves, self.floats, strict=True) if moves]
+        moving = [leaf for leaf, floating in zip(leaves, self.floats, strict=True) if floating]
         return jnp.concatenate([part.astype(self.dtype) for leaf in moving for part in _parts(leaf)])
 
     def unravel(self, vector: Array) -> PyTree:
         """A tree of the vector's entries, each leaf in its dtype."""
         leaves, start = [], 0
-        for leaf, moves in zip(self.leaves, self.floats, strict=True):
-            if not moves:
+        for leaf, floating in zip(self.leaves, self.floats, strict=True):
+            if not floating:
                 leaves.append(leaf)
                 continue
             size, shape, dtype = jnp.size(leaf), jnp.shape(leaf), jnp.result_type(leaf)
