@@ -279,7 +279,7 @@ def test_few_parameters_take_anything_and_each_has_a_reason():
     names = [name for function in functions for name in anything(function)]
     assert len(functions) > 400
     assert set(names) - TAKE_ANYTHING.keys() == set()
-    assert len(names) <= 60
+    assert len(names) <= 40
 
 
 def test_a_parameter_that_takes_anything_is_found():
