@@ -2,20 +2,21 @@
 
 import decimal
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jgd.core import Array, ArrayLike
+
 MOST_ROUNDS = 16384
 
 
-def as_float(value: Any) -> Any:
+def as_float(value: ArrayLike) -> Array:
     """A value in JAX's default float dtype."""
     return jnp.asarray(value, jnp.result_type(float))
 
 
-def rounds(period: int, factor: decimal.Decimal) -> Callable[[Any], tuple[Any, Any]]:
+def rounds(period: int, factor: decimal.Decimal) -> Callable[[Array], tuple[Array, Array]]:
     """From a step to the number of its round, a float, and the share of that round that is over.
 
     Each round is `factor` times as long as the one before, for the first 16384; those after it have its length.
@@ -34,7 +35,7 @@ def rounds(period: int, factor: decimal.Decimal) -> Callable[[Any], tuple[Any, A
     steps = np.asarray(np.minimum(first_steps, np.iinfo(np.int32).max), np.int32)
     floats = np.asarray([ahead, [float(length) for length in lengths]])
 
-    def find(t: Any) -> tuple[Any, Any]:
+    def find(t: Array) -> tuple[Array, Array]:
         number = jnp.sum(jnp.asarray(steps) <= t) - 1
         late, length = as_float(floats)[:, number]
         share = (as_float(t - jnp.asarray(steps)[number]) + late) / length

@@ -33,12 +33,10 @@ from optax.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_
 from optax.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 
 from jgd._restarts import as_float, rounds
-from jgd.core import check_hyperparam, check_integers, check_kind, check_numbers, checked, first_outside
+from jgd.core import Schedule, check_hyperparam, check_integers, check_kind, check_numbers, checked, first_outside
 from jgd.core import from_optax as _from_optax
 
-Schedule = Callable[[Any], Any]
-
-_DECAYS: dict[str, Schedule] = {
+_DECAYS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "linear": lambda x: 1 - x,
     "1-sqrt": lambda x: 1 - jnp.sqrt(x),
     "cosine": lambda x: 0.5 * (1 + jnp.cos(jnp.pi * x)),
@@ -120,7 +118,7 @@ def warmup_stable_decay_schedule(
         raise ValueError(f"warmup_stable_decay_schedule: decay must be one of {', '.join(_DECAYS)}; got {decay!r}.")
     start = warmup_steps + stable_steps
 
-    def schedule(count: Any) -> Any:
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         t = as_float(count)
         warm = init_value + (peak_value - init_value) * jnp.clip(t / max(warmup_steps, 1), 0, 1)
         share = jnp.clip((t - start) / max(decay_steps, 1), 0, 1)
@@ -185,7 +183,7 @@ def cosine_restarts_schedule(
     check_numbers(name, peak_value=peak_value, shrink=shrink, end_value=end_value)
     find = rounds(period, decimal.Decimal(str(factor)))
 
-    def schedule(count: Any) -> Any:
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         number, share = find(jnp.asarray(count))
         return end_value + (peak_value * shrink**number - end_value) * _DECAYS["cosine"](jnp.clip(share, 0, 1))
 
@@ -214,7 +212,7 @@ def inverse_sqrt_schedule(peak_value: float, warmup_steps: int) -> Schedule:
     check_integers("inverse_sqrt_schedule", 1, warmup_steps=warmup_steps)
     check_numbers("inverse_sqrt_schedule", peak_value=peak_value)
 
-    def schedule(count: Any) -> Any:
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         t = as_float(count)
         return peak_value * jnp.minimum(t / warmup_steps, jnp.sqrt(warmup_steps / jnp.maximum(t, 1)))
 
@@ -263,7 +261,7 @@ def yolo_schedule(
     check_numbers("yolo_schedule", lr0=lr0, lrf=lrf, warmup_epochs=warmup_epochs, warmup_start=warmup_start)
     warmup = round(min(warmup_epochs, max(epochs - 1, 0)) * steps_per_epoch)
 
-    def schedule(count: Any) -> Any:
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         t = as_float(count)
         share = as_float(jnp.asarray(count) // steps_per_epoch) / epochs
         left = _DECAYS["cosine"](jnp.clip(share, 0, 1)) if cosine else jnp.maximum(1 - share, 0)
@@ -313,10 +311,10 @@ def ademamix_b3(b1: float, b3: float, warmup_steps: int) -> Schedule:
     check_integers("ademamix_b3", 1, warmup_steps=warmup_steps)
     check_numbers("ademamix_b3", 0, b1=b1, b3=b3)
 
-    def half_life(beta: float) -> Any:
+    def half_life(beta: float) -> jax.Array:
         return jnp.log(0.5) / jnp.log(beta + 1e-8) - 1  # the authors' guard against a logarithm of zero
 
-    def schedule(count: Any) -> Any:
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         step = as_float(count) + 1
         share = step / warmup_steps
         mixed = (1 - share) * half_life(b1) + share * half_life(b3)

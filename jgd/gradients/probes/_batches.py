@@ -10,7 +10,7 @@ from jgd.core import Array, PyTree, compute_dtype
 from jgd.gradients._padding import Padded, batch_size, real_rows, split_mask
 
 
-def real_examples(owner: str, batch: Any) -> tuple[PyTree, Array | None]:
+def real_examples(owner: str, batch: PyTree | Padded) -> tuple[PyTree, Array | None]:
     """A batch whose padding is replaced by a real example, and the mask, or `None` where nothing is padded.
 
     Raises:

@@ -1,19 +1,18 @@
 """How every example's loss changes in the direction of the mean gradient."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jgd.core import Array, PyTree, checked
-from jgd.gradients._padding import batch_size
+from jgd.gradients._padding import Padded, batch_size
 from jgd.gradients.probes._batches import masked, real_examples
 from jgd.gradients.probes._passes import LossesFn, check_losses, split_params
 
 
 @checked
-def dot_with_mean(losses_fn: LossesFn) -> Callable[[PyTree, Any], tuple[Array, Array]]:
+def dot_with_mean(losses_fn: LossesFn) -> Callable[[PyTree, PyTree], tuple[Array, Array]]:
     r"""$g_i \cdot \bar g$ for every example: how far a step along the mean gradient lowers each example's loss.
 
     The derivative of all losses in the direction of their mean's gradient: one forward, one backward, one tangent pass.
@@ -39,7 +38,7 @@ def dot_with_mean(losses_fn: LossesFn) -> Callable[[PyTree, Any], tuple[Array, A
     """
     owner = "probes.dot_with_mean"
 
-    def dots_fn(params: PyTree, batch: Any) -> tuple[Array, Array]:
+    def dots_fn(params: PyTree, batch: PyTree | Padded) -> tuple[Array, Array]:
         split = split_params(owner, params)
         batch, mask = real_examples(owner, batch)
 

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from jgd.core import Array, PyTree, Scalar, checked, is_traced
 from jgd.gradients._clipping import clip_factors
-from jgd.gradients._padding import batch_size
+from jgd.gradients._padding import Padded, batch_size
 from jgd.gradients.probes._batches import in_chunks, masked, real_examples
 from jgd.gradients.probes._passes import (
     LossesFn,
@@ -40,11 +40,11 @@ from jgd.gradients.probes._passes import (
 )
 
 WeightsFn = Callable[[Array, Array], Array]
-WeightedFn = Callable[[PyTree, Any], tuple[Array, Array, PyTree]]
+WeightedFn = Callable[[PyTree, PyTree], tuple[Array, Array, PyTree]]
 
 
 @checked
-def norms(losses_fn: LossesFn, *, chunk_size: int | None = None) -> Callable[[PyTree, Any], tuple[Array, Array]]:
+def norms(losses_fn: LossesFn, *, chunk_size: int | None = None) -> Callable[[PyTree, PyTree], tuple[Array, Array]]:
     """Each example's loss and squared gradient norm, by one backward pass that forms no gradient.
 
     Args:
@@ -74,7 +74,7 @@ def norms(losses_fn: LossesFn, *, chunk_size: int | None = None) -> Callable[[Py
     """
     owner = "probes.norms"
 
-    def norms_fn(params: PyTree, batch: Any) -> tuple[Array, Array]:
+    def norms_fn(params: PyTree, batch: PyTree | Padded) -> tuple[Array, Array]:
         split = split_params(owner, params)
 
         def part(batch: PyTree, mask: Array | None) -> tuple[tuple[Array, ...], list[Array]]:
@@ -94,7 +94,7 @@ def clipped_value_and_grad(
     chunk_size: int | None = None,
     keep_cotangents: bool = True,
     with_norms: bool = False,
-) -> Callable[[PyTree, Any], tuple[Any, PyTree]]:
+) -> Callable[[PyTree, PyTree], tuple[Any, PyTree]]:
     r"""The losses of the examples and the mean of their gradients, each clipped to a norm, without the gradients.
 
     $$
@@ -137,7 +137,7 @@ def clipped_value_and_grad(
 
     weighted = _weighted(owner, losses_fn, factors, chunk_size, keep_cotangents, mean=True)
 
-    def value_and_grad_fn(params: PyTree, batch: Any) -> tuple[Any, PyTree]:
+    def value_and_grad_fn(params: PyTree, batch: PyTree | Padded) -> tuple[Any, PyTree]:
         losses, squared_norms, grads = weighted(params, batch)
         return (losses, squared_norms) if with_norms else losses, grads
 
@@ -147,7 +147,7 @@ def clipped_value_and_grad(
 @checked
 def clipped_grad(
     losses_fn: LossesFn, max_norm: Scalar, *, chunk_size: int | None = None, keep_cotangents: bool = True
-) -> Callable[[PyTree, Any], PyTree]:
+) -> Callable[[PyTree, PyTree], PyTree]:
     """The mean of the examples' gradients, each clipped to a norm: `jgd.clipped_grad` by probed operations.
 
     Args:
@@ -212,7 +212,7 @@ def weighted_grad(
 def _weighted(
     owner: str, losses_fn: LossesFn, weights_fn: WeightsFn, chunk_size: int | None, keep_cotangents: bool, mean: bool
 ) -> WeightedFn:
-    def weighted_fn(params: PyTree, batch: Any) -> tuple[Array, Array, PyTree]:
+    def weighted_fn(params: PyTree, batch: PyTree | Padded) -> tuple[Array, Array, PyTree]:
         split = split_params(owner, params)
         batch, mask = real_examples(owner, batch)
         count = batch_size(owner, batch) if mask is None else jnp.maximum(jnp.sum(mask), 1)

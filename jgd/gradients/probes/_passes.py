@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, check_arrays, is_float, path_text
+from jgd.core import Array, ArrayLike, PyTree, check_arrays, is_float, path_text
 from jgd.gradients._padding import batch_size
 from jgd.gradients.probes._parts import Part, squared_norms
 from jgd.gradients.probes._recorder import OPERATIONS, Probe, Use
 
-LossesFn = Callable[[PyTree, PyTree, Any], Array]
+#: `losses_fn(params, batch, probe) -> losses [B]`; the probe is None for the plain losses.
+LossesFn = Callable[[PyTree, PyTree, Probe | None], Array]
 
 
 class SplitParams(NamedTuple):
@@ -62,7 +63,7 @@ def as_grads(params: PyTree, split: SplitParams, grads: Sequence[Array]) -> PyTr
     return split_params("", zeroed).merge(grads)
 
 
-def check_losses(owner: str, losses: Any, size: int) -> None:
+def check_losses(owner: str, losses: ArrayLike, size: int) -> None:
     """Refuses anything but a vector of losses.
 
     Raises:

@@ -1,7 +1,7 @@
 """Checks of data before the first step: that it is batches, of arrays, which the step can divide."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from jgd.train.data._position import Data
 _LOADER = "jgd.ArrayLoader({}, batch_size)"
 
 
-def check_data(data: Any) -> None:
+def check_data(data: Data) -> None:
     """Refuses data that cannot be iterated as batches, arrays of examples above all.
 
     Raises:
@@ -23,7 +23,8 @@ def check_data(data: Any) -> None:
     if isinstance(data, Mapping):
         raise _no_batches("a dict, whose entries would be taken for batches", "the_dict")
     if _is_array(data):
-        raise _no_batches(f"an array of shape {tuple(data.shape)}, whose rows would be taken for batches", "the_array")
+        shape = tuple(data.shape)
+        raise _no_batches(f"an array of shape {shape}, whose rows would be taken for batches", "the_array")
     if not callable(data) and not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise TypeError(f"fit: data must be batches or a function of the epoch; got a {type(data).__name__}.")
     if isinstance(data, ArrayLoader):
@@ -118,5 +119,5 @@ def _no_batches(kind: str, name: str) -> TypeError:
     )
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: Any) -> TypeGuard[np.ndarray]:
     return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, type)

@@ -17,7 +17,7 @@ from jgd.train.loop._rollback import Rollback
 from jgd.train.step._make_step import Step, check_state
 
 
-def check_run(state: TrainState, step: Any) -> None:
+def check_run(state: TrainState, step: Step) -> None:
     """Refuses anything but one state and one step.
 
     Raises:

@@ -52,7 +52,7 @@ def start_of(passed: TrainState, restored: Restored | None, resume: Resume) -> S
     return Start(saved, before, describe(unequal, uses_passed=False))
 
 
-def check_resume(resume: Any) -> None:
+def check_resume(resume: Resume) -> None:
     """Refuses anything but a way to resume.
 
     Raises:

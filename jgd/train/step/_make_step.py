@@ -254,7 +254,7 @@ def running_beside(state: TrainState) -> Any:
     return jax.device_put(RUNNING, state.step.sharding) if placed else RUNNING
 
 
-def check_state(state: Any, optimizer: GradientTransformation) -> None:
+def check_state(state: TrainState, optimizer: GradientTransformation) -> None:
     """Refuses anything but a training state, one whose memory an earlier step has reused, and one of another optimizer.
 
     Raises:
