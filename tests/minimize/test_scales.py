@@ -1,11 +1,13 @@
 """Least squares on badly scaled params, within bounds, and what a result says of a fit: references are scipy's."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from minimize.problems import mgh
+from minimize.problems import mgh, nist
 from minimize.programs import numbers, run
 
 from jgd.minimizers import GaussNewton, LevenbergMarquardt, Status, minimize
@@ -76,6 +78,27 @@ def test_meyers_problem_in_any_units(solver):
         found = numbers(solve(np.array(units)))
         assert 2 * float(found.value) <= problem.minimum * (1 + 1e-6), units
         assert bool(found.converged), found
+
+
+@solvers
+def test_acceleration_saves_most_steps_in_a_curved_valley(solver):
+    problem = nist.REGRESSIONS["Bennett5"]
+    method = dataclasses.replace(METHODS[solver], geodesic=True)
+    found = run(problem.residuals, np.array(problem.starts[0], float), method=method)
+    assert bool(found.converged)
+    assert 2 * float(found.value) <= problem.squares * (1 + 1e-6)
+    assert int(found.steps) <= 100  # 1,123 without
+
+
+@solvers
+def test_an_accelerated_step(solver):
+    # r = p + b p^2 for one param: the second-order step to the root from params at which the radius does not bind
+    method = dataclasses.replace(METHODS[solver], geodesic=True, radius=100.0)
+    start, b = 0.1, 0.2
+    found = run(lambda x: x + b * x**2, np.array([start]), method=method, max_steps=1)
+    slope = 1 + 2 * b * start
+    step = -(start + b * start**2) / slope
+    np.testing.assert_allclose(found.params, [start + step - 0.5 * 2 * b * step**2 / slope], rtol=1e-9)
 
 
 def test_a_plateau_is_no_solution():

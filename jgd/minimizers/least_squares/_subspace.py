@@ -40,12 +40,14 @@ class Subspace(NamedTuple):
 
     Attributes:
         basis: $V$, transposed [k, n].
+        images: $U$, transposed [k + 1, m].
         matrix: $B$ [k + 1, k].
         residuals: The residuals in the basis of $U$ [k + 1].
         products: Products with the Jacobian or its transpose, those that measure the columns among them, int32.
     """
 
     basis: Array
+    images: Array
     matrix: Array
     residuals: Array
     products: Array
@@ -53,6 +55,10 @@ class Subspace(NamedTuple):
     def step(self, coordinates: Array, scale: Array) -> Array:
         """The step [n] of coordinates [k] in the basis."""
         return dot(coordinates, self.basis) / scale
+
+    def image(self, vector: Array) -> Array:
+        """The coordinates [k + 1] in the basis of $U$ of a vector like the residuals [m]."""
+        return dot(self.images, vector.astype(self.images.dtype))
 
 
 class MatrixFreeModel(NamedTuple):
@@ -181,7 +187,7 @@ def krylov_subspace(linear: MatrixFreeModel, scale: Array, tol: Array, running: 
     s = inner_loop(cond, body, start, dimensions, unroll)
     basis = jnp.where(jnp.arange(dimensions)[:, None] < s.count, s.v[:-1], 0)
     products = 2 * s.count + 1 + min(PROBES, scale.size)
-    return Subspace(basis, s.b, jnp.zeros(dimensions + 1, dtype).at[0].set(beta1), products)
+    return Subspace(basis, s.u, s.b, jnp.zeros(dimensions + 1, dtype).at[0].set(beta1), products)
 
 
 def gauss_newton_step(problem: Problem, point: Point) -> tuple[Array, Array]:

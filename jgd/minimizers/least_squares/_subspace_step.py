@@ -5,7 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jgd.core import Array, tree_where
+from jgd.minimizers.least_squares._damped_system import residuals_of
 from jgd.minimizers.least_squares._gain_ratio import TrialStep, next_region
+from jgd.minimizers.least_squares._geodesic import acceleration, second_derivative
 from jgd.minimizers.least_squares._subspace import estimate_column_norms, krylov_subspace, matrix_free_model_at
 from jgd.minimizers.least_squares._trust_step import TrustRegion, trust_step
 from jgd.minimizers.loop._fields import Evaluations
@@ -43,9 +45,9 @@ def first_state(point: Point, radius: Array | float) -> SubspaceState:
 
 
 def subspace_step(
-    problem: Problem, point: Point, state: SubspaceState, by_columns: bool
+    problem: Problem, point: Point, state: SubspaceState, by_columns: bool, geodesic: bool
 ) -> tuple[Point, SubspaceState, StepInfo]:
-    """One step; without `by_columns` all params have the largest scale."""
+    """One step; without `by_columns` all params have the largest scale, with `geodesic` it is accelerated."""
     dtype, eps = point.params.dtype, jnp.finfo(point.params.dtype).eps
     linear = matrix_free_model_at(problem, point.params)
     norms = estimate_column_norms(linear, point.params.size)
@@ -64,7 +66,13 @@ def subspace_step(
     step = space.step(inner.step, scale).astype(dtype)
     change = dot(space.matrix, inner.step)
     predicted = -dot(point.grad, step) - 0.5 * dot(change, change)
-    new = problem.point(point.params + step)
+    extra, short = jnp.zeros_like(step), jnp.array(True)
+    if geodesic:
+        bend = space.image(second_derivative(residuals_of(problem), point.params, step))
+        coordinates, short = acceleration(space.matrix, inner.damping * unscaled, bend, inner.step)
+        extra = space.step(coordinates, scale).astype(dtype)
+    new = problem.point(point.params + step + extra)
+    new = new._replace(value=jnp.where(short, new.value, jnp.inf))
     trial = TrialStep(step, norm(inner.step), inner.damping, predicted)
     region, accepted, _ = next_region(problem, point, new, region, state.initial, trial)
     after = SubspaceState(region.radius, region.damping, state.initial & ~accepted, largest, max_gradient)
@@ -72,6 +80,6 @@ def subspace_step(
     rounding = norm(2 * eps * norms * jnp.abs(point.params))
     remaining = jnp.maximum(inner.gain - 0.5 * rounding**2, 0)
     failed = ~accepted & (trial.length <= eps * params_norm)
-    cost = Evaluations(2, 1, space.products)
+    cost = Evaluations(2, 1, space.products + int(geodesic))
     info = StepInfo(norm(step), cost, failed, accepted, jnp.abs(predicted), remaining)
     return tree_where(accepted, new, point), after, info
