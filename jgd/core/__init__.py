@@ -19,7 +19,7 @@ from jgd.core._checks import check_params_of as check_params_of
 from jgd.core._checks import check_same_tree as check_same_tree
 from jgd.core._checks import check_takes as check_takes
 from jgd.core._checks import flatten as flatten
-from jgd.core._checks import given_numbers as given_numbers
+from jgd.core._checks import needed_numbers as needed_numbers
 from jgd.core._checks import path_keys as path_keys
 from jgd.core._checks import path_text as path_text
 from jgd.core._checks import refuse_integer_grad as refuse_integer_grad
@@ -55,8 +55,8 @@ from jgd.core._masks import TreeOrFunction as TreeOrFunction
 from jgd.core._masks import broadcast_mask as broadcast_mask
 from jgd.core._masks import tree_from as tree_from
 from jgd.core._norms import Squares as Squares
+from jgd.core._norms import clipping_factors as clipping_factors
 from jgd.core._norms import global_norm as global_norm
-from jgd.core._norms import shortening as shortening
 from jgd.core._norms import squares as squares
 from jgd.core._norms import tree_squares as tree_squares
 from jgd.core._numbers import check_integers as check_integers
@@ -96,10 +96,10 @@ from jgd.core._packing import holds_packed as holds_packed
 from jgd.core._packing import pack as pack
 from jgd.core._packing import refuse_packed as refuse_packed
 from jgd.core._packing import unpack as unpack
-from jgd.core._patterns import assigned as assigned
+from jgd.core._patterns import assign_patterns as assign_patterns
 from jgd.core._patterns import check_pattern as check_pattern
 from jgd.core._patterns import path_matches as path_matches
-from jgd.core._patterns import spellings as spellings
+from jgd.core._patterns import path_spellings as path_spellings
 from jgd.core._programs import programs_inside as programs_inside
 from jgd.core._ranges import AT_LEAST_ONE as AT_LEAST_ONE
 from jgd.core._ranges import DECAY_RATE as DECAY_RATE

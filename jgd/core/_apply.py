@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jgd.core._checks import flatten, path_text, refuse_no_array
+from jgd.core._checks import flatten, path_text, refuse_non_array
 from jgd.core._floats import is_key
 from jgd.core._types import PyTree, is_array
 
@@ -41,7 +41,7 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
             return param
         for leaf, what in ((param, "param"), (update, "update")):
             if not is_array(leaf):
-                refuse_no_array("apply_updates", path, leaf, what)
+                refuse_non_array("apply_updates", path, leaf, what)
         if jnp.shape(update) != jnp.shape(param):
             raise ValueError(
                 f"apply_updates: the update at {path_text(path)} has shape {jnp.shape(update)};"

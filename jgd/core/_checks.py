@@ -28,7 +28,7 @@ def flatten(tree: PyTree) -> tuple[list[tuple[Any, ...]], list[Any], Any]:
     return [path for path, _ in with_paths], [leaf for _, leaf in with_paths], treedef
 
 
-def refuse_no_array(owner: str, path: tuple[Any, ...], leaf: Any, what: str = "leaf") -> None:
+def refuse_non_array(owner: str, path: tuple[Any, ...], leaf: Any, what: str = "leaf") -> None:
     """Refuses a leaf that is no array, and says what to do about it.
 
     Raises:
@@ -52,7 +52,7 @@ def is_trainable(owner: str, path: tuple[Any, ...], leaf: Any) -> bool:
         TypeError: The leaf is no array.
     """
     if not is_array(leaf):
-        refuse_no_array(owner, path, leaf)
+        refuse_non_array(owner, path, leaf)
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
@@ -66,7 +66,7 @@ def check_arrays(owner: str, tree: PyTree, what: str = "leaf") -> None:
         return
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if not is_array(leaf):
-            refuse_no_array(owner, path, leaf, what)
+            refuse_non_array(owner, path, leaf, what)
 
 
 def check_same_tree(owner: str, actual_name: str, actual: PyTree, expected_name: str, expected: PyTree) -> None:
@@ -171,7 +171,7 @@ def check_complex(owner: str, path: tuple[Any, ...], leaf: Any) -> None:
         )
 
 
-def given_numbers(owner: str, needs: Iterable[str], extra: Mapping[str, Any]) -> dict[str, jax.Array]:
+def needed_numbers(owner: str, needs: Iterable[str], extra: Mapping[str, Any]) -> dict[str, jax.Array]:
     """The numbers that a rule needs beside the gradients, as arrays.
 
     Raises:

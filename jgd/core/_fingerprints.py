@@ -77,13 +77,13 @@ class Cached:
 
     def __init__(self, make: Callable[..., Any]):
         self.make = make
-        self._found: dict[Any, Any] = {}
+        self._results: dict[Any, Any] = {}
 
     def __call__(self, *args: Any) -> Any:
         """What the function gives, called once for each of its arguments."""
-        if args not in self._found:
-            self._found[args] = self.make(*args)
-        return self._found[args]
+        if args not in self._results:
+            self._results[args] = self.make(*args)
+        return self._results[args]
 
     @functools.cached_property
     def _fingerprint(self) -> Any:

@@ -16,7 +16,16 @@ import numpy as np
 from jgd.core._containers import boxed_like, key_text, unboxed
 from jgd.core._fixed import called_by_injection
 from jgd.core._numerics import default_float
-from jgd.core._ranges import SCALE_SUFFIX, SHORT, Range, check_hyperparam, is_decay_rate, named, range_of, scale_of
+from jgd.core._ranges import (
+    SCALE_SUFFIX,
+    SHORT,
+    Range,
+    check_hyperparam,
+    hyperparam_name,
+    is_decay_rate,
+    range_of,
+    scale_of,
+)
 from jgd.core._rounding import SIXTEEN_BITS
 from jgd.core._types import Array, PyTree, ScalarOrSchedule, is_traced
 
@@ -59,7 +68,7 @@ class Hyperparams:
         ranges: Mapping[str, Range] | None = None,
     ):
         self.owner = owner
-        self.names = tuple(named(name, (ranges or {}).get(name, range_of(name))) for name in values)
+        self.names = tuple(hyperparam_name(name, (ranges or {}).get(name, range_of(name))) for name in values)
         self.schedules: dict[str, Any] = {name: values[name] for name in self.names if _is_schedule(values[name])}
         self.values: dict[str, Any] = {name: values[name] for name in self.names if not _is_schedule(values[name])}
         for name, value in self.values.items():
@@ -123,7 +132,9 @@ class Hyperparams:
             )
         from_elsewhere = bool(self._injected) and not self._made(stored)
         # The names of a restored state may have lost their ranges; copies of names keep "from elsewhere" true.
-        names: dict[str, str] = {name: named(name, name.bounds) if from_elsewhere else name for name in expected}
+        names: dict[str, str] = {
+            name: hyperparam_name(name, name.bounds) if from_elsewhere else name for name in expected
+        }
         used: dict[str, Array] = {names[name]: value for name, value in stored.items()}
         for name in self.schedules:
             used[name] = self._scheduled(name, count) * stored[name + SCALE_SUFFIX]

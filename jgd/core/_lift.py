@@ -189,7 +189,7 @@ def _update(
     grad_leaves = treedef.flatten_up_to(grads)
     slots = {slot: _checks.flatten_slot(plan.name, slot, state.slots[slot], grads) for slot in plan.storages}
     scalars: dict[str, Array] = {slot: state.slots[slot] for slot in plan.scalars}
-    needs = _checks.given_numbers(plan.name, plan.needs, extra)
+    needs = _checks.needed_numbers(plan.name, plan.needs, extra)
     prepare = functools.cache(functools.partial(_prepared, plan, hyper, needs, count))
     step = _Step(count, prepare, len(values), params is not None, applied)
     results = [value if applied else zero_update(value) for value in values]

@@ -85,7 +85,7 @@ def global_norm(tree: ArrayTree) -> Array:
     return norm.length / norm.scale
 
 
-def shortening(norm: Squares, limit: Array) -> tuple[Array, Array]:
+def clipping_factors(norm: Squares, limit: Array) -> tuple[Array, Array]:
     """Two factors for what the `norm` was taken of, which leave it a norm of at most `limit`; 1 where it is no longer.
 
     A norm that is NaN makes the second NaN.

@@ -44,7 +44,7 @@ def check_pattern(owner: str, pattern: Any) -> None:
             raise ValueError(f"{owner}: the pattern {pattern!r} is no regular expression: {error}.") from None
 
 
-def spellings(path: tuple[Any, ...]) -> tuple[str, ...]:
+def path_spellings(path: tuple[Any, ...]) -> tuple[str, ...]:
     """How a leaf's path may be written in a pattern; the first is what messages show.
 
     The arrays of flax's nnx are at the attribute `value` of a variable: `dense/kernel/value` is `dense/kernel` too.
@@ -55,7 +55,7 @@ def spellings(path: tuple[Any, ...]) -> tuple[str, ...]:
     return ("/".join(map(str, keys[:-1])), full) if is_boxed else (full,)
 
 
-def assigned(
+def assign_patterns(
     owner: str, leaves: Sequence[tuple[str, ...]], patterns: Sequence[str], default: str | None = None
 ) -> list[str]:
     """For each leaf its pattern: the most specific of those that it matches.
@@ -64,7 +64,7 @@ def assigned(
 
     Args:
         owner: Whose patterns they are, for messages.
-        leaves: The `spellings` of each leaf.
+        leaves: The `path_spellings` of each leaf.
         patterns: At least one.
         default: What a leaf gets that matches none, one of the patterns; it is not matched itself.
 

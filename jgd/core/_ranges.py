@@ -71,7 +71,7 @@ class HyperparamName(str):
     bounds: Range | None = None
 
 
-def named(name: str, bounds: Range | None) -> HyperparamName:
+def hyperparam_name(name: str, bounds: Range | None) -> HyperparamName:
     """The name with that range; None for any value."""
     key = HyperparamName(name)
     key.bounds = bounds
@@ -90,7 +90,7 @@ def range_of(name: str) -> Range | None:
 def scale_of(name: str) -> HyperparamName:
     """The name of the factor on the schedule of that name, which must not turn a value that is never negative."""
     bounds = range_of(name)
-    return named(name + SCALE_SUFFIX, NOT_NEGATIVE if bounds is not None and bounds.low >= 0 else None)
+    return hyperparam_name(name + SCALE_SUFFIX, NOT_NEGATIVE if bounds is not None and bounds.low >= 0 else None)
 
 
 def is_decay_rate(name: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 
-from jgd.core import PyTree, assigned, check_pattern, is_float, spellings
+from jgd.core import PyTree, assign_patterns, check_pattern, is_float, path_spellings
 
 
 def groups_of_floats(owner: str, patterns: Sequence[str], tree: PyTree) -> list[str]:
@@ -17,4 +17,4 @@ def groups_of_floats(owner: str, patterns: Sequence[str], tree: PyTree) -> list[
     for pattern in patterns:
         check_pattern(owner, pattern)
     paths = [path for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if is_float(leaf)]
-    return assigned(owner, [spellings(path) for path in paths], patterns)
+    return assign_patterns(owner, [path_spellings(path) for path in paths], patterns)

@@ -12,7 +12,16 @@ References:
       https://arxiv.org/abs/1211.5063, 2012, Algorithm 1.
 """
 
-from jgd.core import Hyper, Optimizer, PyTree, ScalarOrSchedule, lift_transform, scale_tree, shortening, tree_squares
+from jgd.core import (
+    Hyper,
+    Optimizer,
+    PyTree,
+    ScalarOrSchedule,
+    clipping_factors,
+    lift_transform,
+    scale_tree,
+    tree_squares,
+)
 
 
 def clip_by_global_norm(max_norm: ScalarOrSchedule) -> Optimizer:
@@ -40,6 +49,6 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> Optimizer:
     def apply(updates: PyTree, params: PyTree, hyper: Hyper) -> PyTree:
         del params
         grad_sq = tree_squares(updates)
-        return scale_tree(updates, *shortening(grad_sq, hyper["max_norm"].astype(grad_sq.total.dtype)))
+        return scale_tree(updates, *clipping_factors(grad_sq, hyper["max_norm"].astype(grad_sq.total.dtype)))
 
     return lift_transform(apply, {"max_norm": max_norm}, name="clip_by_global_norm")

@@ -11,13 +11,13 @@ from jgd.core import (
     Optimizer,
     PyTree,
     TreeOrFunction,
-    assigned,
+    assign_patterns,
     check_pattern,
     eval_params,
     flatten,
     make_optimizer,
+    path_spellings,
     refuse_packed,
-    spellings,
     transform_text,
     tree_from,
 )
@@ -97,7 +97,9 @@ def groups(
         refuse_packed("groups", params, "a group picks leaves")
         if labels is None:
             paths, _, treedef = flatten(params)
-            return treedef.unflatten(assigned("groups", [spellings(path) for path in paths], list(optimizers), default))
+            return treedef.unflatten(
+                assign_patterns("groups", [path_spellings(path) for path in paths], list(optimizers), default)
+            )
         return spread_labels("groups", tree_from(labels, params), params, optimizers, default)
 
     def masked_to(key: str, leaf_labels: PyTree, tree: PyTree) -> PyTree:

@@ -21,7 +21,7 @@ from jgd.core import (
     ScalarOrSchedule,
     Slots,
     Wrapper,
-    shortening,
+    clipping_factors,
     squares,
     wrap,
     zeros,
@@ -33,7 +33,7 @@ def _correct(grad: Array, slots: Slots, param: Array, hyper: Hyper, step: Array)
     factor = hyper["gamma"] * hyper["b1"] / hyper["1-b1"]
     corrected = grad + factor * (grad - slots["last_grad"])
     if "max_norm" in hyper:
-        scale, shrink = shortening(squares([corrected]), hyper["max_norm"])
+        scale, shrink = clipping_factors(squares([corrected]), hyper["max_norm"])
         corrected = (shrink * (scale * corrected)).astype(grad.dtype)
     return corrected, {"last_grad": grad}
 

@@ -20,8 +20,8 @@ from jgd.core import (
     Slots,
     Squares,
     Wrapper,
+    clipping_factors,
     global_norm,
-    shortening,
     squares,
     wrap,
 )
@@ -33,7 +33,7 @@ def _clip_rms(delta: Array, grad: Array, slots: Slots, param: Array, hyper: Hype
     del grad, slots, param, step
     delta_sq = squares([delta])
     mean_sq = Squares(delta_sq.total / max(delta.size, 1), delta_sq.scale)
-    scale, shrink = shortening(mean_sq, hyper["threshold"] * hyper["learning_rate"])
+    scale, shrink = clipping_factors(mean_sq, hyper["threshold"] * hyper["learning_rate"])
     return shrink * (scale * delta), {}
 
 

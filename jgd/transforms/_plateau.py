@@ -15,8 +15,8 @@ from jgd.core import (
     ScalarOrSchedule,
     begin_update,
     first_state,
-    given_numbers,
     make_optimizer,
+    needed_numbers,
     scale_tree,
 )
 
@@ -81,7 +81,7 @@ def reduce_on_plateau(
         del params
         hyper, count = begin_update(numbers, state, OptState)
         old = state.slots
-        value = given_numbers("reduce_on_plateau", ("value",), extra)["value"].astype(old["avg_value"].dtype)
+        value = needed_numbers("reduce_on_plateau", ("value",), extra)["value"].astype(old["avg_value"].dtype)
         seen = old["seen"] + 1
         mean = (old["seen"] * old["avg_value"] + value) / seen
         is_due = seen == hyper["accumulation_size"].astype(jnp.int32)
