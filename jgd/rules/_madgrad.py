@@ -64,7 +64,7 @@ def madgrad(
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:
-    """MADGRAD: momentumised, adaptive, dual averaged gradient.
+    """MADGRAD: momentumized, adaptive, dual averaged gradient.
 
     Arguments that are not described here are those of `jgd.adam`.
 

@@ -59,17 +59,17 @@ def novograd(
     state_dtype: StateDtype | None = None,
     layout: LayoutLike = "auto",
 ) -> Optimizer:
-    """NovoGrad: gradients normalised leaf by leaf, with momentum.
+    """NovoGrad: gradients normalized leaf by leaf, with momentum.
 
     Arguments that are not described here are those of `jgd.adam`.
 
     Args:
         learning_rate: The norm of one leaf's step without momentum, about; at least 0.
-        b1: Decay rate of the sum of normalised gradients, in [0, 1).
+        b1: Decay rate of the sum of normalized gradients, in [0, 1).
         b2: Decay rate of the average of squared gradient norms, in [0, 1).
         eps: Added to the root of that average, at least 0.
         eps_root: Added under the root, at least 0.
-        weight_decay: How much of each parameter is added to its normalised gradient, at least 0.
+        weight_decay: How much of each parameter is added to its normalized gradient, at least 0.
 
     Returns:
         An optimizer whose hyperparameters are the arguments that may be schedules, with the slots `mu`, one number a

@@ -6,7 +6,7 @@ m_t = \beta_1 m_{t-1} + g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2)\, g_t^2,
            + \lambda\, \theta_{t-1} \bigr)
 $$
 
-with the slots $m$ (`m`) and $v$ (`n`). The sum is not normalised: compared with Adam the learning rate is smaller by
+with the slots $m$ (`m`) and $v$ (`n`). The sum is not normalized: compared with Adam the learning rate is smaller by
 $1 - \beta_1$.
 
 References:

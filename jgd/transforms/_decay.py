@@ -9,7 +9,7 @@ from jgd.core import Array, Hyper, Mask, Optimizer, PyTree, ScalarOrSchedule, br
 def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None) -> Optimizer:
     """`updates + weight_decay * params`.
 
-    Before a rule it is L2 regularisation, since the rule sees it as part of the gradient; between a rule's direction
+    Before a rule it is L2 regularization, since the rule sees it as part of the gradient; between a rule's direction
     and its learning rate it is decoupled weight decay.
 
     Args:

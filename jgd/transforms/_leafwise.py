@@ -1,4 +1,4 @@
-"""Transforms of each leaf by itself: clipping by value, by block and by unit; centralisation.
+"""Transforms of each leaf by itself: clipping by value, by block and by unit; centralization.
 
 References:
     - Shazeer and Stern, "Adafactor", https://arxiv.org/abs/1804.04235, 2018 (blocks).

@@ -1,4 +1,4 @@
-r"""Sharpness-aware minimisation: the gradient is taken where the loss is worst nearby.
+r"""Sharpness-aware minimization: the gradient is taken where the loss is worst nearby.
 
 $$
 \hat\theta = \theta + \rho\, g(\theta) / \lVert g(\theta) \rVert, \qquad
@@ -61,7 +61,7 @@ def sam(
     opaque_mode: bool = False,
     batch_axis_name: str | None = None,
 ) -> Optimizer:
-    """Sharpness-aware minimisation around any optimizer.
+    """Sharpness-aware minimization around any optimizer.
 
     Args:
         optimizer: The one that descends.

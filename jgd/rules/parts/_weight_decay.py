@@ -9,7 +9,7 @@ With the rule's update $\delta_t$, the learning rate $\eta$ and the weight decay
 | `"independent"` | $\theta + \delta - \lambda \theta$ | Loshchilov and Hutter's paper |
 | `"squared"` | $\theta + \delta - \eta^2 \lambda \theta$ | speed runs of small language models |
 | `"proximal"` | $(\theta + \delta) / (1 + \eta \lambda)$ | Adan |
-| `"coupled"` | $\theta + \delta$, where the rule is given $g + \lambda \theta$ | L2 regularisation; Adam in PyTorch |
+| `"coupled"` | $\theta + \delta$, where the rule is given $g + \lambda \theta$ | L2 regularization; Adam in PyTorch |
 
 A decay in proportion to $\eta / \eta_{max}$ is `"scaled"` with $\lambda / \eta_{max}$.
 """
