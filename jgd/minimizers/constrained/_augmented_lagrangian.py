@@ -19,7 +19,7 @@ from jgd.core import Array, tree_where
 from jgd.minimizers.constrained._multipliers import Constraints, FlatMultipliers, augmented_lagrangian, update
 from jgd.minimizers.loop._fields import Status
 from jgd.minimizers.loop._loop import Loop, RunState
-from jgd.minimizers.loop._stop import TOL, gradient_floor
+from jgd.minimizers.loop._stop import TOL, gradient_floor, status_of
 from jgd.minimizers.problem._problem import dot, max_norm
 
 #: The factor by which the penalty grows, how often at most, and the part of the last violation below which it stays.
@@ -100,14 +100,14 @@ def _inner(loop: Loop, constraints: Constraints, multipliers: FlatMultipliers, p
 
 def _minimization(loop: Loop, constraints: Constraints, s: OuterState, goal: Array) -> OuterState:
     """One minimization, and what follows from it."""
-    inner, max_steps = _inner(loop, constraints, s.multipliers, s.penalty), loop.max_steps
+    inner = _inner(loop, constraints, s.multipliers, s.penalty)
     run = inner.init(s.run.point.params, s.inner_tol)
     run = run._replace(
         steps=s.run.steps,
         evaluations=jax.tree.map(jnp.add, s.run.evaluations, run.evaluations),
         trace=s.run.trace,
     )
-    run = inner.iterate(run, max_steps)
+    run = inner.iterate(run, loop.max_steps)
     lost = jnp.isin(run.status, jnp.asarray([Status.UNBOUNDED, Status.DIVERGED, Status.NON_FINITE]))
     multipliers, violation = update(constraints, run.point.params, s.multipliers, s.penalty)
     # a Lagrangian without a minimum tells nothing: the run goes back to where it began
@@ -124,14 +124,13 @@ def _minimization(loop: Loop, constraints: Constraints, s: OuterState, goal: Arr
     reason = jnp.where(feasible & (run.status != Status.CONVERGED), run.status, Status.SMALL_DECREASE)
     reason = jnp.where(feasible | (violation <= jnp.sqrt(goal)), reason, Status.INFEASIBLE)
     reason = jnp.where(lost, run.status, reason)
-    tests = [
-        (~lost & feasible & (run.grad_norm <= bound), Status.CONVERGED),
-        (run.steps >= max_steps, Status.MAX_STEPS),
-        (ended, reason),
-    ]
-    status = jnp.asarray(Status.RUNNING, jnp.int32)
-    for condition, code in reversed(tests):
-        status = jnp.where(condition, jnp.asarray(code, jnp.int32), status)
+    status = status_of(
+        [
+            (~lost & feasible & (run.grad_norm <= bound), Status.CONVERGED),
+            (run.steps >= loop.max_steps, Status.MAX_STEPS),
+            (ended, reason),
+        ]
+    )
     run = tree_where(lost, back, run)
     run = run._replace(tol=jnp.where(status == Status.CONVERGED, jnp.maximum(bound, goal), goal))
     penalty = jnp.where(grow, GROWTH * s.penalty, s.penalty)

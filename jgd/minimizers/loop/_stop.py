@@ -1,5 +1,6 @@
 """Whether to stop, and why: the tests that follow each step, the same for all methods."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -74,10 +75,18 @@ def is_finite(point: Point) -> Array:
     return jnp.isfinite(point.value) & jnp.all(jnp.isfinite(point.grad))
 
 
-def first_status(point: Point, grad_norm: Array, tol: Array, max_steps: int) -> Array:
+def initial_status(point: Point, grad_norm: Array, tol: Array, max_steps: int) -> Array:
     """The status before the first step."""
     status = jnp.where(grad_norm <= tol, Status.CONVERGED, Status.MAX_STEPS if max_steps == 0 else Status.RUNNING)
     return jnp.where(is_finite(point), status, Status.NON_FINITE).astype(jnp.int32)
+
+
+def status_of(tests: Sequence[tuple[Any, Any]]) -> Array:
+    """The code of the first test whose condition holds, of pairs `(condition, code)`; `RUNNING` where none does."""
+    status = jnp.asarray(Status.RUNNING, jnp.int32)
+    for condition, code in reversed(tests):
+        status = jnp.where(condition, jnp.asarray(code, jnp.int32), status)
+    return status
 
 
 def next_status(
@@ -125,22 +134,21 @@ def next_status(
         reached &= (info.remaining <= jnp.maximum(tol, FEW * jnp.abs(after.value))) | (grad_norm == 0)
     if automatic_tol and info.remaining is not None:
         settled = info.remaining <= problem.eps * jnp.abs(before.value)
-    tests: list[tuple[Any, Status]] = [
-        (unbounded, Status.UNBOUNDED),
-        (~is_finite(after), Status.NON_FINITE),
-        (reached | settled, Status.CONVERGED),
-        (diverged, Status.DIVERGED),
-        (failed & problem.at_floor(before, info.predicted), Status.SMALL_DECREASE),
-        (failed, Status.LINE_SEARCH_FAILED),
-        (unmoved & nothing_left & info.accepted, Status.SMALL_STEP),
-        (stalled >= PATIENCE, Status.SMALL_DECREASE),
-        (last, Status.MAX_STEPS),
-    ]
-    status = jnp.asarray(Status.RUNNING, jnp.int32)
-    for condition, code in reversed(tests):
-        status = jnp.where(condition, jnp.int32(code), status)
-    stands = jnp.isin(status, jnp.asarray([Status.SMALL_STEP, Status.SMALL_DECREASE, Status.LINE_SEARCH_FAILED]))
+    status = status_of(
+        [
+            (unbounded, Status.UNBOUNDED),
+            (~is_finite(after), Status.NON_FINITE),
+            (reached | settled, Status.CONVERGED),
+            (diverged, Status.DIVERGED),
+            (failed & problem.at_floor(before, info.predicted), Status.SMALL_DECREASE),
+            (failed, Status.LINE_SEARCH_FAILED),
+            (unmoved & nothing_left & info.accepted, Status.SMALL_STEP),
+            (stalled >= PATIENCE, Status.SMALL_DECREASE),
+            (last, Status.MAX_STEPS),
+        ]
+    )
+    at_rest = jnp.isin(status, jnp.asarray([Status.SMALL_STEP, Status.SMALL_DECREASE, Status.LINE_SEARCH_FAILED]))
     measured = automatic_tol and info.remaining is not None
-    arrived = stands & ((grad_norm <= floor) | (nothing_left & measured))
+    arrived = at_rest & ((grad_norm <= floor) | (nothing_left & measured))
     status = jnp.where(arrived, jnp.int32(Status.CONVERGED), status)
     return jnp.where((status == Status.NON_FINITE) & rising, jnp.int32(Status.DIVERGED), status)
