@@ -1,4 +1,4 @@
-"""Checks of data before the first step: that it is batches, of arrays, which the step can divide."""
+"""Checks of data before the first step: that it is batches, which the step can divide."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
@@ -6,10 +6,11 @@ from typing import Any, TypeGuard
 import jax
 import numpy as np
 
-from jgd.core import PyTree, check_takes, path_text
+from jgd.core import PyTree, check_takes
 from jgd.train.data._array_loader import ArrayLoader
 from jgd.train.data._poisson_loader import PoissonLoader
 from jgd.train.data._position import Data
+from jgd.train.step._stacked import check_batch
 
 _LOADER = "jgd.ArrayLoader({}, batch_size)"
 
@@ -28,7 +29,7 @@ def check_data(data: Data) -> None:
     if not callable(data) and not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise TypeError(f"fit: data must be batches or a function of the epoch; got a {type(data).__name__}.")
     if isinstance(data, ArrayLoader):
-        check_batch(data.arrays)
+        check_batch("fit", data.arrays)
     if callable(data):
         _check_function(data)
     if isinstance(data, str | bytes):
@@ -51,30 +52,6 @@ def _check_function(data: Any) -> None:
     if isinstance(data, type):
         raise TypeError(f"fit: data must be batches or a function of the epoch; got the class {data.__name__}.")
     check_takes("fit", "data", data, "data(0), with the epoch", 0)
-
-
-def check_batch(batch: PyTree) -> bool:
-    """Refuses a batch with a leaf that JAX does not take; returns True otherwise.
-
-    Raises:
-        TypeError: There is one; the message names it.
-    """
-    for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
-        if isinstance(leaf, jax.Array | bool | int | float | complex) or hasattr(leaf, "__jax_array__"):
-            continue
-        if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in "OSUMm":
-            continue
-        kind, hint = f"a {type(leaf).__name__}", ""
-        if isinstance(leaf, np.ndarray | np.generic):
-            kind = f"an array of dtype {leaf.dtype}"
-        elif hasattr(leaf, "numpy"):
-            kind = f"a {type(leaf).__module__.split('.')[0]}.{type(leaf).__name__}"
-            hint = " Its numpy() gives one: (jax.tree.map(lambda t: t.numpy(), batch) for batch in loader)."
-        raise TypeError(
-            f"fit: the batch's leaf at {path_text(path)} is {kind}; expected an array of JAX or NumPy, or a number."
-            + hint
-        )
-    return True
 
 
 def check_divides(data: Data, parts: int) -> None:

@@ -8,7 +8,6 @@ import jax
 
 from jgd.core import Array, PyTree
 from jgd.train._state import TrainState
-from jgd.train.data._checks import check_batch
 from jgd.train.data._position import Data, Place, Source
 from jgd.train.guards._events import events_of
 from jgd.train.guards._finite import ALL_FINITE, leaf_name
@@ -24,6 +23,7 @@ from jgd.train.loop._rollback import Recovery, Rollback, StateKeeper
 from jgd.train.loop._saving import Saver, Snapshot
 from jgd.train.loop._summary import ALWAYS, EvalFn, evaluated, names_before_training
 from jgd.train.step._make_step import Step, running_beside
+from jgd.train.step._stacked import check_batch
 
 
 class Settings(NamedTuple):
@@ -167,7 +167,9 @@ class Run:
         """Makes one step for each batch."""
         is_checked = False
         for batch, place in source:
-            is_checked = is_checked or check_batch(batch)
+            if not is_checked:
+                check_batch("fit", batch)
+                is_checked = True
             if (place.epoch, place.batch) in self.left_out:
                 self.place = place
                 continue

@@ -16,9 +16,10 @@ def check_batch(owner: str, batch: PyTree, name: str = "batch") -> None:
     for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
         where = f"{owner}: the leaf of {name} at {path_text(path)}"
         if not is_array(leaf):
-            # Of torch and others; that on a device goes over the host.
-            hint = " Convert it: leaf.cpu().numpy()." if type(leaf).__module__.startswith("torch") else ""
-            raise TypeError(f"{where} is {shown(leaf)}; expected an array of NumPy or JAX.{hint}")
+            is_torch = type(leaf).__module__.startswith("torch")
+            kind = f"a torch.{type(leaf).__name__}" if is_torch else shown(leaf)
+            hint = " Convert it: leaf.cpu().numpy()." if is_torch else ""
+            raise TypeError(f"{where} is {kind}; expected an array of NumPy or JAX.{hint}")
         if isinstance(leaf, int) and abs(leaf) > jnp.iinfo(jnp.result_type(int)).max:
             raise ValueError(f"{where} is {leaf}, which {jnp.result_type(int)} does not hold.")
 
