@@ -49,7 +49,7 @@ class Tensor:
     (3, r"data must be batches or a function of the epoch; got a int"),
     (None, r"data must be batches or a function of the epoch; got a NoneType"),
     ("train.npz", r"data must be batches; got the text 'train.npz'"),
-    ([{"x": X, "y": Tensor()}], r"leaf at \['y'\] is a torch.Tensor; expected an array .* Convert it: leaf\.cpu"),
+    ([{"x": X, "y": Tensor()}], r"batch at \['y'\] is a torch.Tensor; expected an array .* Convert it: leaf\.cpu"),
     ([{"x": X, "y": "label"}], r"the leaf of batch at \['y'\] is 'label'; expected an array"),
     ([{"x": X, "y": np.array(["a"] * 12)}], r"the leaf of batch at \['y'\] is an array of shape \(12,\) and dtype <U1"),
     (lambda epoch: [{"x": X, "y": np.array([None] * 12)}], r"leaf of batch at \['y'\] is an array of .* dtype object"),
