@@ -21,7 +21,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, tree_where
+from jgd.core import Array, PyTree, Scalar, tree_where
 from jgd.minimizers.line_searches._protocol import BaseLineSearch, Line, LineSearchResult
 
 #: Evaluations after which a search ends where rounding hides what it could gain.
@@ -76,7 +76,7 @@ class Armijo(BaseLineSearch):
         0.300 2
     """
 
-    c1: float = 1e-4
+    c1: Scalar = 1e-4
     max_evaluations: int = 40
     needs_slope: ClassVar[bool] = False
 

@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, tree_where
+from jgd.core import Array, PyTree, Scalar, tree_where
 from jgd.minimizers.line_searches._protocol import BaseLineSearch, Line, LineSearchResult
 
 #: What the trial step is for: to expand the interval, the two secant steps, the middle of an interval that shrinks
@@ -124,10 +124,10 @@ class HagerZhang(BaseLineSearch):
         5.000 2 True
     """
 
-    delta: float = 0.1
-    sigma: float = 0.9
-    expansion: float = 5.0
-    shrinkage: float = 0.66
+    delta: Scalar = 0.1
+    sigma: Scalar = 0.9
+    expansion: Scalar = 5.0
+    shrinkage: Scalar = 0.66
     max_evaluations: int = 40
     needs_slope: ClassVar[bool] = True
 

@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgd.core import Array, PyTree, tree_where
+from jgd.core import Array, PyTree, Scalar, tree_where
 from jgd.minimizers.line_searches._protocol import BaseLineSearch, Line, LineSearchResult
 
 #: Evaluations in which a search goes on by the slopes, where rounding hides what it could gain.
@@ -154,8 +154,8 @@ class StrongWolfe(BaseLineSearch):
         3.000 2 True
     """
 
-    c1: float = 1e-4
-    c2: float = 0.9
+    c1: Scalar = 1e-4
+    c2: Scalar = 0.9
     max_evaluations: int = 30
     needs_slope: ClassVar[bool] = True
 

@@ -16,7 +16,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, Scalar
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.line_searches._protocol import LineSearch, search_along
 from jgd.minimizers.loop._fields import Evaluations
@@ -41,7 +41,7 @@ class GradientDescent(BaseMethod):
         [0. 0.] True
     """
 
-    learning_rate: float | None = None
+    learning_rate: Scalar | None = None
     line_search: LineSearch = dataclasses.field(default_factory=Armijo)
 
     def init(self, problem: Problem, point: Point) -> Array:
@@ -71,7 +71,7 @@ class ExactDescent(BaseMethod):
         fallback: The step size where there is no positive curvature.
     """
 
-    fallback: float = 1.0
+    fallback: Scalar = 1.0
 
     def init(self, problem: Problem, point: Point) -> tuple[()]:
         """No state."""
@@ -98,8 +98,8 @@ class Polyak(BaseMethod):
         max_learning_rate: The largest step.
     """
 
-    minimum: float = 0.0
-    max_learning_rate: float = 1e6
+    minimum: Scalar = 0.0
+    max_learning_rate: Scalar = 1e6
 
     def init(self, problem: Problem, point: Point) -> tuple[()]:
         """No state."""

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jgd.core import Array
+from jgd.core import Array, Scalar
 from jgd.minimizers.line_searches._armijo import Armijo
 from jgd.minimizers.loop._fields import Evaluations
 from jgd.minimizers.methods._base import BaseMethod, StepInfo
@@ -42,8 +42,8 @@ class HeavyBall(BaseMethod):
         momentum: The part of the last step that is added, in [0, 1).
     """
 
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
+    learning_rate: Scalar = 1e-3
+    momentum: Scalar = 0.9
 
     def init(self, problem: Problem, point: Point) -> Array:
         """The last step [n]: none."""
@@ -81,7 +81,7 @@ class Nesterov(BaseMethod):
         [2. 2.]
     """
 
-    learning_rate: float | None = None
+    learning_rate: Scalar | None = None
     restart: bool = True
 
     def init(self, problem: Problem, point: Point) -> NesterovState:
