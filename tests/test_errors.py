@@ -180,7 +180,7 @@ def test_a_schedule_that_returns_no_scalar():
 @pytest.mark.parametrize(
     ("mask", "error", "message"),
     [
-        ({"kernel": True}, ValueError, r"adamw: the mask is no prefix of the params"),
+        ({"kernel": True}, ValueError, r"adamw: the mask is not a prefix of the params"),
         ({"kernel": 1.0, "bias": False}, TypeError, r"adamw: the mask at \['kernel'\] is 1\.0; expected True or False"),
     ],
 )

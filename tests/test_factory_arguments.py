@@ -51,7 +51,7 @@ PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
         ),
         (
             lambda: LOOSE.groups({"re:(": LOOSE.sgd(0.1)}).init(PARAMS),
-            "pattern 're:\\(' is no regular expression: missing",
+            "pattern 're:\\(' is not a regular expression: missing",
         ),
     ],
 )

@@ -60,7 +60,7 @@ def test_prodigy_with_a_mask_follows_the_formula_of_optaxs_main():
 
 
 def test_a_mask_of_prodigys_that_does_not_fit():
-    with pytest.raises(ValueError, match=r"prodigy: the mask is no prefix of the params"):
+    with pytest.raises(ValueError, match=r"prodigy: the mask is not a prefix of the params"):
         jgd.prodigy(weight_decay_mask={"other": True}).init(PARAMS)
 
 

@@ -155,7 +155,7 @@ class TestGroups:
             ({"*": jgd.sgd(1.0), "re:.*": None}, {}, "'dense/bias' matches several patterns: '\\*', 're:"),
             ({"*": jgd.sgd(1.0), "*kernle": None}, {}, "'\\*kernle' matches no leaf; the leaves are 'dense/bias'"),
             ({"rest": None, "*kernle": None}, {"default": "rest"}, "'\\*kernle' matches no leaf"),
-            ({"re:(": jgd.sgd(1.0)}, {}, "'re:\\(' is no regular expression: missing \\)"),
+            ({"re:(": jgd.sgd(1.0)}, {}, "'re:\\(' is not a regular expression: missing \\)"),
             ({"a": jgd.sgd(1.0)}, {"labels": {"other": "a"}}, "the labels are not a prefix of the params"),
             ({"a": jgd.sgd(1.0)}, {"labels": {"dense": "a", "table": "c"}}, "has the label 'c'"),
             ({"a": jgd.sgd(1.0)}, {"default": "z"}, "default='z' is not one of the groups"),

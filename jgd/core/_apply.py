@@ -23,7 +23,7 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
 
     Raises:
         ValueError: The trees or the shapes of two leaves differ.
-        TypeError: A leaf is no array. A leaf of a model that is none, such as a function, has None for its update.
+        TypeError: A leaf is not an array. What a model holds besides, such as a function, has None for its update.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

@@ -26,7 +26,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     Raises (the function that comes back):
         TypeError: An argument is of another kind than its annotation: `name must be True or False; got 'yes'.`
-        ValueError: It is none of the choices of its `Literal`.
+        ValueError: It is not among the choices of its `Literal`.
     """
     owner = function.__qualname__.removesuffix(".__init__")
 

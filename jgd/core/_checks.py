@@ -29,7 +29,7 @@ def flatten(tree: PyTree) -> tuple[list[tuple[Any, ...]], list[Any], Any]:
 
 
 def refuse_non_array(owner: str, path: tuple[Any, ...], leaf: Any, what: str = "leaf") -> None:
-    """Refuses a leaf that is no array, and says what to do about it.
+    """Refuses a leaf that is not an array, and says what to do about it.
 
     Raises:
         TypeError: Always.
@@ -49,7 +49,7 @@ def is_trainable(owner: str, path: tuple[Any, ...], leaf: Any) -> bool:
     """Whether a leaf is updated: float and complex leaves are, integers, booleans and keys are left alone.
 
     Raises:
-        TypeError: The leaf is no array.
+        TypeError: The leaf is not an array.
     """
     if not is_array(leaf):
         refuse_non_array(owner, path, leaf)
@@ -57,7 +57,7 @@ def is_trainable(owner: str, path: tuple[Any, ...], leaf: Any) -> bool:
 
 
 def check_arrays(owner: str, tree: PyTree, what: str = "leaf") -> None:
-    """Refuses a tree with a leaf that is no array.
+    """Refuses a tree with a leaf that is not an array.
 
     Raises:
         TypeError: There is one; the message names it.
@@ -114,7 +114,7 @@ def check_params_of(owner: str, slot: str, tree: PyTree, params: PyTree) -> None
     """Refuses params that a slot does not belong to.
 
     Raises:
-        ValueError: Their trees differ, or a leaf is no array of the slot's shape.
+        ValueError: Their trees differ, or a leaf is not an array of the slot's shape.
     """
     stored = flatten_slot(owner, slot, tree, params, "params")
     for (path, leaf), value in zip(jax.tree_util.tree_flatten_with_path(params)[0], stored, strict=True):
@@ -176,7 +176,7 @@ def needed_numbers(owner: str, needs: Iterable[str], extra: Mapping[str, Any]) -
 
     Raises:
         TypeError: One is missing, or no real number.
-        ValueError: One is no scalar.
+        ValueError: One is not a scalar.
     """
     for name in needs:
         if extra.get(name) is None:
@@ -190,10 +190,10 @@ def needed_numbers(owner: str, needs: Iterable[str], extra: Mapping[str, Any]) -
 
 
 def check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
-    """Refuses a value that is none of those of a `Literal`.
+    """Refuses a value that is not among those of a `Literal`.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: It is not among them.
     """
     known = get_args(meaning(choices))
     if not any(type(value) is type(choice) and value == choice for choice in known):

@@ -20,7 +20,7 @@ from jgd.core._optimizer import Optimizer
 from jgd.core._ranges import check_hyperparam
 from jgd.core._types import is_traced
 
-# Numbers that slots start from, and that are no hyperparameters afterwards.
+# Numbers that slots start from, and that are not hyperparameters afterwards.
 _STARTS = ("initial_accumulator_value", "initial_scale", "estim_lr0", "init_estim_sq_dist", "precond_init_scale")
 
 

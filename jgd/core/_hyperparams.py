@@ -35,7 +35,7 @@ def _is_schedule(value: Any) -> bool:
 
 
 class _Settings(dict[str, Any]):
-    """What of `Hyperparams` is no number: settings to compare."""
+    """The fields of `Hyperparams` that are not numbers: settings to compare."""
 
     def __hash__(self) -> int:
         return hash(tuple(self))
@@ -231,7 +231,7 @@ def set_hyperparams(opt_state: PyTree, **values: Any) -> PyTree:
         ValueError: A name that the state does not have (the message lists those that it has), a name that several
             parts share, a value outside its range, a wrong shape; or a hyperparameter that follows a schedule, whose
             next value would overwrite the one given: set `<name>_scale`, the factor on the schedule, instead.
-        TypeError: A value that is no real number.
+        TypeError: A value that is not a real number.
 
     Examples:
         >>> import jax.numpy as jnp, jgd

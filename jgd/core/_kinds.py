@@ -181,7 +181,7 @@ def _is_dtype(value: Any) -> bool:
 
 
 def _is_optimizer(value: Any) -> bool:
-    # No tuple needed: optax's MultiSteps is none.
+    # No tuple needed: optax's MultiSteps is not one.
     return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in ("init", "update"))
 
 

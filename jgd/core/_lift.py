@@ -275,7 +275,7 @@ def _seed(count: jax.Array, place: int) -> jax.Array:
 
 
 def _rules_of(plan: Plan, tree: PyTree, paths: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-    """Each leaf's rule; None for leaves that are no floats, which are left alone."""
+    """Each leaf's rule; None for leaves that are not floats, which are left alone."""
     if plan.choose is None or not values:
         chosen: list[Any] = [plan.rules[0]] * len(values)
     else:

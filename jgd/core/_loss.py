@@ -13,11 +13,11 @@ def check_loss(owner: str, loss: Any, *, if_not_scalar: str = "") -> Array:
     Args:
         owner: The function, for messages.
         loss: What it returned.
-        if_not_scalar: What to do about a loss that is no scalar, for its message.
+        if_not_scalar: What to do about a loss that is not a scalar, for its message.
 
     Raises:
-        TypeError: It is no array, or of a dtype that has no gradient or no order.
-        ValueError: It is no scalar.
+        TypeError: It is not an array, or of a dtype that has no gradient or no order.
+        ValueError: It is not a scalar.
     """
     if not is_array(loss):
         hint = " Does the function end with `return loss`?" if loss is None else ""

@@ -37,8 +37,8 @@ def broadcast_mask(owner: str, mask: Mask, tree: PyTree) -> PyTree:
     """A tree of Python booleans shaped like `tree`; all true where the mask is None.
 
     Raises:
-        ValueError: The mask is no prefix of the tree, or the tree is packed.
-        TypeError: An entry is no boolean known at trace time.
+        ValueError: The mask is not a prefix of the tree, or the tree is packed.
+        TypeError: An entry is not a boolean known at trace time.
     """
     if mask is None:
         return jax.tree.map(lambda _: True, tree)
@@ -57,4 +57,4 @@ def broadcast_mask(owner: str, mask: Mask, tree: PyTree) -> PyTree:
     try:
         return jax.tree_util.tree_map_with_path(spread, resolved, tree)
     except ValueError as error:
-        raise ValueError(f"{owner}: the mask is no prefix of the params: {error}") from error
+        raise ValueError(f"{owner}: the mask is not a prefix of the params: {error}") from error

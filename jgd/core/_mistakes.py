@@ -95,7 +95,7 @@ def check_prepared(hyper: Any) -> dict[str, Any]:
     """What `prepare` returned, as a plain dict.
 
     Raises:
-        MistakeError: It is no dict of arrays.
+        MistakeError: It is not a dict of arrays.
     """
     if not isinstance(hyper, Mapping):
         raise MistakeError(
@@ -186,7 +186,7 @@ def check_delta(delta: Any, grad: Any, leaf: int | None = None, what: str = "the
     """The delta as an array.
 
     Raises:
-        MistakeError: It is none, or of another shape or dtype than the gradient.
+        MistakeError: It is not an array, or of another shape or dtype than the gradient.
     """
     check_like(what, delta, grad, leaf)
     return delta if isinstance(delta, jax.Array) else jnp.asarray(delta, grad.dtype)
@@ -234,8 +234,8 @@ def first_value(make: Callable[[Any], Any], param: jax.Array, elementwise: bool)
         elementwise: Whether the rule sees each entry alone.
 
     Raises:
-        MistakeError: It is no array and no tree of arrays with the dtype that a rule is given; or it has another shape
-            than the leaf, and the rule is elementwise.
+        MistakeError: It is neither an array nor a tree of arrays with the dtype that a rule is given; or it has another
+            shape than the leaf, and the rule is elementwise.
     """
     value = make(param)
     if value is None:
@@ -269,7 +269,7 @@ def first_of_tree(make: Callable[[list[Any]], Any], params: list[jax.Array]) -> 
     """What a slot of the whole tree starts as.
 
     Raises:
-        MistakeError: It is no array and no number.
+        MistakeError: It is neither an array nor a number.
     """
     value = make(params)
     if not is_array(value):

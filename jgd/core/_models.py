@@ -1,4 +1,4 @@
-"""What every optimizer does first: refuses what is no array, and fits a whole model to the gradients of its arrays.
+"""What every optimizer does first: refuses what is not an array, and fits a whole model to the gradients of its arrays.
 
 Equinox's gradients have None where a model has something that is not trained: a function, a flag, an integer array.
 """
@@ -19,7 +19,7 @@ def guarded_init(owner: str, init: Callable[[PyTree], PyTree]) -> Callable[..., 
     """`init`, for params that are arrays.
 
     Raises:
-        TypeError: A leaf is none.
+        TypeError: A leaf is not an array.
     """
 
     @functools.wraps(init)
@@ -42,7 +42,7 @@ def guarded_update(
         applied: Whether `update` returns new params in the place of updates.
 
     Raises:
-        TypeError: A gradient is no array, or the arguments are in another order.
+        TypeError: A gradient is not an array, or the arguments are in another order.
     """
 
     @functools.wraps(update)

@@ -1,4 +1,4 @@
-"""Checks of numbers that are no hyperparameters: what they are and where they lie."""
+"""Checks of numbers that are not hyperparameters: what they are and where they lie."""
 
 import operator
 from typing import Any
@@ -37,7 +37,7 @@ def check_integers(owner: str, least: int | None, **values: Any) -> None:
 
 
 def check_numbers(owner: str, least: float | None = None, **values: Any) -> None:
-    """Refuses what is no finite real number, or below `least`; a traced value is let pass.
+    """Refuses what is not a finite real number, or below `least`; a traced value is let pass.
 
     Raises:
         TypeError, ValueError: The message names the argument.

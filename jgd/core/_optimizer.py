@@ -66,7 +66,7 @@ def begin_update(
         `(hyper, step)`: the hyperparameters of this update by name, and its number, from 1, which is the new count.
 
     Raises:
-        TypeError: `state` is no such state.
+        TypeError: `state` is of another type.
         ValueError: It has other slots or hyperparameters.
     """
     owner = hyperparams.owner
@@ -144,7 +144,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Binds the two functions, the text that `print` shows, and what `update_params` calls, where there is such.
 
-    All of them refuse what is no array, and take a whole model of Equinox for its params.
+    All of them refuse what is not an array, and take a whole model of Equinox for its params.
     """
     owner = label.partition("(")[0].removeprefix("jgd.")
     optimizer = Optimizer(guarded_init(owner, init), guarded_update(owner, update, is_state))

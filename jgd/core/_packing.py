@@ -66,7 +66,7 @@ def pack(tree: ArrayTree, like: PyTree = None, *, max_size: int = SMALL) -> PyTr
 
     Raises:
         ValueError: `tree` holds no tree of the structure of `like`, or `max_size` is negative.
-        TypeError: A leaf is no array.
+        TypeError: A leaf is not an array.
 
     Optimizers whose rule looks at a whole leaf or at its place in the tree (matrices, norms of leaves, masks, groups)
     refuse packed params, since packing would change what they do.

@@ -24,16 +24,16 @@ def path_matches(path: str, pattern: str) -> bool:
         try:
             return re.fullmatch(pattern[3:], path) is not None
         except re.error as error:
-            raise ValueError(f"the pattern {pattern!r} is no regular expression: {error}.") from None
+            raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}.") from None
     return fnmatch.fnmatchcase(path, pattern)
 
 
 def check_pattern(owner: str, pattern: Any) -> None:
-    """Refuses what is no pattern.
+    """Refuses what is not a pattern.
 
     Raises:
-        TypeError: It is no text.
-        ValueError: It is no regular expression, though it says so.
+        TypeError: It is not a string.
+        ValueError: It is not a regular expression, though it says so.
     """
     if not isinstance(pattern, str):
         raise TypeError(f"{owner}: a pattern must be text; got {pattern!r}.")
@@ -41,7 +41,7 @@ def check_pattern(owner: str, pattern: Any) -> None:
         try:
             re.compile(pattern[3:])
         except re.error as error:
-            raise ValueError(f"{owner}: the pattern {pattern!r} is no regular expression: {error}.") from None
+            raise ValueError(f"{owner}: the pattern {pattern!r} is not a regular expression: {error}.") from None
 
 
 def path_spellings(path: tuple[Any, ...]) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def check_hyperparam(
     of a schedule it is. `changes` says whether it is one that may change: a schedule, a number to be set.
 
     Raises:
-        TypeError: It is no real number.
+        TypeError: It is not a real number.
         ValueError: It has another shape than `shape`, is not finite, or lies outside the range of its name.
     """
     where = f"{owner}: {shown or name}"

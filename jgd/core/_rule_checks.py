@@ -101,7 +101,7 @@ def check_lifted(owner: str, rules: Any, kinds: tuple[type, ...], hyperparams: A
     """Refuses what `lift` cannot make an optimizer of.
 
     Raises:
-        TypeError, ValueError: No rules, or hyperparameters that are no dict or have a name that a rule `needs`.
+        TypeError, ValueError: No rules, or hyperparameters that are not a dict or have a name that a rule `needs`.
     """
     if not isinstance(owner, str):
         raise TypeError(f"lift: name must be a string; got {shown(owner)}.")
@@ -123,7 +123,7 @@ def check_chosen(owner: str, rules: Sequence[Any], chosen: PyTree, paths: Sequen
     """The rules that `choose` picked, one a leaf.
 
     Raises:
-        TypeError, ValueError: They are no rules, too few or too many, or one has a slot that `lift` knows nothing of.
+        TypeError, ValueError: They are not rules, too few or too many, or one has a slot that `lift` knows nothing of.
     """
     leaves = jax.tree.leaves(chosen)
     if len(leaves) != len(paths):

@@ -118,7 +118,7 @@ def _is_large_real_array(value: PyTree) -> bool:
 
 def _stored(value: Array, dtype: Any, param_dtype: jnp.dtype) -> Array:
     if dtype == "auto" or not jnp.issubdtype(value.dtype, jnp.inexact):
-        return value  # in the compute dtype already; counters and random keys are no fractions
+        return value  # in the compute dtype already; counters and random keys are not fractions
     if dtype is not None:
         return jnp.zeros_like(value, dtype=dtype) if _drops_imaginary(value, dtype) else value.astype(dtype)
     # The slot of squared magnitudes stays real where the param is complex.
@@ -153,7 +153,7 @@ def resolve_storages(
             one dtype of fewer than 32 bits for all.
 
     Raises:
-        TypeError: A dtype is none, or cannot hold fractions.
+        TypeError: What is given is not a dtype, or cannot hold fractions.
         ValueError: A mapping names a slot that there is not, or wants int8 for one that is exact; or all slots are
             exact, and the dtype asked for would do nothing.
     """

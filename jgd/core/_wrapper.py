@@ -75,7 +75,7 @@ def wrap(
         ranges: Where hyperparameters may lie, for those whose range is not that of their name.
 
     Returns:
-        An optimizer whose state is `WrapperState(own, inner)`. Leaves that are no floats are left to the inner one.
+        An optimizer whose state is `WrapperState(own, inner)`. Leaves that are not floats are left to the inner one.
     """
     check_kind(name, "inner", inner, GradientTransformation)
     numbers = Hyperparams(name, hyperparams, arrays, ranges)
@@ -157,7 +157,7 @@ def _on_leaf(
 ) -> tuple[Any, _Leaf]:
     """What the wrapper's `function` makes of the first of `values`, in its dtype, and the leaf with its new slots.
 
-    What is no float stays as it is.
+    Leaves that are not floats stay as they are.
     """
     if values[0] is None or not is_float(values[0]):
         return values[0], leaf

@@ -66,7 +66,7 @@ def check_optimizer(
     Raises:
         OptimizerCheckError: At least one check failed. The message lists all that did; so does its attribute
             `failures`, a dict.
-        ValueError: `skip` has a name that is no check's.
+        ValueError: `skip` has a name that no check has.
 
     Examples:
         >>> import jgd

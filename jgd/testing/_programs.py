@@ -116,7 +116,7 @@ def check_one_trace(
 ) -> None:
     """One trace serves every step: `jax.jit` never traces an update again.
 
-    It does where the state's structure or types change, such as a step count that is no array but a static field.
+    It does where the state's structure or types change, such as a step count that is not an array but a static field.
 
     Args:
         optimizer: Any optax optimizer.
