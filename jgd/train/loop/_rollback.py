@@ -98,6 +98,10 @@ class Rollback:
     def start(self, state: TrainState, position: Any = None) -> "StateKeeper":
         """A keeper for one run, which holds its first state.
 
+        Args:
+            state: The first state; it is copied.
+            position: Anything, such as the data's position; it comes back with the state.
+
         Raises:
             ValueError: `factor` is below 1 and the optimizer has no learning rate that can be lowered.
         """
