@@ -9,15 +9,13 @@ from typing import Any
 
 import jax
 
+from jgd.core._checks import path_keys
 from jgd.core._types import PyTree
 
 
 def key_text(key: Any) -> str:
     """One step of a path: the key, index or name alone."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
+    return str(path_keys((key,))[0])
 
 
 def in_containers_of(like: PyTree, tree: PyTree) -> PyTree:
