@@ -39,7 +39,7 @@ from jgd.minimizers.least_squares._damped_system import (
     solve_by_qr,
 )
 from jgd.minimizers.least_squares._gain_ratio import TrialStep, next_region
-from jgd.minimizers.least_squares._geodesic import acceleration, second_derivative
+from jgd.minimizers.least_squares._geodesic import acceleration, better_step, second_derivative
 from jgd.minimizers.least_squares._missing_curvature import CurvatureSums, update_missing_curvature, zero_sums
 from jgd.minimizers.least_squares._subspace import gauss_newton_step
 from jgd.minimizers.least_squares._subspace_step import SubspaceState, first_state, subspace_step
@@ -154,10 +154,6 @@ class LMState(NamedTuple):
     negligible: Array
 
 
-#: Trial params [n], the step that leads there, and whether it may be taken.
-_Trial = tuple[Array, TrustStep, Array]
-
-
 @dataclasses.dataclass(frozen=True)
 class LevenbergMarquardt(LeastSquaresMethod):
     """Levenberg-Marquardt; `fun` returns residuals.
@@ -167,9 +163,9 @@ class LevenbergMarquardt(LeastSquaresMethod):
         solver: `"qr"` of the Jacobian, `"cg"` by products with it, or `"auto"` for the former up to 1,000 params.
         scaling: `"columns"`: each param by the largest norm so far of its column of the Jacobian: a run does not
             depend on the units of the params. `"none"`: all alike.
-        geodesic: Whether steps follow the bend of the residuals, where there are no bounds. It costs a second
-            derivative along the step, by forward mode, and saves most steps in long curved valleys; from poor starts it
-            may lead astray.
+        geodesic: Whether steps may follow the bend of the residuals, where there are no bounds. It costs two
+            evaluations and a second derivative along the step, by forward mode, and saves most steps in long curved
+            valleys.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -223,19 +219,17 @@ class LevenbergMarquardt(LeastSquaresMethod):
         del params
         return True
 
-    def trial_step(
-        self, problem: Problem, point: Point, state: LMState, scale: Array
-    ) -> tuple[Array, TrustStep, Array]:
-        """The trial params [n], the step to them, and whether the residuals bend little enough along it."""
+    def trial_step(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
+        """The trial params [n], and the step of the linear model that leads there."""
         residuals, jacobian = state.linear
         damped = trust_step(jacobian, residuals, scale, state.region, problem.running, problem.unrolled)
         step = damped.step.astype(point.params.dtype)
         if not self.geodesic:
-            return point.params + step, damped, jnp.array(True)
+            return point.params + step, damped
         bend = second_derivative(residuals_of(problem), point.params, step)
         weights = damped.damping + state.region.missing / scale**2
-        extra, short = acceleration(jacobian / scale, weights, bend, scale * damped.step)
-        return point.params + step + (extra / scale).astype(step.dtype), damped, short
+        extra = (acceleration(jacobian / scale, weights, bend) / scale).astype(step.dtype)
+        return point.params + better_step(problem, point.params, step, extra), damped
 
     def bounded(self) -> "BoundedLevenbergMarquardt":
         """The same method within bounds.
@@ -254,12 +248,11 @@ class LevenbergMarquardt(LeastSquaresMethod):
         dtype, jacobian, eps = point.params.dtype, state.linear.jacobian, jnp.finfo(point.params.dtype).eps
         largest = self._scale(state.linear, state.scale)
         scale = jnp.where(largest > 0, largest, 1)
-        params, damped, short = self.trial_step(problem, point, state, scale)
+        params, damped = self.trial_step(problem, point, state, scale)
         step, change = damped.step.astype(dtype), dot(jacobian, damped.step)
         slope = dot(point.grad, step)
         new_linear = linear_model_at(problem, params)
         new = point_of(problem, params, new_linear)
-        new = new._replace(value=jnp.where(short, new.value, jnp.inf))
         linear_decrease = -slope - 0.5 * dot(change, change)
         predicted = linear_decrease - 0.5 * dot(step, state.region.missing * step)
         length = norm(scale * step)
@@ -278,9 +271,8 @@ class LevenbergMarquardt(LeastSquaresMethod):
         rounding = norm(2 * eps * dot(jnp.abs(jacobian), sizes.astype(jacobian.dtype)))
         remaining = jnp.maximum(damped.gain - 0.5 * rounding**2, 0)
         failed = ~accepted & (length <= eps * norm(scale * point.params))
-        info = StepInfo(
-            norm(step), Evaluations(1, 1, int(self.geodesic)), failed, accepted, jnp.abs(predicted), remaining
-        )
+        cost = Evaluations(3, 1, 1) if self.geodesic else Evaluations(1, 1, 0)
+        info = StepInfo(norm(step), cost, failed, accepted, jnp.abs(predicted), remaining)
         return tree_where(accepted, new, point), after, info
 
 
@@ -309,10 +301,8 @@ class BoundedLevenbergMarquardt(LevenbergMarquardt):
         """The projected gradient [n]."""
         return params - jnp.clip(params - grad, *bounds_of(problem, params))
 
-    def trial_step(
-        self, problem: Problem, point: Point, state: LMState, scale: Array
-    ) -> tuple[Array, TrustStep, Array]:
-        """The trial params [n], and the step to them, which follows no bend: it ends where the bounds are."""
+    def trial_step(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
+        """The trial params [n], and the step to them, which is not accelerated: it ends where the bounds are."""
         bounds, known = bounds_of(problem, point.params), (point.params, point.grad, state.linear, scale, state.region)
         step = bounded_step(*known, bounds, problem.running, problem.unrolled)
-        return jnp.clip(point.params + step.step.astype(point.params.dtype), *bounds), step, jnp.array(True)
+        return jnp.clip(point.params + step.step.astype(point.params.dtype), *bounds), step

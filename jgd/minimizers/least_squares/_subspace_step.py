@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jgd.core import Array, tree_where
 from jgd.minimizers.least_squares._damped_system import residuals_of
 from jgd.minimizers.least_squares._gain_ratio import TrialStep, next_region
-from jgd.minimizers.least_squares._geodesic import acceleration, second_derivative
+from jgd.minimizers.least_squares._geodesic import acceleration, better_step, second_derivative
 from jgd.minimizers.least_squares._subspace import estimate_column_norms, krylov_subspace, matrix_free_model_at
 from jgd.minimizers.least_squares._trust_step import TrustRegion, trust_step
 from jgd.minimizers.loop._fields import Evaluations
@@ -66,13 +66,12 @@ def subspace_step(
     step = space.step(inner.step, scale).astype(dtype)
     change = dot(space.matrix, inner.step)
     predicted = -dot(point.grad, step) - 0.5 * dot(change, change)
-    extra, short = jnp.zeros_like(step), jnp.array(True)
+    travel = step
     if geodesic:
         bend = space.image(second_derivative(residuals_of(problem), point.params, step))
-        coordinates, short = acceleration(space.matrix, inner.damping * unscaled, bend, inner.step)
-        extra = space.step(coordinates, scale).astype(dtype)
-    new = problem.point(point.params + step + extra)
-    new = new._replace(value=jnp.where(short, new.value, jnp.inf))
+        coordinates = acceleration(space.matrix, inner.damping * unscaled, bend)
+        travel = better_step(problem, point.params, step, space.step(coordinates, scale).astype(dtype))
+    new = problem.point(point.params + travel)
     trial = TrialStep(step, norm(inner.step), inner.damping, predicted)
     region, accepted, _ = next_region(problem, point, new, region, state.initial, trial)
     after = SubspaceState(region.radius, region.damping, state.initial & ~accepted, largest, max_gradient)
@@ -80,6 +79,6 @@ def subspace_step(
     rounding = norm(2 * eps * norms * jnp.abs(point.params))
     remaining = jnp.maximum(inner.gain - 0.5 * rounding**2, 0)
     failed = ~accepted & (trial.length <= eps * params_norm)
-    cost = Evaluations(2, 1, space.products + int(geodesic))
+    cost = Evaluations(4 if geodesic else 2, 1, space.products + int(geodesic))
     info = StepInfo(norm(step), cost, failed, accepted, jnp.abs(predicted), remaining)
     return tree_where(accepted, new, point), after, info
