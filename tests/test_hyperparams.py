@@ -212,6 +212,19 @@ def test_what_the_state_holds_counts_and_not_what_the_factory_was_given():
     assert float(updates[0]) == -0.5
 
 
+@pytest.mark.parametrize("make", [jgd.momo, jgd.momo_adam])
+def test_a_lower_bound_that_is_set_counts(make):
+    params, grads = jnp.array([1.0, 2.0]), jnp.array([0.5, -1.0])
+
+    def update(optimizer, state):
+        return optimizer.update(grads, state, params, value=jnp.array(1.5))[0]
+
+    made, other = make(0.5, lower_bound=1.0), make(0.5)
+    changed = jgd.set_hyperparams(other.init(params), lower_bound=1.0)
+    np.testing.assert_array_equal(update(other, changed), update(made, made.init(params)))
+    assert np.any(update(other, changed) != update(other, other.init(params)))
+
+
 def test_a_traced_value_given_beside_a_state_from_elsewhere_counts():
     state = jgd.sgd(0.5).init(jnp.zeros(1))
     updates = jax.jit(lambda rate: jgd.sgd(rate).update(jnp.ones(1), state)[0])(0.25)

@@ -41,6 +41,7 @@ from jgd.core import (
     compute_dtype,
     first_state,
     fixed_int,
+    is_integer,
     make_optimizer,
     over_floats,
     shown,
@@ -153,7 +154,7 @@ def galore(
         >>> print(state.own.slots["projector"].shape, updates[0].round(3))
         (4, 1) [-0.05 -0.05 -0.05]
     """
-    if isinstance(rank, int) and rank <= 0:
+    if is_integer(rank) and rank <= 0:
         raise ValueError(f"galore: `rank` must be positive, got {rank}.")
     base = optax.with_extra_args_support(optax.scale_by_adam() if base_optimizer is None else base_optimizer)
     hyperparams = {"learning_rate": learning_rate, "update_proj_gap": update_proj_gap, "scale": scale}

@@ -67,7 +67,7 @@ def momo_rule(adapts: bool, adam: bool, init_bound: Any) -> TreeRule:
             roots = [hyper["eps"] + jnp.sqrt(scale * v) for v in new_slots["exp_avg_sq"]]
             direction = [m / jnp.where(root > 0, root, 1) for m, root in zip(mean, roots, strict=True)]
         norm_sq, inner_product = _vdot(mean, direction), _vdot(mean, params)
-        rate, bound = hyper["learning_rate"], slots["lb"]
+        rate, bound = hyper["learning_rate"], slots["lb"] if adapts else hyper["lower_bound"]
         shrink = 1 + rate * hyper["weight_decay"]
         if adapts:
             cap = shrink * (new_slots["barf"] - new_slots["gamma"]) + inner_product
