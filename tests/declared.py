@@ -31,4 +31,5 @@ def check_signs(rule, state, least_size):
             leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= least_size and leaf.dtype == np.float32]
             if leaves and slot in declared:
                 has_signs = any(float(np.min(leaf)) < 0 for leaf in leaves)
-                assert declared[slot] != has_signs, (rule.name, slot)
+                told = "is below zero, but among" if has_signs else "was never below zero, but is not among"
+                assert declared[slot] != has_signs, f"{rule.name}: slot {slot!r} {told} the rule's `nonnegative`"

@@ -20,7 +20,9 @@ FOLDER = Path(__file__).parent / "reference" / "traces"
 
 def largest_error(row):
     """The largest difference over all recorded steps, relative to the largest entry of its leaf."""
-    expected = np.load(FOLDER / f"{row.name}.npz")["trace"]
+    file = FOLDER / f"{row.name}.npz"
+    assert file.exists(), f"{row.name} has no trace; make it: python tests/reference/make.py {row.name}"
+    expected = np.load(file)["trace"]
     with jax.enable_x64(row.dtype == "float64"):
         found = run_trace(row.ours(), row, jgd.eval_params if row.evaluated else None)
     ends = np.cumsum([int(np.prod(SHAPES[name])) for name in row.leaves])[:-1]
