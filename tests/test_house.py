@@ -232,7 +232,7 @@ TAKE_ANYTHING = {
 
 def public_functions():
     """Functions and methods that can be reached by public names, without their doors."""
-    modules = [jgd, *(value for value in vars(jgd).values() if inspect.ismodule(value))]
+    modules = [jgd, *(value for name, value in vars(jgd).items() if inspect.ismodule(value) and name[0] != "_")]
     modules += [
         jgd.core,
         jgd.transforms,

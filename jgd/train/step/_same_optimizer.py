@@ -21,8 +21,8 @@ from jgd.core import Array, GradientTransformation, PyTree, is_array, is_traced,
 
 #: Arrays of more entries are compared by shape and dtype alone.
 FEW = 64
-#: What a cache has found so far, and how leaves lie while an update runs: neither changes a result.
-IGNORED = ("_found", "layout")
+#: The results that `jgd.core.Cached` holds so far, and how leaves lie while an update runs: neither changes a result.
+IGNORED = ("_results", "layout")
 
 
 class Difference(NamedTuple):
