@@ -171,9 +171,9 @@ def _transforms() -> Mapping[str, Call]:
         "scale_by_learning_rate": Call(jgd.scale_by_learning_rate, {"learning_rate": 0.1}, _two_steps),
         "schedule_free_adamw": Call(jgd.schedule_free_adamw, {}, _two_steps),
         "schedule_free_sgd": Call(jgd.schedule_free_sgd, {}, _two_steps),
-        "split_master_weights": Call(jgd.split_master_weights, {"inner": one}),
+        "split_master_weights": Call(jgd.split_master_weights, {"optimizer": one}),
         "split_real_and_imaginary": Call(jgd.split_real_and_imaginary, {"inner": one}, _two_steps),
-        "stochastic_rounding": Call(jgd.stochastic_rounding, {"inner": one}, _two_steps),
+        "stochastic_rounding": Call(jgd.stochastic_rounding, {"optimizer": one}, _two_steps),
     }
 
 

@@ -15,7 +15,7 @@ MODULES = [
 #: Public names without rows of their own, by the reason.
 WITHOUT = {
     "made by the library, never by a caller": [
-        "Bundle", "Chunk", "CriticalBatch", "DebugReport", "End", "Evaluations", "Gradients", "LiftedState",
+        "BatchSummary", "Bundle", "Chunk", "CriticalBatch", "DebugReport", "Evaluations", "Gradients", "LiftedState",
         "LineSearchResult", "MinimizeResult", "MultiStart", "Multipliers", "NoiseScale", "OptState",
         "Optimizer", "Packed", "Path", "PerExample", "Point", "PoissonSample", "Probe", "Problem", "Restored",
         "Status", "StepInfo", "StepperState", "Trace", "PerExampleReport",
@@ -46,7 +46,8 @@ def public_names():
     found = set()
     for module in MODULES:
         for name, value in vars(importlib.import_module(module)).items():
-            own = (getattr(value, "__module__", None) or "").startswith("jgd." if "schedules" not in module else module)
+            home = f"{getattr(value, '__module__', None)}."
+            own = home.startswith("jgd." if "schedules" not in module else module)
             if not name.startswith("_") and own and callable(value) and not inspect.ismodule(value):
                 found.add(name)
     return found
