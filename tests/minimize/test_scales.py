@@ -249,3 +249,10 @@ def test_what_has_no_jacobian_or_no_bounds_says_so():
         minimize(curve, np.ones(2), method=LevenbergMarquardt(solver="cg"), bounds=(0.0, 1.0))
     with pytest.raises(ValueError, match="'lm'"):
         minimize(curve, np.ones(2), method="gauss_newton", bounds=(0.0, 1.0))
+
+
+def test_steps_within_bounds_are_not_accelerated_and_not_counted_so():
+    method = LevenbergMarquardt(geodesic=True)
+    found = run(curve, np.ones(2), method=method, bounds=(0.0, 10.0))
+    assert int(found.evaluations.values) == int(found.steps) + 1
+    assert int(found.evaluations.products) == 0

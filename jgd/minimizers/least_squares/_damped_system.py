@@ -71,7 +71,7 @@ def solve_by_qr(jacobian: Array, residuals: Array, damping: Array, scale: Array)
     Args:
         jacobian: $J$ [m, n].
         residuals: $r$ [m].
-        damping: $\lambda$, positive.
+        damping: $\lambda$, positive; or one for each param [n].
         scale: $D$ [n], positive.
 
     Returns:

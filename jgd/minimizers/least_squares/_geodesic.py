@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from jgd.core import Array
-from jgd.minimizers.least_squares._damped_system import column_norms, least_norm_damping
-from jgd.minimizers.problem._problem import Problem, dot
+from jgd.minimizers.least_squares._damped_system import column_norms, least_norm_damping, solve_by_qr
+from jgd.minimizers.problem._problem import Problem
 
 
 def second_derivative(residuals: Callable[[Array], Array], params: Array, step: Array) -> Array:
@@ -42,9 +42,7 @@ def acceleration(matrix: Array, weights: Array, bend: Array) -> Array:
     """
     norms = column_norms(matrix)
     least = least_norm_damping(matrix) * jnp.where(norms > 0, norms, 1) ** 2
-    q, r = jnp.linalg.qr(jnp.concatenate([matrix, jnp.diag(jnp.sqrt(weights + least))]))
-    target = jnp.concatenate([-0.5 * bend.astype(matrix.dtype), jnp.zeros_like(norms)])
-    return jax.scipy.linalg.solve_triangular(r, dot(q.T, target))
+    return solve_by_qr(matrix, 0.5 * bend.astype(matrix.dtype), weights + least, jnp.ones_like(norms))
 
 
 def better_step(problem: Problem, params: Array, step: Array, extra: Array) -> Array:

@@ -182,6 +182,7 @@ class LevenbergMarquardt(LeastSquaresMethod):
     scaling: Scaling = "columns"
     geodesic: bool = False
     handles_bounds: ClassVar[bool] = True
+    measures_gain: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -214,11 +215,6 @@ class LevenbergMarquardt(LeastSquaresMethod):
             norms = jnp.full_like(norms, jnp.max(norms, initial=0.0))
         return jnp.maximum(last, norms.astype(last.dtype))
 
-    def measures_gain(self, params: Array) -> bool:
-        """Always."""
-        del params
-        return True
-
     def trial_step(self, problem: Problem, point: Point, state: LMState, scale: Array) -> tuple[Array, TrustStep]:
         """The trial params [n], and the step of the linear model that leads there."""
         residuals, jacobian = state.linear
@@ -237,7 +233,7 @@ class LevenbergMarquardt(LeastSquaresMethod):
         Raises:
             ValueError: The solver is `"cg"`.
         """
-        return BoundedLevenbergMarquardt(self.radius, self.solver, self.scaling, self.geodesic)
+        return BoundedLevenbergMarquardt(self.radius, self.solver, self.scaling)
 
     def step(
         self, problem: Problem, point: Point, state: LMState | SubspaceState

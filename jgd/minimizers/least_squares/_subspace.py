@@ -149,8 +149,8 @@ def krylov_subspace(linear: MatrixFreeModel, scale: Array, tol: Array, running: 
         unroll: Whether to loop so that reverse mode can pass.
     """
     residuals, jvp, vjp = linear
-    tol = jnp.where(scale.size <= MAX_DIMENSIONS, 0, tol)
     dtype, dimensions = residuals.dtype, min(MAX_DIMENSIONS, scale.size, residuals.size)
+    least = 0 if scale.size <= MAX_DIMENSIONS else tol
     u1, beta1 = _normalized(residuals)
     v1, alpha1 = _normalized(vjp(u1) / scale)
     start = _State(
@@ -164,7 +164,7 @@ def krylov_subspace(linear: MatrixFreeModel, scale: Array, tol: Array, running: 
     )
 
     def cond(s: _State) -> Array:
-        return jnp.asarray(running) & (s.grad_norm > tol * alpha1 * beta1) & (s.count < dimensions)
+        return jnp.asarray(running) & (s.grad_norm > least * alpha1 * beta1) & (s.count < dimensions)
 
     def body(s: _State) -> _State:
         image = jvp(s.v[s.count] / scale)

@@ -42,8 +42,7 @@ def default_tol(method: BaseMethod, point: Point, grad_norm: Array) -> Array:
     Their size is that of the first one, or of the value over the params: a start at the solution has no gradient. It is
     0 where the method says how much is left to gain, which decides then.
     """
-    measures_gain = getattr(method, "measures_gain", None)
-    if measures_gain is not None and measures_gain(point.params):
+    if getattr(method, "measures_gain", False):
         return jnp.zeros_like(grad_norm)
     size = jnp.maximum(1, max_norm(point.params))
     scale = jnp.maximum(grad_norm, jnp.abs(point.value).astype(grad_norm.dtype) / size)

@@ -16,6 +16,7 @@ equal ones) with two functions, and more where the defaults of `BaseMethod` do n
   its derivatives give those of the solution.
 - `least_squares`: whether `fun` returns residuals, which are then in `problem.residuals`.
 - `handles_bounds`: whether it keeps to `problem.bounds`, a pair of vectors [n].
+- `measures_gain`: whether `StepInfo.remaining` is known: without a tolerance, that alone decides where a run ends.
 
 Arrays among the settings are data, see `_data.py`: never branch on a number in Python. The loop in `_loop.py` does the
 rest: counting, the tests for stopping, the trace.
@@ -69,6 +70,7 @@ class BaseMethod:
 
     least_squares: ClassVar[bool] = False
     handles_bounds: ClassVar[bool] = False
+    measures_gain: ClassVar[bool] = False
 
     def init(self, problem: Problem, point: Point) -> PyTree:
         """The state before the first step."""
@@ -91,11 +93,6 @@ class BaseMethod:
         """The state before the first step of another run, from a state that has learned the function's shape."""
         del state
         return self.init(problem, point)
-
-    def measures_gain(self, params: Array) -> bool:
-        """Whether `StepInfo.remaining` is known: without a tolerance, that alone decides where a run ends."""
-        del params
-        return False
 
     def jacobian(self, state: PyTree) -> Array | None:
         """The Jacobian of the residuals [m, n] at the point that a state belongs to; None where there is none."""
